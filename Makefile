@@ -1,0 +1,57 @@
+# The commands of this project. Set-up is plain pip and venv: `make quickstart` on a fresh machine.
+PYTHON ?= python3
+PY := .venv/bin/python
+export PROMPT
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help quickstart setup test test-slow test-gpu lint format chat tensorboard lock clean
+
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+quickstart: setup ## set up, then train a tiny GPT-2 on the embedded corpus: offline, CPU, minutes
+	HF_HUB_OFFLINE=1 $(PY) -m src.train experiment=quickstart
+
+test: setup      ## the test suite: minutes, no network
+	HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+test-slow: setup ## the tests that train models for minutes
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow
+
+test-gpu: setup  ## the tests that need a CUDA device
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -m gpu
+
+lint: setup      ## format and lint, check only
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+format: setup    ## format and mend what can be mended
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+chat: setup      ## ask the newest model: make chat PROMPT="Who are you?"
+	@$(PY) -m src.chat $(if $(PROMPT),prompt="$$PROMPT")
+
+tensorboard: setup ## the curves of all runs, at http://localhost:6006
+	$(PY) -m tensorboard.main --logdir outputs/train --load_fast=false
+
+setup: .venv/installed
+
+# Exactly the locked versions; `pip check` refuses a lock that contradicts pyproject.toml.
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "gpt2-chat needs Python 3.11 or 3.12; this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PY) -m pip check
+	touch $@
+
+lock:            ## write requirements.lock anew from pyproject.toml's ranges
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 setuptools --editable '.[dev]'
+	.venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:           ## remove the environment; runs in outputs/ stay
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,149 @@
+"""The frame of every door: Hydra composes, the job runs, a person's mistake becomes one line.
+
+Exit codes: 0 done, 2 a person's mistake, 128 + n stopped by signal n (130 Ctrl-C, 143 SIGTERM);
+anything else is a bug of ours and comes with its traceback.
+"""
+
+import difflib
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.errors import UserError
+
+CONF = Path(__file__).parents[1] / "conf"
+RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
+MISTAKES = (UserError, HydraException, OmegaConfBaseException)
+T = TypeVar("T")
+
+
+class Stopped(SystemExit):
+    """A run that a signal stopped, in good order."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+
+
+def typed(cls: type[T], config: DictConfig, **text: str | None) -> T:
+    """Return ``config`` as the dataclass ``cls``, types and ranges checked.
+
+    ``text`` replaces values that never went through Hydra's grammar.
+
+    Raises:
+        UserError: a value has the wrong type or range, a key is unknown or missing.
+    """
+    for key in text:
+        OmegaConf.update(config, key, None)
+    merged = OmegaConf.merge(OmegaConf.structured(cls), config)
+    value: Any = OmegaConf.to_object(merged)
+    for key, replacement in text.items():
+        setattr(value, key, replacement)
+    return value
+
+
+def run_door(
+    job: Callable[..., None],
+    config_name: str,
+    free_text: tuple[str, ...] = (),
+    rewrite: Callable[[list[str]], list[str]] = list,
+) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line and call ``job(config)``.
+
+    Args:
+        job: the work; gets the composed config, and each given key of ``free_text`` by name.
+        config_name: the file under ``conf``.
+        free_text: keys whose values are taken literally: no Hydra grammar, any characters.
+        rewrite: what to make of the other arguments before Hydra sees them.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("swept", swept_name, replace=True)
+    given, arguments = _take_free_text(sys.argv[1:], free_text)
+
+    mistakes = []
+
+    def hydra_job(config: DictConfig) -> None:
+        # A mistake in one job of a multirun does not stop the others.
+        try:
+            job(config, **given)
+        except MISTAKES as error:
+            mistakes.append(error)
+            _say(error)
+        except BrokenPipeError:  # here, before Hydra calls it an error
+            _reader_is_gone()
+
+    hydra_job.__module__ = job.__module__
+    try:
+        sys.argv[1:] = rewrite(arguments)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(hydra_job)()
+    except MISTAKES as error:
+        mistakes.append(error)
+        _say(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        _reader_is_gone()
+    if mistakes:
+        sys.exit(2)
+
+
+def _reader_is_gone() -> NoReturn:
+    """Stop: whoever read our output has enough of it; Python would complain when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
+
+
+def _say(error: Exception) -> None:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+
+
+def run_name() -> str:
+    """Return a name for a run folder: when it started, and six digits against a tie."""
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
+
+
+def swept_name(overrides: Sequence[str]) -> str:
+    """Return a name for one run of a sweep: what differs between the runs, and nothing else."""
+    given = {argument.lower() for argument in sys.argv}
+    swept = [override for override in overrides if override.lower() not in given]
+    return ",".join(swept).replace("/", "_")[:120]
+
+
+def _take_free_text(
+    arguments: list[str], keys: tuple[str, ...]
+) -> tuple[dict[str, str], list[str]]:
+    given, rest = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key in keys:
+            given[key] = value
+        else:
+            rest.append(argument)
+    return given, rest
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a person needs of an error message, on one line."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return f"there is no key {match[1]} to set; see the keys with --cfg job"
+    if match := re.search(
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':(.*)", text, re.S
+    ):
+        group, name, options = match[1], match[2], match[3].split()
+        close = difflib.get_close_matches(name, options, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"there is no preset {group}={name}; {hint}there are {', '.join(sorted(options))}"
+    if match := re.search(r"full_key: (\S+)", text):
+        return f"{match[1]}: {text.splitlines()[0]}"
+    return " ".join(text.split())

@@ -1,0 +1,175 @@
+"""What the model will be taught: the figures of a split, and its blocks token by token."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, pairwise
+
+import numpy as np
+
+from src.data.blocks import Blocks
+from src.data.tokenizer import REPLACEMENT, Tokenizer
+
+END = "■"  # how an end token is shown
+VISIBLE = {" ": "·", "\n": "↵", "\t": "⇥"}
+
+
+def length_table(lengths: np.ndarray) -> dict[str, float]:
+    """Return count, mean, std, min, quartiles and max of ``lengths`` (N,), in tokens.
+
+    The names and definitions are those of pandas' ``describe``: the standard deviation divides by
+    N - 1 (nan for a single example), quartiles are interpolated. Raises ValueError for N = 0.
+    """
+    if not len(lengths):
+        raise ValueError("no examples: there are no lengths to describe")
+    quartiles = np.percentile(lengths, [25, 50, 75]).tolist()
+    return {
+        "count": len(lengths),
+        "mean": float(lengths.mean()),
+        "std": float(lengths.std(ddof=1)) if len(lengths) > 1 else math.nan,
+        "min": int(lengths.min()),
+        **dict(zip(("25%", "50%", "75%"), quartiles, strict=True)),
+        "max": int(lengths.max()),
+    }
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """How many examples have ``low`` tokens up to, but not including, ``high``; None: or more."""
+
+    low: int
+    high: int | None
+    count: int
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"{self.low:,} and more"
+        return f"{self.low:,}" if self.high == self.low + 1 else f"{self.low:,} - {self.high - 1:,}"
+
+
+def length_histogram(lengths: np.ndarray, max_bins: int = 15) -> list[LengthBin]:
+    """Return at most ``max_bins`` bins of one round width that count all of ``lengths`` (N,).
+
+    The last bin is open and holds the longest hundredth, so that one giant does not make all
+    others share a bin. Raises ValueError for N = 0.
+    """
+    if not len(lengths):
+        raise ValueError("no examples: there are no lengths to count")
+    shortest, long = int(lengths.min()), int(np.percentile(lengths, 99))
+    for width in _round_numbers():
+        start = shortest // width * width
+        num_bins = (long - start) // width + 1
+        if num_bins <= max_bins:
+            break
+    bins = np.minimum((lengths - start) // width, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins).tolist()
+    lows = [start + width * number for number in range(num_bins)]
+    highs = [*lows[1:], None]
+    return [LengthBin(*values) for values in zip(lows, highs, counts, strict=True)]
+
+
+def _round_numbers() -> Iterator[int]:
+    """1, 2, 5, 10, 20, 50, ..."""
+    return (digit * 10**power for power in count() for digit in (1, 2, 5))
+
+
+@dataclass(frozen=True)
+class SplitFigures:
+    """One split, packed. Shares are of 1, and 0 where there is nothing to share."""
+
+    num_examples: int
+    num_cut: int  # lost their tail, for they are longer than a block
+    num_without_room: int  # dropped: cut, they hold nothing to learn
+    num_tokens: int
+    num_blocks: int
+    utilisation: float  # of all positions: a token, not padding
+    supervised_share: float  # of all tokens: taught
+    documents_per_block: float
+
+    @classmethod
+    def of(cls, blocks: Blocks) -> "SplitFigures":
+        """Return the figures of ``blocks``."""
+        return cls(
+            num_examples=blocks.num_examples,
+            num_cut=blocks.num_cut,
+            num_without_room=blocks.num_without_room,
+            num_tokens=blocks.num_tokens,
+            num_blocks=len(blocks),
+            utilisation=blocks.utilisation,
+            supervised_share=blocks.num_labels / max(blocks.num_tokens, 1),
+            documents_per_block=blocks.num_examples / max(len(blocks), 1),
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token made visible, or the few that only together make whole characters."""
+
+    text: str
+    taught: bool
+    num_tokens: int = 1
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """One block as the model gets it: the pieces of each document, then padding."""
+
+    documents: list[list[Piece]]
+    num_tokens: int
+    num_taught: int
+    num_padding: int
+
+
+def view_block(blocks: Blocks, block: int, tokenizer: Tokenizer) -> BlockView:
+    """Return block number ``block``, read from the very batch that training would get."""
+    batch = blocks.batch(np.array([block]), num_supervised_tokens=0)
+    ids = batch["input_ids"][0].numpy()
+    taught = np.zeros(len(ids), dtype=bool)
+    taught[batch["supervised_index"].numpy() + 1] = True
+    num_tokens = batch["num_tokens"]
+    boundaries = np.unique(batch["cu_seqlens"].numpy())
+    boundaries = boundaries[boundaries <= num_tokens]
+    return BlockView(
+        documents=[
+            list(pieces(ids[start:end], taught[start:end], tokenizer))
+            for start, end in pairwise(boundaries)
+        ],
+        num_tokens=num_tokens,
+        num_taught=int(taught.sum()),
+        num_padding=len(ids) - num_tokens,
+    )
+
+
+def pieces(ids: np.ndarray, taught: np.ndarray, tokenizer: Tokenizer) -> Iterator[Piece]:
+    """Yield the tokens ``ids`` (L,) as text; ``taught`` (L,) says which of them are supervised.
+
+    Tokens are joined only where one alone ends in half a character; a half that its document
+    never completes is shown as U+FFFD.
+    """
+    pending: list[int] = []
+    for position, token in enumerate(ids.tolist()):
+        if token == tokenizer.end_id:
+            yield Piece(END, bool(taught[position]))
+            continue
+        pending.append(token)
+        text = tokenizer.decode(pending)
+        following = slice(position + 1, position + 2)
+        joins_next = (
+            text.endswith(REPLACEMENT)
+            and (taught[following] == taught[position]).any()
+            and (ids[following] != tokenizer.end_id).all()
+        )
+        if not joins_next:
+            yield Piece(visible(text), bool(taught[position]), len(pending))
+            pending.clear()
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with spaces, newlines and control characters as signs that can be seen."""
+    return "".join(VISIBLE.get(character) or _printable(character) for character in text)
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()

@@ -1,0 +1,227 @@
+"""Where rows come from: a hub dataset, a local file, or the embedded corpus.
+
+A source yields ``(split, conversation)`` pairs; what cannot be used is counted in a ``RowReport``.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from src.data.config import DataConfig
+from src.data.conversation import Conversation, Row, RowReader, UnusableRow
+from src.data.files import read_rows
+from src.errors import UserError
+from src.hub import first_line, is_hub_name, probe_hub
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class RowReport:
+    """What became of the rows: read = used in each split + dropped by reason."""
+
+    read: int = 0
+    used: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    first_dropped: dict[str, str] = field(
+        default_factory=dict
+    )  # reason -> where, e.g. "a.csv row 7"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return {
+            "read": self.read,
+            "used": dict(self.used),
+            "dropped": dict(self.dropped),
+            "first_dropped": self.first_dropped,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "RowReport":
+        """Return the report that ``to_json`` gave."""
+        return cls(
+            read=values["read"],
+            used=Counter(values["used"]),
+            dropped=Counter(values["dropped"]),
+            first_dropped=values["first_dropped"],
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one file or hub split. ``split`` None: each row says its own under "split"."""
+
+    name: str
+    split: str | None
+    rows: Callable[[], Iterable[Row]]
+
+
+class Source:
+    """The rows of one dataset, with the split that each conversation belongs to.
+
+    Splits that have no rows of their own are taken out of train by a hash of the first prompt, so
+    that equal prompts never fall on two sides.
+    """
+
+    def __init__(self, config: DataConfig, parts: list[Part], content_hash: str):
+        self.config = config
+        self.parts = parts
+        self.content_hash = content_hash
+        own = set(SPLITS) if parts[0].split is None else {part.split for part in parts}
+        self.test_fraction = 0.0 if "test" in own else config.test_fraction
+        self.validation_fraction = 0.0 if "validation" in own else config.validation_fraction
+
+    def fingerprint(self) -> str:
+        """A hash of the rows and of everything that decides which conversation each becomes."""
+        facts = [
+            self.content_hash,
+            self.config.columns,
+            self.config.max_rows,
+            self.test_fraction,
+            self.validation_fraction,
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def conversations(self, report: RowReport) -> Iterator[tuple[str, Conversation]]:
+        """Yield ``(split, conversation)`` of every usable row, counting all rows in ``report``.
+
+        Raises:
+            UserError: the source is empty, broken, or has no recognised columns.
+        """
+        for part in self.parts:
+            reader: RowReader | None = None
+            for number, row in enumerate(part.rows(), start=1):
+                if reader is None:
+                    reader = RowReader(list(row), self.config.columns, part.name)
+                report.read += 1
+                try:
+                    conversation = reader(row)
+                except UnusableRow as problem:
+                    report.dropped[str(problem)] += 1
+                    report.first_dropped.setdefault(str(problem), f"{part.name} row {number}")
+                    continue
+                split = self._split(part.split or row["split"], conversation.turns[0][0])
+                if self.config.max_rows and report.used[split] >= self.config.max_rows:
+                    report.dropped["over_max_rows"] += 1
+                    continue
+                report.used[split] += 1
+                yield split, conversation
+        if not report.used["train"]:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+            raise UserError(
+                f"{self.parts[0].name}: no usable training rows among {report.read}"
+                + (f" ({reasons})" if reasons else "; the dataset is empty")
+            )
+
+    def _split(self, split: str, prompt: str) -> str:
+        if split != "train":
+            return split
+        place = prompt_hash(prompt) / 2**64
+        if place < self.test_fraction:
+            return "test"
+        if place < self.test_fraction + self.validation_fraction:
+            return "validation"
+        return "train"
+
+
+def prompt_hash(prompt: str) -> int:
+    """A 64-bit hash of a prompt, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest())
+
+
+def open_source(config: DataConfig) -> Source:
+    """Open the source that ``config`` names; rows are read when they are asked for.
+
+    Raises:
+        UserError: the file or hub dataset cannot be had.
+    """
+    if config.source == "hub":
+        return _hub(config)
+    return _file(config) if config.source == "file" else _sample(config)
+
+
+def _sample(config: DataConfig) -> Source:
+    from src.data.sample import sample_rows
+
+    rows = list(sample_rows())
+    content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return Source(config, [Part("the embedded corpus", None, lambda: rows)], content)
+
+
+def _file(config: DataConfig) -> Source:
+    assert config.path is not None
+    names = {
+        "train": config.path,
+        "validation": config.validation_split,
+        "test": config.test_split,
+    }
+    parts, content = [], hashlib.sha256()
+    for split, name in names.items():
+        if name is None:
+            continue
+        path = Path(name).expanduser()
+        if not path.is_file():
+            key = "path" if split == "train" else f"{split}_split"
+            raise UserError(f"data.{key}={name}: there is no such file; name an existing one")
+        with path.open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest() + split.encode())
+        parts.append(Part(str(path), split, lambda path=path: read_rows(path)))
+    return Source(config, parts, content.hexdigest())
+
+
+def _hub(config: DataConfig) -> Source:
+    assert config.path is not None
+    if not is_hub_name(config.path) or Path(config.path).is_file():
+        raise UserError(f"data.path={config.path} is no hub name; for a file say data=file")
+    if problem := probe_hub():
+        _load_from_cache_only()
+        hint = (
+            f"data.path={config.path} is not in the local cache and {problem}: use a file with "
+            f"data=file data.path=..., the embedded corpus with data=sample, or download it once "
+            f"where there is a network"
+        )
+    else:
+        hint = f"data.path={config.path}: the hub did not give this dataset"
+
+    import datasets  # seconds to import: only when needed
+    import httpx2
+
+    names = {
+        "train": config.train_split or "train",
+        "validation": config.validation_split,
+        "test": config.test_split,
+    }
+    parts, prints = [], []
+    for split, name in names.items():
+        if name is None:
+            continue
+        try:
+            rows = datasets.load_dataset(config.path, split=name)
+        except ValueError as error:
+            raise UserError(
+                f"data.{split}_split={name} of {config.path}: {first_line(error)}"
+            ) from error
+        except (datasets.exceptions.DatasetsError, httpx2.HTTPError, OSError) as error:
+            raise UserError(f"{hint} ({first_line(error)})") from error
+        prints.append([split, rows._fingerprint, len(rows)])
+        parts.append(Part(f"{config.path}[{name}]", split, lambda rows=rows: _hub_rows(rows)))
+    return Source(config, parts, hashlib.sha256(json.dumps(prints).encode()).hexdigest())
+
+
+def _hub_rows(rows: Any) -> Iterator[Row]:
+    for batch in rows.iter(batch_size=1000):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+
+
+def _load_from_cache_only() -> None:
+    """Switch both libraries to their caches: they read HF_HUB_OFFLINE only when imported."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    datasets.config.HF_HUB_OFFLINE = True
+    huggingface_hub.constants.HF_HUB_OFFLINE = True

@@ -1,0 +1,128 @@
+"""Byte-level BPE tokenizers: load, train, save.
+
+Built on the ``tokenizers`` library alone, so that a chat starts without importing transformers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from src.errors import UserError
+from src.hub import local_folder
+
+END_OF_TEXT = "<|endoftext|>"
+REPLACEMENT = "\ufffd"  # what decoding gives for bytes that make no character, or none yet
+FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+
+
+class Tokenizer:
+    """Text to token ids and back, with ``<|endoftext|>`` as the end token.
+
+    What people wrote is encoded as text: a literal ``<|endoftext|>`` in it never becomes the
+    special token. The end token is only ever appended by id, as ``end_id``.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        end_id = backend.token_to_id(END_OF_TEXT)
+        if end_id is None:
+            raise UserError(
+                f"the tokenizer has no {END_OF_TEXT} token: use one of the GPT-2 family"
+            )
+        self.backend = backend
+        self.backend.encode_special_tokens = True
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.end_id: int = end_id
+        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ``text``."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, encoded on all cores."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ``ids``; bytes that make no character become U+FFFD."""
+        return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the ids."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``, as AutoTokenizer reads them."""
+        self.backend.encode_special_tokens = False  # a runtime switch; the file keeps the standard
+        try:
+            self.backend.save(str(folder / "tokenizer.json"))
+        finally:
+            self.backend.encode_special_tokens = True
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "pad_token": END_OF_TEXT,
+            "unk_token": END_OF_TEXT,
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_tokenizer(name_or_path: str, key: str = "model.tokenizer") -> Tokenizer:
+    """Load the tokenizer of a folder or hub name (``tokenizer.json``, or vocabulary and merges).
+
+    Raises:
+        UserError: there is none, or it is not a GPT-2-like tokenizer; names ``key``.
+    """
+    folder = local_folder(name_or_path, FILES, required=FILES[:1], key=key)
+    whole, vocab, merges = (folder / name for name in FILES)
+    try:
+        if whole.exists():
+            return Tokenizer(tokenizers.Tokenizer.from_file(str(whole)))
+        if vocab.exists() and merges.exists():
+            bpe = models.BPE.from_file(str(vocab), str(merges))
+            return Tokenizer(_byte_level(bpe, [pre_tokenizers.ByteLevel(add_prefix_space=False)]))
+    except UserError as error:
+        raise UserError(f"{key}={name_or_path}: {error}") from error
+    except Exception as error:  # the library raises bare Exception for a file it cannot parse
+        raise UserError(f"{key}={name_or_path}: the tokenizer is broken: {error}") from error
+    raise UserError(f"{key}={name_or_path}: holds neither {FILES[0]} nor {FILES[1]} + {FILES[2]}")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE of at most ``vocab_size`` tokens that splits numbers into digits."""
+    if vocab_size < 257:
+        raise UserError(
+            f"model.vocab_size={vocab_size}: a byte-level BPE needs at least 257 tokens"
+        )
+    splits = [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
+    backend = _byte_level(models.BPE(), splits)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return Tokenizer(backend)
+
+
+def _byte_level(
+    model: models.Model, splits: list[pre_tokenizers.PreTokenizer]
+) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = splits[0] if len(splits) == 1 else pre_tokenizers.Sequence(splits)
+    backend.decoder = decoders.ByteLevel()
+    end = tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)
+    backend.add_special_tokens([end])
+    return backend

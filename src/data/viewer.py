@@ -1,0 +1,223 @@
+"""The figures of the data and its packed blocks, on a terminal or as plain text."""
+
+import math
+import re
+from itertools import groupby
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from src.data.datamodule import ChatDataModule
+from src.data.inspection import (
+    END,
+    BlockView,
+    LengthBin,
+    Piece,
+    SplitFigures,
+    length_histogram,
+    length_table,
+    view_block,
+)
+from src.data.order import shuffled
+from src.data.sources import SPLITS, RowReport
+
+# Two shades of each, by turns, so that every token can be told from the next.
+READ = ("grey78 on grey15", "grey78 on grey23")
+TAUGHT = ("bold grey100 on color(24)", "bold grey100 on color(25)")
+SIGNS = "not bold grey66"
+END_SIGN = "gold1"
+QUIET = "grey50"
+EIGHTHS = "▏▎▍▌▋▊▉█"
+
+
+class Output(Console):
+    """A console that prints text as it is, and leaves a closed pipe to whoever called."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False)
+
+    @property
+    def coloured(self) -> bool:
+        """Whether colours will be seen."""
+        return self.color_system is not None and not self.no_color
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError
+
+    def heading(self, text: str) -> None:
+        """Print a heading after an empty line."""
+        self.print()
+        self.print(Text(text, style="bold"))
+
+
+def show(data: ChatDataModule, num_blocks: int) -> None:
+    """Print the figures of ``data``, which is set up, and its first blocks in training's order."""
+    assert data.report is not None
+    output, train = Output(), data.splits["train"]
+    output.heading(f"Rows of {', '.join(part.name for part in data.source.parts)}")
+    output.print(rows_table(data.report))
+    output.heading(
+        f"Blocks of {train.block_size:,} positions; a vocabulary of {data.tokenizer.vocab_size:,}"
+    )
+    output.print(splits_table(data))
+    output.heading("Lengths of the train examples in tokens, before any is cut")
+    lengths = train.corpus.lengths
+    bins = length_histogram(lengths)
+    grid = Table.grid(padding=(0, 4))
+    grid.add_row(describe_table(length_table(lengths)), histogram_table(bins, output.width - 44))
+    output.print(grid)
+
+    shown = shuffled(len(train), data.seed, epoch=0)[:num_blocks].tolist()
+    if not shown:
+        return
+    output.heading(f"The first blocks that a training with seed={data.seed} sees")
+    output.print(legend(output.coloured))
+    for block in shown:
+        output.print()
+        for line in block_lines(view_block(train, block, data.tokenizer), block, output):
+            output.print(line)
+
+
+def rows_table(report: RowReport) -> Table:
+    """Return what became of the rows: a line for each split, and for each reason to drop one."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_row("  read", f"{report.read:,}")
+    for split in SPLITS:
+        table.add_row(f"  used for {split}", f"{report.used[split]:,}")
+    for reason, count in report.dropped.most_common():
+        first = report.first_dropped.get(reason)
+        table.add_row(
+            f"  dropped: {reason}",
+            f"{count:,}",
+            Text(f"first: {first}" if first else "", style=QUIET),
+        )
+    return table
+
+
+def splits_table(data: ChatDataModule) -> Table:
+    """Return a table with a column for each split."""
+    figures = [SplitFigures.of(data.splits[split]) for split in SPLITS]
+    shared = ["", *(f"{data.shared_prompts(split):,}" for split in SPLITS[1:])]
+    table = Table(box=None, padding=(0, 2), header_style="")
+    table.add_column("")
+    for split in SPLITS:
+        table.add_column(split, justify="right")
+    for name, values in (
+        ("examples", [f"{f.num_examples:,}" for f in figures]),
+        ("cut to fit a block", [f"{f.num_cut:,}" for f in figures]),
+        ("dropped: no room for response", [f"{f.num_without_room:,}" for f in figures]),
+        ("with a prompt that train has too", shared),
+        ("tokens", [f"{f.num_tokens:,}" for f in figures]),
+        ("blocks", [f"{f.num_blocks:,}" for f in figures]),
+        ("positions that hold a token", [f"{f.utilisation:.2%}" for f in figures]),
+        ("tokens that are taught", [f"{f.supervised_share:.1%}" for f in figures]),
+        ("documents a block", [f"{f.documents_per_block:.1f}" for f in figures]),
+    ):
+        table.add_row(name, *values)
+    return table
+
+
+def describe_table(table: dict[str, float]) -> Table:
+    """Return the length table as names and numbers."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(justify="left")
+    grid.add_column(justify="right")
+    for name, value in table.items():
+        whole = name in ("count", "min", "max")
+        text = "-" if math.isnan(value) else f"{value:,.{0 if whole else 1}f}"
+        grid.add_row(f"  {name}", text)
+    return grid
+
+
+def histogram_table(bins: list[LengthBin], width: int) -> Table:
+    """Return a bar for each bin, with its count; the longest has ``width`` cells, within limits."""
+    width = min(max(width, 8), 60)
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right")
+    grid.add_column(justify="right")
+    grid.add_column(no_wrap=True)
+    most = max(bin.count for bin in bins)
+    for bin in bins:
+        grid.add_row(
+            str(bin), f"{bin.count:,}", Text(bar(bin.count / most * width), style="color(25)")
+        )
+    return grid
+
+
+def bar(cells: float) -> str:
+    """Return a bar so long, to an eighth of a cell; never nothing for something."""
+    full, rest = divmod(math.ceil(cells * 8), 8)
+    return EIGHTHS[-1] * full + (EIGHTHS[rest - 1] if rest else "")
+
+
+def legend(coloured: bool) -> Text:
+    """Return one line on how to read a block."""
+    signs = f"   {END} end of text   · space   ↵ newline"
+    if not coloured:
+        return Text(f"  only read ⟦taught⟧{signs}")
+    read = [(" only", READ[0]), (" read ", READ[1])]
+    taught = [(" ta", TAUGHT[0]), ("ught ", TAUGHT[1])]
+    text = Text.assemble("  ", *read, " ", *taught, ("   a shade a token" + signs, QUIET))
+    text.highlight_regex(END, END_SIGN)
+    return text
+
+
+def block_lines(view: BlockView, number: int, output: Output) -> list[Text]:
+    """Return a block as lines: a heading, each document with its number, padding in a word."""
+    num_documents = len(view.documents)
+    heading = (
+        f"block {number:,}: {num_documents} document{'s' * (num_documents != 1)}, "
+        f"{view.num_tokens:,} tokens, {view.num_taught:,} taught"
+    )
+    lines = [Text(f"  {heading}", style="bold")]
+    for index, document in enumerate(view.documents, start=1):
+        text = document_text(document, output.coloured)
+        gutter = [f"{index:>5} │ ", "      │ "]
+        offsets = line_ends(text.plain, max(output.width - len(gutter[0]), 20))
+        for part in text.divide(offsets):
+            lines.append(Text.assemble((gutter[0], QUIET), part))
+            gutter = gutter[1:] * 2
+    if view.num_padding:
+        lines.append(Text(f"      │ · {view.num_padding:,} padding", style=QUIET))
+    return lines
+
+
+def document_text(document: list[Piece], coloured: bool) -> Text:
+    """Return a document on one line: taught pieces in colour, or in brackets."""
+    text = Text()
+    if coloured:
+        for index, piece in enumerate(document):
+            text.append(piece.text, style=(TAUGHT if piece.taught else READ)[index % 2])
+        text.highlight_regex("[·↵⇥]+", SIGNS)
+        text.highlight_regex(END, END_SIGN)
+        return text
+    for taught, group in groupby(document, key=lambda piece: piece.taught):
+        run = "".join(piece.text for piece in group)
+        text.append(f"⟦{run}⟧" if taught else run)
+    return text
+
+
+def line_ends(text: str, width: int) -> list[int]:
+    """Return the offsets at which visible ``text`` is broken into lines of at most ``width`` cells.
+
+    Lines end after newlines, else before a space, else - in a word longer than a line - anywhere.
+    """
+    ends: list[int] = []
+    used = 0
+    for word in re.finditer(r"⟦?·*[^·↵⟦]*↵*", text):
+        if used and used + cell_len(word[0]) > width:
+            ends.append(word.start())
+            used = 0
+        for offset, character in enumerate(word[0], start=word.start()):
+            if used + cell_len(character) > width:
+                ends.append(offset)
+                used = 0
+            used += cell_len(character)
+        if word[0].endswith("↵") and word.end() < len(text):
+            ends.append(word.end())
+            used = 0
+    return ends

@@ -1,0 +1,65 @@
+"""See what the model will be taught: ``python -m src.inspect_data [data=sample model=tiny] ...``.
+
+The figures of the rows, their lengths and their packing, then packed blocks token by token, in the
+order in which a training of the same seed sees them.
+"""
+
+import sys
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from src.cli import run_door, typed
+from src.data.config import DataConfig
+from src.errors import UserError
+from src.model.config import ModelConfig
+
+
+@dataclass
+class InspectConfig:
+    """The values of ``conf/inspect_data.yaml``."""
+
+    data: DataConfig
+    model: ModelConfig
+    seed: int
+    num_blocks: int
+
+    def __post_init__(self) -> None:
+        """Check ranges; raise UserError naming the key."""
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed}: must be in [0, 2^32)")
+        if self.num_blocks < 0:
+            raise UserError(f"num_blocks={self.num_blocks}: must be 0 or more")
+
+
+def inspect_data(config: DictConfig) -> None:
+    """Print what the rows become, to standard output."""
+    settings = typed(InspectConfig, config)
+
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading and encoding the rows"):
+        from src.data import viewer  # after the config is known to be right: seconds to import
+        from src.data.datamodule import ChatDataModule, open_data
+
+        settings.data.block_size = settings.data.block_size or settings.model.n_positions
+        source, tokenizer = open_data(
+            settings.data, settings.model.tokenizer, settings.model.vocab_size
+        )
+        data = ChatDataModule(
+            settings.data,
+            tokenizer,
+            source,
+            batch_size=1,
+            micro_batch_size=1,
+            num_steps=None,
+            seed=settings.seed,
+        )
+        data.setup()
+
+    sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?", and goes on
+    viewer.show(data, settings.num_blocks)
+
+
+if __name__ == "__main__":
+    run_door(inspect_data, "inspect_data")

@@ -1,0 +1,27 @@
+"""Which device to compute on."""
+
+import torch
+
+from src.errors import UserError
+
+
+def choose_device(name: str, key: str = "device") -> torch.device:
+    """Return the device of a name: ``auto`` (the fastest here), ``cpu``, ``cuda`` or ``mps``.
+
+    ``gpu`` is either of the last two. ``key`` is the config key that named it, for messages.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    fitting = {"auto": tuple(available), "gpu": ("cuda", "mps")}.get(name, (name,))
+    if not set(fitting) <= available.keys():
+        raise UserError(f"{key}={name}: must be one of auto, gpu, {', '.join(available)}")
+    present = [device for device in fitting if available[device]]
+    if not present:
+        raise UserError(f"{key}={name}: this machine has none; use auto or cpu")
+    return torch.device(present[0])

@@ -1,0 +1,135 @@
+"""GPT-2 (Radford et al., 2019), in the names of OpenAI's release.
+
+Shape letters: B sequences, T positions, D width, H heads, V vocabulary.
+"""
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.model.attention import Attention, packed_attention
+from src.model.config import GPT2Config
+
+
+class SelfAttention(nn.Module):
+    """Fused query, key and value; attention; output projection."""
+
+    def __init__(self, config: GPT2Config, layer: int):
+        super().__init__()
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.num_heads = config.n_head
+        self.layer = layer
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, attention: Attention) -> Tensor:
+        """Return (B, T, D)."""
+        dropout = self.dropout if self.training else 0.0
+        return self.c_proj(attention(self.c_attn(x), self.num_heads, self.layer, dropout))
+
+
+class MLP(nn.Module):
+    """Two layers, four times as wide in between."""
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        approximate = "tanh" if config.activation == "gelu_new" else "none"
+        self.activation = partial(F.gelu, approximate=approximate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, T, D)."""
+        return self.c_proj(self.activation(self.c_fc(x)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a layer norm and beside a residual path."""
+
+    def __init__(self, config: GPT2Config, layer: int):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = SelfAttention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, attention: Attention) -> Tensor:
+        """Return (B, T, D)."""
+        x = x + self.drop(self.attn(self.ln_1(x), attention))
+        return x + self.drop(self.mlp(self.ln_2(x)))
+
+
+class GPT2(nn.Module):
+    """Token ids to hidden states; ``logits`` turns hidden states into scores of next tokens.
+
+    The head is the embedding itself (tied). Weights start as GPT-2's did: normal with standard
+    deviation ``initializer_range`` (0.02), the projections into the residual path scaled by
+    1 / sqrt(2 * n_layer).
+    """
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draw all weights anew from torch's random generator."""
+        plain_std = self.config.initializer_range
+        residual_std = plain_std / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 1:
+                nn.init.ones_(parameter)
+            else:
+                std = residual_std if name.endswith("c_proj.weight") else plain_std
+                nn.init.normal_(parameter, std=std)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        attention: Attention | None = None,
+    ) -> Tensor:
+        """Return the last hidden states (B, T, D), after the final layer norm.
+
+        Args:
+            input_ids: (B, T) int64.
+            position_ids: (B, T) int64; None: 0 ... T - 1 in every row.
+            cu_seqlens: (documents + 1,) int32 boundaries of packed documents in the flattened
+                B x T positions; None: every row is one document.
+            attention: what attends; None: ``packed_attention`` of ``cu_seqlens``.
+        """
+        num_rows, length = input_ids.shape
+        device = input_ids.device
+        if position_ids is None:
+            position_ids = torch.arange(length, device=device).expand(num_rows, length)
+        if attention is None:
+            if cu_seqlens is None:
+                cu_seqlens = torch.arange(
+                    0, num_rows * length + 1, length, dtype=torch.int32, device=device
+                )
+            attention = packed_attention(cu_seqlens, (num_rows, length))
+        x = self.drop(self.wte(input_ids) + self.wpe(position_ids))
+        for block in self.h:
+            x = block(x, attention)
+        return self.ln_f(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return next-token scores (..., V) of hidden states (..., D)."""
+        return F.linear(hidden, self.wte.weight)
+
+    @property
+    def num_parameters(self) -> int:
+        """How many weights there are; the tied head counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())

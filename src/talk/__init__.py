@@ -1,0 +1,1 @@
+"""Text in, text out: model, template and generation together. Starts without Lightning."""

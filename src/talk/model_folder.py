@@ -1,0 +1,83 @@
+"""The model folder: one directory that Hugging Face's tools and ours both open.
+
+``config.json``, ``model.safetensors``, ``tokenizer.json``, ``tokenizer_config.json``,
+``chat_template.jinja``, ``generation_config.json``.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from src.data.template import save_template
+from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.errors import UserError
+from src.model.generation import GenerationConfig
+from src.model.gpt2 import GPT2
+from src.model.pretrained import load_pretrained, save_pretrained
+
+
+def save_model_folder(
+    folder: Path, model: GPT2, tokenizer: Tokenizer, generation: GenerationConfig
+) -> None:
+    """Write the folder, or new weights into it.
+
+    The first time it appears whole, under a temporary name until then; later only the weights
+    change, in a single step. So a folder of this name can be read at any moment.
+    """
+    if folder.exists():
+        save_pretrained(model, folder, tokenizer.end_id)
+        return
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    building.mkdir(parents=True, exist_ok=True)
+    save_pretrained(model, building, tokenizer.end_id)
+    tokenizer.save(building)
+    save_template(building)
+    settings = _generation_settings(generation, tokenizer.end_id)
+    (building / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    os.replace(building, folder)
+
+
+def load_model_folder(name_or_path: str, key: str = "model_path") -> tuple[GPT2, Tokenizer]:
+    """Load model and tokenizer of a folder or hub name.
+
+    Raises:
+        UserError: there is none, or it is no GPT-2; names ``key``.
+    """
+    model = load_pretrained(name_or_path, key=key)
+    tokenizer = load_tokenizer(name_or_path, key=key)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"{key}={name_or_path}: its tokenizer has {tokenizer.vocab_size} tokens, its model "
+            f"only {model.config.vocab_size}"
+        )
+    return model, tokenizer
+
+
+def newest_model_folder(runs: Path) -> Path:
+    """Return the model folder of the newest run under ``runs``.
+
+    Raises:
+        UserError: no run has written one yet.
+    """
+    weights = runs.rglob("model/model.safetensors")
+    newest = max(weights, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise UserError(
+            f"no trained model in {runs}: run `make quickstart` or `python -m src.train` first, "
+            f"or name one with model_path="
+        )
+    return newest.parent
+
+
+def _generation_settings(config: GenerationConfig, end_id: int) -> dict[str, object]:
+    settings: dict[str, object] = {
+        "bos_token_id": end_id,
+        "eos_token_id": end_id,
+        "pad_token_id": end_id,
+        "max_new_tokens": config.max_new_tokens,
+        "do_sample": config.temperature > 0,
+    }
+    if config.temperature > 0:
+        settings["temperature"] = config.temperature
+        settings |= {k: v for k in ("top_k", "top_p") if (v := getattr(config, k)) is not None}
+    return settings

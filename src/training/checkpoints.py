@@ -1,0 +1,151 @@
+"""Checkpoints that survive a kill of the process at any moment.
+
+``checkpoints/last.ckpt`` and the one before it, ``previous.ckpt``: written beside, flushed to the
+disk, then renamed. A checkpoint is only taken between optimizer steps.
+"""
+
+import logging
+import os
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from src.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old file, flushes, then renames: old or new, never half of one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint``; the file that was there becomes ``previous.ckpt``."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            os.replace(path, path.with_name(PREVIOUS))
+        os.replace(temporary, path)
+
+
+class Checkpoints(L.Callback):
+    """Saves the whole training state every so many optimizer steps, and after each validation.
+
+    A step that is validated is saved after its validation, so that a resumed run has validated
+    exactly what an uninterrupted one has. The state of every random generator is saved too.
+
+    Args:
+        run_folder: where ``checkpoints/`` is.
+        every_n_steps: how often, in optimizer steps.
+        val_every_n_steps: how often a validation follows; None: never.
+    """
+
+    def __init__(self, run_folder: Path, every_n_steps: int, val_every_n_steps: int | None):
+        self.path = run_folder / "checkpoints" / LAST
+        self.every_n_steps = every_n_steps
+        self.val_every_n_steps = val_every_n_steps
+        self.saved_step = -1
+        self.restored: dict[str, Any] | None = None
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Save now, unless this step has been saved."""
+        if self.saved_step != trainer.global_step:
+            trainer.save_checkpoint(self.path)
+            self.saved_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        """Save at a due step boundary that no validation follows, and at the last."""
+        if not at_step_boundary(trainer):
+            return
+        step = trainer.global_step
+        due = step % self.every_n_steps == 0 or step == module.num_steps
+        if due and (self.val_every_n_steps is None or step % self.val_every_n_steps):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Save after a validation within the run."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the random generators' states."""
+        kind, keys, *rest = np.random.get_state()
+        checkpoint["rng"] = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+            "python": random.getstate(),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the states until training starts: making the loaders draws random numbers too."""
+        self.restored = checkpoint["rng"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Put the random generators where the saved run left them."""
+        if self.restored is None:
+            return
+        states, self.restored = self.restored, None
+        self.saved_step = trainer.global_step
+        torch.set_rng_state(states["torch"].cpu())
+        if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
+            torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+        kind, keys, *rest = states["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+
+
+def at_step_boundary(trainer: L.Trainer) -> bool:
+    """Whether the batch that just ended completed an optimizer step."""
+    done = trainer.fit_loop.epoch_loop.batch_idx + 1
+    return done % trainer.accumulate_grad_batches == 0
+
+
+def find_checkpoint(run_folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, or None if it has saved none yet.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    paths = [run_folder / "checkpoints" / name for name in (LAST, PREVIOUS)]
+    saved = [path for path in paths if path.exists()]
+    for path in saved:
+        if _is_whole(path):
+            return path
+        log.warning("warning: %s is damaged; looking for the one before it", path)
+    if saved:
+        raise UserError(f"{run_folder} holds no whole checkpoint: start a new run, without resume")
+    return None
+
+
+def saved_step(checkpoint: Path) -> int:
+    """Return the optimizer step at which a checkpoint was saved."""
+    return int(torch.load(checkpoint, mmap=True, weights_only=True)["global_step"])
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every record of the file has its checksum; torch.load would not notice."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, EOFError):
+        return False

@@ -1,0 +1,51 @@
+"""AdamW on two groups, and linear warmup with a cosine to a tenth."""
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
+
+from src.errors import UserError
+from src.training.config import OptimizerConfig
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter, arXiv:1711.05101); matrices decay, vectors do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused
+    )
+
+
+def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
+    """Return the steps of warmup: as configured, but at most a share of the run."""
+    return min(config.warmup_steps, int(config.max_warmup_share * num_steps))
+
+
+def check_schedule(config: OptimizerConfig, num_steps: int) -> None:
+    """Raise UserError if the cosine would end, and rise again, before a run of ``num_steps``."""
+    if config.decay_steps is not None and config.decay_steps < num_steps:
+        raise UserError(
+            f"optimizer.decay_steps={config.decay_steps} is less than the run's {num_steps} steps: "
+            f"raise it, or set it to null"
+        )
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, num_steps: int
+) -> LRScheduler:
+    """Return the learning-rate schedule of a run of ``num_steps`` optimizer steps.
+
+    Linear from 0 over the warmup, then a cosine that ends at ``min_learning_rate_ratio`` of the
+    peak after ``decay_steps`` (None: the run's length).
+    """
+    return get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer,
+        num_warmup_steps=warmup_steps(config, num_steps),
+        num_training_steps=config.decay_steps or num_steps,
+        min_lr_rate=config.min_learning_rate_ratio,
+    )

@@ -1,0 +1,90 @@
+"""What will happen, said before it does."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.data.datamodule import ChatDataModule
+from src.data.sources import SPLITS
+from src.model.gpt2 import GPT2
+from src.training.config import TrainConfig
+from src.training.optimizer import warmup_steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided for this machine and this data."""
+
+    device: str
+    precision: str
+    micro_batch_size: int
+    num_steps: int
+    val_every_n_steps: int
+
+
+def preflight_report(
+    config: TrainConfig, data: ChatDataModule, model: GPT2, plan: Plan, run_folder: Path
+) -> list[str]:
+    """Return the report as aligned lines."""
+    assert data.report is not None
+    train = data.splits["train"]
+    warmup = warmup_steps(config.optimizer, plan.num_steps)
+    epochs = plan.num_steps / data.steps_per_epoch
+    used = ", ".join(f"{data.report.used[split]:,} {split}" for split in SPLITS)
+    blocks = ", ".join(f"{len(data.splits[split]):,} {split}" for split in SPLITS)
+    accumulate = config.batch_size // plan.micro_batch_size
+    rows = {
+        "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
+        "blocks": f"{blocks}; {config.data.block_size} positions, {train.utilisation:.2%} used, "
+        f"{train.num_labels / max(train.num_tokens, 1):.0%} of the tokens taught",
+        "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
+        f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
+        "step": f"{config.batch_size} blocks = {accumulate} x {plan.micro_batch_size} "
+        f"(micro-batches, blocks), "
+        f"about {config.batch_size * train.num_tokens // max(len(train), 1):,} tokens",
+        "model": f"{model.num_parameters:,} parameters, "
+        + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights"),
+        "device": f"{plan.device}, {plan.precision}"
+        + (", compiled" if config.trainer.compile else ""),
+        "run folder": str(run_folder),
+    }
+    return [f"{name:<11}{text}" for name, text in rows.items()]
+
+
+def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
+    """Return what looks wrong, each with what to do about it."""
+    train = data.splits["train"]
+    warnings = []
+    if train.num_tokens < config.data.block_size:
+        warnings.append(
+            f"the training rows hold {train.num_tokens} tokens, less than one block of "
+            f"{config.data.block_size}: add rows or lower data.block_size"
+        )
+    elif train.utilisation < 0.95:
+        how = "set data.packing=true" if not config.data.packing else "lower data.block_size"
+        warnings.append(
+            f"only {train.utilisation:.1%} of the training positions hold a token, the rest is "
+            f"padding that costs the same: {how}"
+        )
+    for split in ("validation", "test"):
+        if not len(data.splits[split]):
+            warnings.append(
+                f"there are no {split} rows: raise data.{split}_fraction or name data.{split}_split"
+            )
+        elif shared := data.shared_prompts(split):
+            warnings.append(
+                f"{shared:,} of {data.splits[split].num_examples:,} {split} examples have a prompt "
+                f"that is in train too: their {split} figures flatter the model"
+            )
+    return warnings
+
+
+def _dropped(data: ChatDataModule) -> str:
+    assert data.report is not None
+    parts = [f"{count:,} {reason}" for reason, count in data.report.dropped.items()]
+    blocks = data.splits.values()
+    if without_room := sum(split.num_without_room for split in blocks):
+        parts.append(f"{without_room:,} no_room_for_response")
+    text = f"; dropped {', '.join(parts)}" if parts else ""
+    if cut := sum(split.num_cut for split in blocks):
+        text += f"; {cut:,} cut to fit"
+    return text

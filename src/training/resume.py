@@ -1,0 +1,122 @@
+"""How a run is found again, and what must be as it was for it to go on.
+
+``run.json`` in the run folder holds the overrides it was started with, its settings and what was
+chosen for the machine. It is written once; a resumed run reads it and changes nothing there.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.training.config import TrainConfig
+
+RECORD = "run.json"
+
+# What a resumed run may have otherwise: nothing that the weights or the figures depend on.
+MAY_CHANGE = (
+    "resume",
+    "sample_prompts",
+    "generation.",
+    "data.corpus_dir",
+    "data.num_workers",
+    "trainer.log_every_n_steps",
+    "trainer.checkpoint_every_n_steps",
+)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def find_run(resume: str, runs: Path) -> Path | None:
+    """Return the run folder that ``resume`` means: a folder, or ``auto``.
+
+    ``auto`` is the newest run that has not finished; None if there is none.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    if resume != "auto":
+        folder = Path(resume).expanduser()
+        if not (folder / RECORD).exists():
+            raise UserError(f"resume={resume}: not a run folder (no {RECORD} in it)")
+        return folder
+    records = [path for path in runs.rglob(RECORD) if not (path.parent / "metrics.json").exists()]
+    newest = max(records, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent if newest else None
+
+
+def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
+    """Return the command line of the run that ``resume=`` names: its own overrides, its folder.
+
+    None if there is nothing to go on with.
+
+    Raises:
+        UserError: there is no such run, or several runs are asked for at once.
+    """
+    (given,) = [argument for argument in arguments if argument.startswith("resume=")]
+    if {"-m", "--multirun"} & set(arguments):
+        raise UserError(f"{given} goes on with one run: leave out -m, or resume one after another")
+    folder = find_run(given.removeprefix("resume="), runs)
+    if folder is None:
+        return None
+    own = json.loads((folder / RECORD).read_text())["overrides"]
+    beside = [a for a in arguments if "=" in a and not a.startswith("-") and a != given]
+    flags = [a for a in arguments if a not in beside and a != given]
+    # Without an output_subdir Hydra leaves the .hydra of the first start as it is.
+    place = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+    return [*flags, *own, *beside, *place, "hydra.output_subdir=null"]
+
+
+def quoted(text: object) -> str:
+    """Return text as a string of Hydra's grammar, whatever characters it holds."""
+    return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def read_machine(run_folder: Path) -> dict[str, Any]:
+    """Return what was chosen for the machine when the run started; empty for a new run."""
+    path = run_folder / RECORD
+    return json.loads(path.read_text())["machine"] if path.exists() else {}
+
+
+def write_record(
+    run_folder: Path,
+    config: TrainConfig,
+    corpus: str,
+    machine: dict[str, Any],
+    overrides: list[str],
+) -> None:
+    """Write ``run.json`` for a new run; for one that goes on, check that it is the same run.
+
+    Raises:
+        UserError: a setting or the rows are not what they were; names it.
+    """
+    path = run_folder / RECORD
+    settings = flat(asdict(config)) | {"corpus": corpus} | machine
+    if not path.exists():
+        own = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
+        record = {"overrides": own, "machine": machine, "settings": settings}
+        path.write_text(json.dumps(record, indent=2) + "\n")
+        return
+    before = json.loads(path.read_text())["settings"]
+    for key, value in settings.items():
+        if key.startswith(MAY_CHANGE) or before.get(key) == value:
+            continue
+        if key == "corpus":
+            raise UserError(
+                f"resume={config.resume}: the rows or the tokenizer are not what they were: put "
+                f"them back, or start a new run"
+            )
+        raise UserError(
+            f"resume={config.resume}: that run had {key}={before.get(key)}, not {value}; leave it "
+            f"as it was, or start a new run"
+        )

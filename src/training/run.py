@@ -1,0 +1,273 @@
+"""One training run, from its config to its summary."""
+
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from src.data.datamodule import ChatDataModule, open_data
+from src.data.order import micro_batch_size
+from src.data.tokenizer import Tokenizer
+from src.errors import UserError
+from src.model.device import choose_device
+from src.model.gpt2 import GPT2
+from src.model.pretrained import load_pretrained
+from src.training.callbacks import (
+    BestModel,
+    Interrupted,
+    Interruption,
+    Progress,
+    SampleReplies,
+    TrainingLog,
+)
+from src.training.checkpoints import AtomicCheckpointIO, Checkpoints, find_checkpoint, saved_step
+from src.training.config import AUTO, TrainConfig
+from src.training.hardware import choose_micro_batch_size, choose_precision
+from src.training.optimizer import check_schedule
+from src.training.preflight import Plan, preflight_report, preflight_warnings
+from src.training.resume import flat, quoted, read_machine, write_record
+from src.training.sft import SFTModule
+from src.training.showcase import Showcase
+from src.training.summary import summary
+
+# What TensorBoard's table of runs compares.
+FINAL_FIGURES = ("best_val/loss", "best_val/accuracy", "test/loss", "test/accuracy")
+
+log = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # our report says it better
+
+
+def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | None:
+    """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
+
+    Args:
+        config: the whole run.
+        run_folder: where it goes; if it holds a run, that run goes on.
+        overrides: the command line that ``config`` came from, to find it again.
+
+    Returns:
+        The number of the signal that stopped the run early, or None.
+
+    Raises:
+        UserError: for what a person can mend.
+    """
+    L.seed_everything(config.seed, verbose=False)
+    device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
+    precision = choose_precision(config.trainer, device)
+    source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
+    model = build_model(config, tokenizer)
+    config.data.block_size = config.data.block_size or model.config.n_positions
+    if config.micro_batch_size == AUTO:  # a run that goes on cuts its batches as it did
+        recorded = read_machine(run_folder).get("micro_batch_size")
+        config.micro_batch_size = recorded or choose_micro_batch_size(
+            model, config.data.block_size, device
+        )
+    micro = micro_batch_size(config.batch_size, 1, config.micro_batch_size)
+    data = ChatDataModule(
+        config.data,
+        tokenizer,
+        source,
+        batch_size=config.batch_size,
+        micro_batch_size=micro,
+        num_steps=config.max_steps,
+        seed=config.seed,
+    )
+    data.setup()
+    if not len(data.splits["train"]):
+        raise UserError(
+            f"no training example fits into data.block_size={config.data.block_size}: raise it"
+        )
+    data.num_steps = config.max_steps or config.max_epochs * data.steps_per_epoch
+    check_schedule(config.optimizer, data.num_steps)
+    plan = Plan(
+        device=device,
+        precision=precision,
+        micro_batch_size=micro,
+        num_steps=data.num_steps,
+        val_every_n_steps=config.trainer.val_every_n_steps or max(1, data.num_steps // 10),
+    )
+    machine = {"device": device, "precision": precision, "micro_batch_size": micro}
+    write_record(run_folder, config, data.key, machine, overrides)
+    for line in preflight_report(config, data, model, plan, run_folder):
+        log.info(line)
+    for warning in preflight_warnings(config, data):
+        log.warning("warning: %s", warning)
+    return Run(config, data, model, plan, run_folder).execute()
+
+
+def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
+    """Return the model to train: pretrained, or with random weights for the tokenizer.
+
+    Raises:
+        UserError: model, tokenizer and block size do not fit each other.
+    """
+    if config.model.pretrained is not None:
+        model = load_pretrained(
+            config.model.pretrained,
+            dropout=config.model.dropout,
+            activation=config.model.activation,
+        )
+    else:
+        model = GPT2(config.model.shape(tokenizer.vocab_size))
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"model.tokenizer={config.model.tokenizer} has {tokenizer.vocab_size} tokens, "
+            f"model.pretrained={config.model.pretrained} has {model.config.vocab_size}"
+        )
+    if (config.data.block_size or 0) > model.config.n_positions:
+        raise UserError(
+            f"data.block_size={config.data.block_size} is more than the {model.config.n_positions} "
+            f"positions of the model: lower it"
+        )
+    return model
+
+
+class Run:
+    """The parts of one run, wired together."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: ChatDataModule,
+        model: GPT2,
+        plan: Plan,
+        run_folder: Path,
+    ):
+        self.config, self.data, self.plan, self.folder = config, data, plan, run_folder
+        self.module = SFTModule(
+            model,
+            config.optimizer,
+            num_steps=plan.num_steps,
+            log_every_n_steps=config.trainer.log_every_n_steps,
+        )
+        self.training_log = TrainingLog()
+        self.sample_replies = SampleReplies(
+            config.sample_prompts, data.tokenizer, config.generation
+        )
+        self.best = BestModel(run_folder / "model", data.tokenizer, config.generation)
+        self.checkpoints = Checkpoints(
+            run_folder,
+            config.trainer.checkpoint_every_n_steps,
+            plan.val_every_n_steps if self.has("validation") else None,
+        )
+        self.interruption = Interruption(self.checkpoints)
+        self.showcase = Showcase(data, config, run_folder)
+        self.checkpoint = find_checkpoint(run_folder) if config.resume else None
+        self.trainer = self._trainer()
+
+    def _trainer(self) -> L.Trainer:
+        """Return a Trainer for which the whole run is one long epoch of micro-batches."""
+        # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
+        purge_step = saved_step(self.checkpoint) + 1 if self.checkpoint else 0
+        plan = self.plan
+        accumulate = self.config.batch_size // plan.micro_batch_size
+        return L.Trainer(
+            accelerator=plan.device,
+            devices=1,
+            precision=plan.precision,
+            max_epochs=1,
+            accumulate_grad_batches=accumulate,
+            val_check_interval=plan.val_every_n_steps * accumulate,
+            check_val_every_n_epoch=None,
+            limit_val_batches=1.0 if self.has("validation") else 0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            logger=TensorBoardLogger(
+                self.folder,
+                name="",
+                version="tensorboard",
+                default_hp_metric=False,
+                purge_step=purge_step,
+            ),
+            # Order matters: a checkpoint holds what the callbacks before it have counted.
+            callbacks=[
+                self.training_log,
+                Progress(),
+                self.sample_replies,
+                self.best,
+                self.checkpoints,
+                self.interruption,
+            ],
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+    def has(self, split: str) -> bool:
+        """Whether a split has any blocks."""
+        return len(self.data.splits[split]) > 0
+
+    def execute(self) -> int | None:
+        """Fit, validate, test, write down; return the signal that stopped it, if one did."""
+        if self.config.trainer.compile:
+            self.module.model.compile()
+        try:
+            with self.interruption:
+                self._execute()
+        except Interrupted as stop:
+            log.info("go on with: python -m src.train resume=%s", quoted(self.folder))
+            return stop.signal.value
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{self.plan.device} ran out of memory with micro_batch_size="
+                f"{self.plan.micro_batch_size}: start a new run with a lower one, or with a lower "
+                f"data.block_size"
+            ) from error
+        return None
+
+    def _execute(self) -> None:
+        if self.checkpoint is None:
+            self.showcase.ask_before(self.module.model)
+            self._validate()  # what the base model knows
+        self.trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
+        if self.best.seen_step != self.trainer.global_step:
+            self._validate()
+        self._finish(dict(self.module.latest))
+
+    def _validate(self) -> None:
+        if self.has("validation"):
+            self.trainer.validate(self.module, self.data, verbose=False)
+        else:
+            self.best.write(self.module)
+            self.sample_replies.ask(self.trainer, self.module)
+
+    def _finish(self, last: dict[str, float]) -> None:
+        """Score the best weights once, write ``metrics.json``, and say how it went."""
+        best = load_pretrained(str(self.best.folder))
+        self.module.model.load_state_dict(best.state_dict())
+        metrics: dict[str, Any] = {k: v for k, v in last.items() if k.startswith("val/")}
+        metrics |= {f"best_{k}": v for k, v in self.best.best.items()}
+        if self.has("test"):
+            self.trainer.test(self.module, self.data, verbose=False)
+            metrics |= {k: v for k, v in self.module.latest.items() if k.startswith("test/")}
+        metrics |= {
+            "num_steps": self.plan.num_steps,
+            "train_seconds": self.training_log.train_seconds,
+            "real_tokens_per_second": self.training_log.tokens_per_second,
+            "utilisation": self.data.splits["train"].utilisation,
+            "num_parameters": self.module.model.num_parameters,
+        }
+        metrics |= self.showcase.score(self.module.model)
+        temporary = self.folder / ".metrics.json"
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+        os.replace(temporary, self.folder / "metrics.json")
+        self.trainer.logger.log_hyperparams(
+            _shown(asdict(self.config)),
+            {f"final/{key}": metrics[key] for key in FINAL_FIGURES if key in metrics},
+        )
+        self.showcase.show()
+        for line in summary(metrics, self.folder):
+            log.info(line)
+
+
+def _shown(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that TensorBoard's table of runs can hold, under dotted names."""
+    return {k: v for k, v in flat(settings).items() if isinstance(v, (int, float, str, bool))}

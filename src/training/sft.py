@@ -1,0 +1,146 @@
+"""SFTModule: supervised fine-tuning (step 1 of InstructGPT, arXiv:2203.02155) for Lightning."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from src.data.blocks import Batch
+from src.errors import UserError
+from src.model.gpt2 import GPT2
+from src.model.loss import LossSums, supervised_loss
+from src.training.config import OptimizerConfig
+from src.training.metrics import SupervisedMetrics
+from src.training.optimizer import build_optimizer, build_schedule
+
+MAX_SKIPPED = 20  # steps in a row; fp16 skips some while its gradient scaler finds its scale
+
+
+class SFTModule(L.LightningModule):
+    """GPT-2 with masked loss and accuracy, AdamW and a warmup-cosine schedule.
+
+    Each micro-batch's summed loss is divided by the number of supervised tokens of its whole
+    global batch, so the gradient is the same however the batch is cut into micro-batches or
+    spread over devices.
+
+    Args:
+        model: what learns.
+        config: the values of ``conf/train.yaml``'s ``optimizer``.
+        num_steps: optimizer steps of the run.
+        log_every_n_steps: how often ``take_training_figures`` is called, in optimizer steps.
+    """
+
+    def __init__(
+        self, model: GPT2, config: OptimizerConfig, *, num_steps: int, log_every_n_steps: int
+    ):
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.num_steps = num_steps
+        self.log_every_n_steps = log_every_n_steps
+        self.train_metrics = SupervisedMetrics()
+        self.val_metrics = SupervisedMetrics()
+        self.test_metrics = SupervisedMetrics()
+        self.latest: dict[str, float] = {}  # the figures logged last, for whoever shows them
+        # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
+        self.register_buffer("grad_norm", torch.zeros(()))
+        self.register_buffer("num_skipped", torch.zeros(()))
+        self.register_buffer("num_skipped_in_a_row", torch.zeros(()))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return optimizer and schedule, stepped together."""
+        # Under fp16 the gradient scaler must unscale before clipping, which fused AdamW forbids.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = build_optimizer(self.model, self.config, fused)
+        schedule = build_schedule(optimizer, self.config, self.num_steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _sums(self, batch: Batch) -> LossSums:
+        hidden = self.model(batch["input_ids"], batch["position_ids"], batch["cu_seqlens"])
+        return supervised_loss(self.model, hidden, batch["supervised_index"], batch["labels"])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return this micro-batch's share of the global batch's mean loss (0-d).
+
+        Lightning divides by the number of micro-batches and DDP by the number of ranks, though
+        the denominator already covers both; so both are multiplied in.
+        """
+        sums = self._sums(batch)
+        self.train_metrics.update(sums)
+        shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return sums.loss * (shares / batch["num_supervised_tokens"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip to ``max_grad_norm``, and have a step with a non-finite gradient skipped.
+
+        All on the device: nothing waits for the norm.
+        """
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.grad_norm = get_total_norm(gradients)
+        if self.config.max_grad_norm is not None:
+            factor = torch.clamp(self.config.max_grad_norm / (self.grad_norm + 1e-6), max=1.0)
+            torch._foreach_mul_(gradients, factor)
+        bad = (~self.grad_norm.isfinite()).float()
+        self.num_skipped += bad
+        self.num_skipped_in_a_row = (self.num_skipped_in_a_row + 1) * bad
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = bad  # fused AdamW leaves weights and state alone where it is 1
+
+    def take_training_figures(self) -> dict[str, float]:
+        """Return what happened since the last call: means over all steps in between, all ranks.
+
+        Raises:
+            UserError: the last ``MAX_SKIPPED`` steps or more had no finite gradient.
+        """
+        figures = self.train_metrics.compute()
+        self.train_metrics.reset()
+        skipped = int(self.num_skipped)
+        self.num_skipped.zero_()
+        if (in_a_row := int(self.num_skipped_in_a_row)) >= MAX_SKIPPED:
+            raise UserError(
+                f"at step {self.trainer.global_step} the gradient has not been finite for "
+                f"{in_a_row} steps: lower optimizer.learning_rate, or use trainer.precision=32-true"
+            )
+        return {
+            "train/loss": figures["loss"],
+            "train/accuracy": figures["accuracy"],
+            "train/skipped_steps": float(skipped),
+            "lr": self.lr_schedulers().get_last_lr()[0],
+            "grad_norm": float(self.grad_norm),
+        }
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add up one micro-batch of the validation split."""
+        self.val_metrics.update(self._sums(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/loss``, ``val/accuracy`` and ``val/perplexity``."""
+        self._log_and_reset("val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add up one micro-batch of the test split."""
+        self.test_metrics.update(self._sums(batch))
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/loss``, ``test/accuracy`` and ``test/perplexity``."""
+        self._log_and_reset("test", self.test_metrics)
+
+    def _log_and_reset(self, split: str, metrics: SupervisedMetrics) -> None:
+        self.log_figures({f"{split}/{name}": value for name, value in metrics.compute().items()})
+        metrics.reset()
+
+    def log_figures(self, figures: dict[str, float]) -> None:
+        """Write figures to the logger at the current optimizer step and keep them as latest."""
+        self.latest |= figures
+        if self.logger is not None:
+            self.logger.log_metrics(figures, step=self.trainer.global_step)

@@ -1,0 +1,88 @@
+"""What the tests of several rooms share."""
+
+import os
+import subprocess
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before a library reads it: no test asks the network
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.data.config import DataConfig
+from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+# Real rows and GPT-2's own vocabulary, where a developer has them: not part of this repository.
+SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
+STEPS = 700  # of the quickstart, in tests
+
+torch.set_num_threads(1)  # tensors here are tiny: threads would only wait for each other
+
+# Words that the tiny tokenizer knows; 2024 is in it to show that numbers are split all the same.
+TEXTS = (
+    "### Prompt: What is the capital of France?\n### Response: The capital of France is Paris.",
+    "### Prompt: What is 2024 + 2024?\n### Response: 2024 + 2024 is 4048.",
+    "### Prompt: Hello there, who are you?\n### Response: Hi there, I am a small model.",
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A byte-level BPE of 320 tokens: 256 bytes, the end token and a few pieces of words."""
+    return train_tokenizer(TEXTS * 3, vocab_size=320)
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer() -> Tokenizer:
+    """The real one."""
+    return load_tokenizer(str(shared_data("gpt2-tokenizer")))
+
+
+@pytest.fixture
+def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
+    """Make the values of ``conf/data``: the embedded corpus, unless changed."""
+
+    def make(**changes) -> DataConfig:
+        values = {
+            "source": "sample",
+            "path": None,
+            "train_split": None,
+            "validation_split": None,
+            "test_split": None,
+            "validation_fraction": 0.0,
+            "test_fraction": 0.0,
+            "columns": None,
+            "max_rows": None,
+            "block_size": 64,
+            "packing": True,
+            "supervise": "responses",
+            "corpus_dir": str(tmp_path / "corpora"),
+            "num_workers": 0,
+        }
+        return DataConfig(**values | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quickstart_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a quickstart cut to a minute or so: for slow tests."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    command = [sys.executable, "-m", "src.train", "experiment=quickstart", f"max_steps={STEPS}"]
+    own = [f"hydra.run.dir={folder}", f"data.corpus_dir={folder / 'corpora'}"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run([*command, *own], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def shared_data(name: str) -> Path:
+    """Return a file or folder of the shared data; skip the test where there is none."""
+    path = SHARED_DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here: this test needs the real data")
+    return path

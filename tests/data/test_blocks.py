@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+
+from src.data.blocks import FILLER, Blocks
+from src.data.corpus import Corpus
+from tests.data.conftest import corpus_of, random_corpus
+
+A, B, C, D, E, F, G, END = 1, 2, 3, 4, 5, 6, 7, 9
+
+
+def blocks_of(corpus: Corpus, block_size: int, packing: bool = True) -> Blocks:
+    return Blocks.build(corpus, block_size, packing, end_id=END)
+
+
+def plain(batch) -> dict[str, list | int]:
+    return {
+        key: value if isinstance(value, int) else value.tolist() for key, value in batch.items()
+    }
+
+
+def test_the_drawing_of_the_docstring():
+    corpus = corpus_of(
+        ([A, B, C, END], [0, 0, 1, 1]), ([D, END], [0, 1]), ([E, F, G, END], [0, 1, 0, 1])
+    )
+    blocks = blocks_of(corpus, 6)
+    assert len(blocks) == 2
+    assert plain(blocks.batch(np.array([0, 1]), num_supervised_tokens=5)) == {
+        "input_ids": [[A, B, C, END, D, END], [E, F, G, END, END, END]],
+        "position_ids": [[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 0, 1]],
+        "cu_seqlens": [0, 4, 6, 10, 12],
+        "supervised_index": [1, 2, 4, 6, 8],
+        "labels": [C, END, END, F, END],
+        "num_supervised_tokens": 5,
+        "num_tokens": 10,
+    }
+    assert (blocks.num_examples, blocks.num_tokens, blocks.num_labels) == (3, 10, 5)
+    assert blocks.labels_per_block.tolist() == [3, 2]
+    assert blocks.max_documents == 2
+    assert blocks.utilisation == 10 / 12
+
+
+def test_blocks_come_in_the_order_asked_for_whatever_they_were_packed_with():
+    corpus = corpus_of(([A, END], [0, 1]), ([B, C, END], [0, 0, 1]))
+    blocks = blocks_of(corpus, 4, packing=False)
+    assert blocks.batch(np.array([1, 0]), 2)["input_ids"].tolist() == [
+        [B, C, END, END],
+        [A, END, END, END],
+    ]
+
+
+def test_tensor_types_are_what_the_model_takes():
+    batch = blocks_of(random_corpus(0, 20), 32).batch(np.array([0]), 1)
+    types = {key: str(value.dtype) for key, value in batch.items() if hasattr(value, "dtype")}
+    assert types == {
+        "input_ids": "torch.int64",
+        "position_ids": "torch.int64",
+        "cu_seqlens": "torch.int32",
+        "supervised_index": "torch.int64",
+        "labels": "torch.int64",
+    }
+    assert type(batch["num_supervised_tokens"]) is type(batch["num_tokens"]) is int
+
+
+def brute_force(blocks: Blocks, rows: np.ndarray) -> dict[str, list]:
+    """The batch once more, a token at a time, from the examples alone."""
+    ids, positions, boundaries, index, labels, num_tokens = [], [], [0], [], [], 0
+    for row, block in enumerate(rows):
+        for kept in [] if block == FILLER else blocks.packing[block]:
+            example = blocks.corpus.example(blocks.kept[kept])
+            tokens = example.input_ids.tolist()[: blocks.block_size]
+            for position, token in enumerate(tokens):
+                following = position + 1
+                if following < len(tokens) and example.supervised[following]:
+                    index.append(len(ids))
+                    labels.append(tokens[following])
+                ids.append(token)
+                positions.append(position)
+            num_tokens += len(tokens)
+            boundaries.append(len(ids))
+        padding = (row + 1) * blocks.block_size - len(ids)
+        ids += [END] * padding
+        positions += range(padding)
+        boundaries += [len(ids)] * bool(padding)
+    return {
+        "input_ids": np.reshape(ids, (len(rows), -1)).tolist(),
+        "position_ids": np.reshape(positions, (len(rows), -1)).tolist(),
+        "boundaries": boundaries,
+        "supervised_index": index,
+        "labels": labels,
+        "num_tokens": num_tokens,
+    }
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_label_is_due_where_the_next_token_of_the_same_document_is_supervised(seed, packing):
+    """Random examples, some longer than a block, some not supervised at all."""
+    blocks = blocks_of(random_corpus(seed, 60), 16 + seed, packing)
+    rows = np.random.default_rng(seed).permutation(len(blocks))
+    batch, expected = plain(blocks.batch(rows, 1)), brute_force(blocks, rows)
+    boundaries = expected.pop("boundaries")
+    assert batch["cu_seqlens"][: len(boundaries)] == boundaries
+    assert {key: batch[key] for key in expected} == expected
+    per_row = np.array(expected["supervised_index"]) // blocks.block_size
+    assert (
+        np.bincount(per_row, minlength=len(rows)).tolist() == blocks.labels_per_block[rows].tolist()
+    )
+    assert blocks.labels_per_block.sum() == blocks.num_labels == len(expected["labels"])
+    assert blocks.num_tokens == expected["num_tokens"]
+
+
+def test_a_cut_example_loses_its_tail_and_end_token_and_is_counted():
+    corpus = corpus_of(([A, B, C, D, END], [0, 0, 1, 1, 1]), ([E, END], [0, 1]))
+    blocks = blocks_of(corpus, 4)
+    assert (blocks.num_cut, blocks.num_without_room, blocks.num_examples) == (1, 0, 2)
+    batch = blocks.batch(np.array([0, 1]), 3)
+    assert batch["input_ids"].tolist() == [[A, B, C, D], [E, END, END, END]]
+    assert batch["labels"].tolist() == [C, D, END]
+
+
+def test_an_example_that_just_fits_is_not_cut():
+    blocks = blocks_of(corpus_of(([A, B, C, END], [0, 0, 1, 1])), 4)
+    assert (blocks.num_cut, blocks.num_labels) == (0, 2)
+    assert blocks.batch(np.array([0]), 2)["cu_seqlens"].tolist() == [0, 4]
+
+
+def test_an_example_without_room_for_its_response_is_dropped_and_counted():
+    corpus = corpus_of(
+        ([A, B, C, D, E, END], [0, 0, 0, 0, 1, 1]),  # cut before its response
+        ([A, END], [0, 1]),
+        ([A, B], [0, 0]),  # nothing supervised
+        ([A], [1]),  # nothing before it to predict it from
+    )
+    blocks = blocks_of(corpus, 4)
+    assert blocks.kept.tolist() == [1]
+    assert (blocks.num_cut, blocks.num_without_room, len(blocks)) == (0, 3, 1)
+    assert blocks.batch(np.array([0]), 1)["input_ids"].tolist() == [[A, END, END, END]]
+
+
+def test_a_filler_block_is_padding_that_is_never_supervised():
+    blocks = blocks_of(corpus_of(([A, B, END], [0, 0, 1])), 4)
+    assert plain(blocks.batch(np.array([FILLER, 0]), 1)) == {
+        "input_ids": [[END] * 4, [A, B, END, END]],
+        "position_ids": [[0, 1, 2, 3], [0, 1, 2, 0]],
+        "cu_seqlens": [0, 4, 7, 8, 8],
+        "supervised_index": [5],
+        "labels": [END],
+        "num_supervised_tokens": 1,
+        "num_tokens": 3,
+    }
+    empty = blocks.batch(np.array([FILLER]), 0)
+    assert empty["labels"].shape == empty["supervised_index"].shape == (0,)
+    assert str(empty["labels"].dtype) == "torch.int64"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cu_seqlens_has_one_size_and_room_for_any_blocks(seed):
+    """Its tail repeats the end, so that no document is longer or shorter for it."""
+    blocks = blocks_of(random_corpus(seed, 80, longest=12), 24)
+    rng = np.random.default_rng(seed)
+    fullest = np.diff(blocks.packing.offsets).argmax()
+    for rows in (np.full(4, fullest), np.full(4, FILLER), *rng.integers(-1, len(blocks), (50, 4))):
+        boundaries = blocks.batch(rows, 1)["cu_seqlens"]
+        assert boundaries.shape == (4 * blocks.max_documents + 1,)
+        assert boundaries[0] == 0
+        assert boundaries[-1] == 4 * 24
+        assert (boundaries.diff() >= 0).all()
+    documents = [
+        len(set(blocks.batch(np.array([block]), 1)["cu_seqlens"].tolist())) - 1
+        for block in range(len(blocks))
+    ]
+    assert max(documents) == blocks.max_documents
+
+
+def test_a_split_without_examples_has_no_blocks():
+    blocks = blocks_of(corpus_of(), 8)
+    assert (len(blocks), blocks.num_examples, blocks.num_labels, blocks.num_tokens) == (0, 0, 0, 0)
+    assert blocks.utilisation == 0.0
+    assert blocks.labels_per_block.shape == (0,)
+    assert blocks.max_documents == 1

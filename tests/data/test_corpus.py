@@ -1,0 +1,234 @@
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data.corpus import (
+    Corpus,
+    NpyWriter,
+    SplitWriter,
+    build_corpus,
+    corpus_key,
+    read_report,
+)
+from src.data.packing import pack
+from src.data.sources import SPLITS, Part, RowReport, Source, open_source, prompt_hash
+from src.data.template import encode_conversations
+from src.data.tokenizer import train_tokenizer
+from tests.conftest import TEXTS, shared_data
+
+
+class Rows:
+    """Numbered rows that count how often they are read, and may break in the middle."""
+
+    def __init__(self, count: int, breaks_at: int | None = None):
+        self.count = count
+        self.breaks_at = breaks_at
+        self.readings = 0
+
+    def __call__(self):
+        self.readings += 1
+        for i in range(self.count):
+            if i == self.breaks_at:
+                raise OSError("the disk is gone")
+            yield {"prompt": f"question {i}", "response": f"answer {i}" * (i % 3)}
+
+
+@pytest.fixture
+def source(data_config):
+    """A source of one part; every third row has an empty response."""
+
+    def make(rows: Rows, content="v1", **changes) -> Source:
+        config = data_config(source="file", path="rows.jsonl", **changes)
+        return Source(config, [Part("rows", "train", rows)], content)
+
+    return make
+
+
+@pytest.fixture
+def corpora(tmp_path) -> Path:
+    return tmp_path / "corpora"
+
+
+def folders(corpora: Path) -> list[str]:
+    return sorted(path.name for path in corpora.iterdir() if path.is_dir())
+
+
+def test_a_corpus_holds_the_example_of_every_usable_row(source, tokenizer, corpora):
+    """More rows than are encoded at a time."""
+    rows = Rows(10_000)
+    whole = source(rows, validation_fraction=0.1, test_fraction=0.1)
+    folder = build_corpus(whole, tokenizer, "blog", corpora)
+    pairs = list(whole.conversations(RowReport()))
+    report = read_report(folder)
+    assert report.read == 10_000
+    assert report.dropped == {"empty_response": 3334}
+    for split in SPLITS:
+        corpus = Corpus.open(folder / split)
+        conversations = [conversation for name, conversation in pairs if name == split]
+        assert len(corpus) == len(conversations) == report.used[split] > 600
+        examples = list(encode_conversations(conversations, tokenizer, "blog"))
+        assert corpus.lengths.tolist() == [len(example.input_ids) for example in examples]
+        assert np.array_equal(corpus.input_ids, np.concatenate([e.input_ids for e in examples]))
+        assert np.array_equal(corpus.supervised, np.concatenate([e.supervised for e in examples]))
+        assert corpus.prompts.tolist() == [prompt_hash(c.turns[0][0]) for c in conversations]
+        last = corpus.example(len(corpus) - 1)
+        assert last.input_ids.tolist() == examples[-1].input_ids.tolist()
+        assert last.supervised.tolist() == examples[-1].supervised.tolist()
+
+
+def test_a_corpus_is_mapped_not_read(source, tokenizer, corpora):
+    corpus = Corpus.open(build_corpus(source(Rows(30)), tokenizer, "responses", corpora) / "train")
+    assert all(isinstance(array, np.memmap) for array in vars(corpus).values())
+    assert corpus.input_ids.dtype == np.uint16
+    assert corpus.supervised.dtype == bool
+
+
+def test_a_corpus_is_built_once_and_found_again(source, tokenizer, corpora):
+    rows = Rows(30)
+    first = build_corpus(source(rows), tokenizer, "responses", corpora)
+    written = (first / "report.json").stat().st_mtime_ns
+    second = build_corpus(source(rows), tokenizer, "responses", corpora)
+    assert first == second
+    assert rows.readings == 1
+    assert (first / "report.json").stat().st_mtime_ns == written
+    assert folders(corpora) == [first.name]
+    build_corpus(source(rows), tokenizer, "blog", corpora)
+    assert rows.readings == 2
+    assert len(folders(corpora)) == 2
+
+
+@pytest.mark.parametrize("breaks_at", [0, 20, 9000])
+def test_an_interrupted_build_leaves_nothing_behind(source, tokenizer, corpora, breaks_at):
+    with pytest.raises(OSError, match="the disk is gone"):
+        build_corpus(source(Rows(10_000, breaks_at)), tokenizer, "responses", corpora)
+    assert folders(corpora) == []
+    folder = build_corpus(source(Rows(10_000)), tokenizer, "responses", corpora)
+    assert read_report(folder).read == 10_000
+
+
+def test_what_a_killed_build_left_is_not_taken_for_a_corpus(source, tokenizer, corpora):
+    key = corpus_key(source(Rows(30)), tokenizer, "responses")
+    (corpora / f"{key}.building-killed" / "train").mkdir(parents=True)
+    (corpora / f"{key}.lock").touch()
+    folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    assert read_report(folder).used == {"train": 20}
+
+
+def test_empty_splits_open(source, tokenizer, corpora):
+    folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    for split in ("validation", "test"):
+        corpus = Corpus.open(folder / split)
+        assert len(corpus) == 0
+        assert corpus.lengths.shape == (0,)
+        assert corpus.input_ids.shape == corpus.supervised.shape == corpus.prompts.shape == (0,)
+
+
+def test_the_key_follows_rows_tokenizer_and_what_is_taught_but_not_the_blocks(source, tokenizer):
+    def key(tokenizer=tokenizer, supervise="responses", **changes) -> str:
+        return corpus_key(source(Rows(3), **changes), tokenizer, supervise)
+
+    first = key()
+    assert key(block_size=1024) == key(packing=False) == key(num_workers=4) == first
+    assert key(corpus_dir="elsewhere") == first
+    other = train_tokenizer(TEXTS, vocab_size=300)
+    changed = [
+        key(content="v2"),
+        key(tokenizer=other),
+        key(supervise="blog"),
+        key(max_rows=2),
+        key(columns={"prompt": "response", "response": "prompt"}),
+        key(validation_fraction=0.1),
+        key(test_fraction=0.1),
+    ]
+    assert len({first, *changed}) == 8
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64, np.uint64, np.bool_])
+@pytest.mark.parametrize("pieces", [(), (0,), (1,), (5, 0, 7), (99_999, 1), (100_001,)])
+def test_a_file_written_in_pieces_is_what_numpy_saves(tmp_path, dtype, pieces):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 2, length).astype(dtype) for length in pieces]
+    writer = NpyWriter(tmp_path / "ours.npy", dtype)
+    for array in arrays:
+        writer.append(array)
+    writer.close()
+    np.save(tmp_path / "theirs.npy", np.concatenate([np.zeros(0, dtype), *arrays]))
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65536, np.uint16), (65537, np.uint32)])
+def test_ids_are_stored_in_as_few_bytes_as_hold_them(tmp_path, vocab_size, dtype):
+    assert SplitWriter(tmp_path / "train", vocab_size).files["input_ids"].dtype == dtype
+
+
+class SlowRows:
+    """Rows that note each reading in a file, and take their time."""
+
+    def __init__(self, log: Path):
+        self.log = log
+
+    def __call__(self):
+        with self.log.open("a") as log:
+            log.write("read\n")
+        time.sleep(0.3)
+        yield {"prompt": "Q", "response": "A"}
+
+
+def build_at_once(barrier, config, rows, corpora, result) -> None:
+    """One of several processes."""
+    tokenizer = train_tokenizer(TEXTS, vocab_size=300)
+    source = Source(config, [Part("rows", "train", rows)], "v1")
+    barrier.wait()
+    folder = build_corpus(source, tokenizer, "responses", corpora)
+    result.put((str(folder), read_report(folder).read))
+
+
+def test_several_processes_at_once_build_one_corpus(data_config, corpora, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, result = context.Barrier(3), context.Queue()
+    rows = SlowRows(tmp_path / "readings")
+    config = data_config(source="file", path="rows.jsonl")
+    arguments = (barrier, config, rows, corpora, result)
+    processes = [context.Process(target=build_at_once, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    results = [result.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    assert rows.log.read_text() == "read\n"
+    assert results == [(str(corpora / folders(corpora)[0]), 1)] * 3
+    assert len(folders(corpora)) == 1
+
+
+def test_the_report_is_plain_json_that_people_can_read(source, tokenizer, corpora):
+    folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    assert json.loads((folder / "report.json").read_text()) == {
+        "read": 30,
+        "used": {"train": 20},
+        "dropped": {"empty_response": 10},
+        "first_dropped": {"empty_response": "rows row 1"},
+    }
+
+
+def test_all_rows_of_alpaca_are_accounted_for_and_fill_their_blocks(
+    data_config, gpt2_tokenizer, corpora
+):
+    path = str(shared_data("alpaca.jsonl.gz"))
+    config = data_config(source="file", path=path)
+    folder = build_corpus(open_source(config), gpt2_tokenizer, "responses", corpora)
+    report = read_report(folder)
+    assert report.read == 52_002
+    assert report.used == {"train": 51_974}
+    assert report.dropped == {"empty_response": 28}
+    corpus = Corpus.open(folder / "train")
+    assert len(corpus) == 51_974
+    lengths = np.minimum(corpus.lengths, 1024)  # one example is longer than a block
+    assert (corpus.lengths > 1024).sum() == 1
+    assert lengths.sum() / (pack(lengths, 1024).num_blocks * 1024) >= 0.999
+    assert lengths.mean() == pytest.approx(83, abs=1)
+    assert corpus.supervised.sum() / corpus.lengths.sum() == pytest.approx(0.69, abs=0.01)

@@ -1,0 +1,386 @@
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import src.hub
+from src.data.sources import SPLITS, RowReport, open_source, prompt_hash
+from src.errors import UserError
+from src.hub import probe_hub
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Write rows as a JSONL file; return its path as a string."""
+
+    def write(rows, name="rows.jsonl") -> str:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return write
+
+
+def row(prompt, response="A"):
+    return {"prompt": prompt, "response": response}
+
+
+def numbered(count):
+    return [row(f"question {i}") for i in range(count)]
+
+
+def read(source) -> tuple[dict[str, list[str]], RowReport]:
+    """The prompts of each split in order, and what became of the rows."""
+    report = RowReport()
+    prompts = {split: [] for split in SPLITS}
+    for split, conversation in source.conversations(report):
+        prompts[split].append(conversation.turns[0][0])
+    assert report.read == report.used.total() + report.dropped.total()
+    assert dict(report.used) == {split: len(texts) for split, texts in prompts.items() if texts}
+    return prompts, report
+
+
+# A local file
+
+
+def test_equal_prompts_never_fall_on_two_sides(data_config, write_rows):
+    rows = [row(f"question {i % 500}", f"answer {i}") for i in range(2000)]
+    config = data_config(
+        source="file", path=write_rows(rows), validation_fraction=0.2, test_fraction=0.1
+    )
+    prompts, report = read(open_source(config))
+    sides = [set(texts) for texts in prompts.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 500
+    assert report.used.total() == 2000
+    # 500 prompts: within three standard deviations of 20% and 10%.
+    assert 73 <= len(sides[1]) <= 127
+    assert 30 <= len(sides[2]) <= 70
+
+
+def test_the_split_hangs_on_the_prompt_alone(data_config, write_rows):
+    """Not on its place among the rows, on other rows, or on the response."""
+
+    def sides(rows):
+        options = {"validation_fraction": 0.2, "test_fraction": 0.2}
+        source = open_source(data_config(source="file", path=write_rows(rows), **options))
+        prompts, _ = read(source)
+        assert read(source)[0] == prompts, "a second reading"
+        return {prompt: split for split, texts in prompts.items() for prompt in texts}
+
+    whole = sides(numbered(300))
+    fewer = sides([row(f"question {i}", "B") for i in reversed(range(150))])
+    assert fewer == {prompt: whole[prompt] for prompt in fewer}
+    assert set(whole.values()) == set(SPLITS)
+
+
+def test_a_prompts_hash_is_the_same_on_every_machine():
+    """As `printf Hello | b2sum -l 64` prints it."""
+    assert prompt_hash("Hello") == 0x3C5C8A1FDB206886
+    assert prompt_hash("東京") == 0xEE1155CAD1682BF0
+
+
+def test_fractions_of_zero_keep_every_row_for_training(data_config, write_rows):
+    prompts, _ = read(open_source(data_config(source="file", path=write_rows(numbered(50)))))
+    assert [len(texts) for texts in prompts.values()] == [50, 0, 0]
+
+
+def test_own_validation_and_test_files_are_used_whole(data_config, write_rows):
+    config = data_config(
+        source="file",
+        path=write_rows(numbered(100)),
+        validation_split=write_rows([row("v"), row("question 1")], "validation.jsonl"),
+        test_split=write_rows([row("t")], "test.jsonl"),
+        validation_fraction=0.3,
+        test_fraction=0.3,
+    )
+    prompts, _ = read(open_source(config))
+    assert len(prompts["train"]) == 100
+    assert prompts["validation"] == ["v", "question 1"]
+    assert prompts["test"] == ["t"]
+
+
+def test_a_missing_validation_file_is_taken_out_of_train_beside_an_own_test_file(
+    data_config, write_rows
+):
+    config = data_config(
+        source="file",
+        path=write_rows(numbered(300)),
+        test_split=write_rows([row("t")], "test.jsonl"),
+        validation_fraction=0.3,
+        test_fraction=0.3,
+    )
+    prompts, _ = read(open_source(config))
+    assert prompts["test"] == ["t"]
+    assert 60 <= len(prompts["validation"]) <= 120
+    assert len(prompts["train"]) + len(prompts["validation"]) == 300
+
+
+def test_max_rows_keeps_the_first_usable_rows_of_each_split(data_config, write_rows):
+    rows = [row("q0"), row("", "A"), row("q1"), row("q2"), row("q3")]
+    config = data_config(
+        source="file",
+        path=write_rows(rows),
+        validation_split=write_rows(numbered(5), "validation.jsonl"),
+        max_rows=2,
+    )
+    prompts, report = read(open_source(config))
+    assert prompts == {
+        "train": ["q0", "q1"],
+        "validation": ["question 0", "question 1"],
+        "test": [],
+    }
+    assert report.dropped == {"empty_prompt": 1, "over_max_rows": 5}
+
+
+def test_every_dropped_row_is_counted_and_the_first_of_each_reason_named(data_config, write_rows):
+    rows = [row("q"), row("q", " "), row(None), row("q", ""), {"prompt": "q"}, row(7), row("q")]
+    path = write_rows(rows)
+    _, report = read(open_source(data_config(source="file", path=path)))
+    assert report == RowReport(
+        read=7,
+        used={"train": 2},
+        dropped={"empty_response": 2, "empty_prompt": 1, "missing_column": 1, "not_text": 1},
+        first_dropped={
+            "empty_response": f"{path} row 2",
+            "empty_prompt": f"{path} row 3",
+            "missing_column": f"{path} row 5",
+            "not_text": f"{path} row 6",
+        },
+    )
+    assert RowReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_rows_that_leave_nothing_to_train_on_are_refused(data_config, write_rows):
+    def complaint(rows) -> str:
+        source = open_source(data_config(source="file", path=write_rows(rows)))
+        with pytest.raises(UserError) as caught:
+            list(source.conversations(RowReport()))
+        return str(caught.value)
+
+    assert "no usable training rows among 0; the dataset is empty" in complaint([])
+    assert "among 3 (2 empty_prompt, 1 empty_response)" in complaint(
+        [row(""), row(" "), row("q", "")]
+    )
+    assert "no recognised columns (found: q, a)" in complaint([{"q": "Q", "a": "A"}])
+
+
+@pytest.mark.parametrize("key", ["path", "validation_split", "test_split"])
+def test_a_missing_file_is_named_by_its_key(data_config, write_rows, key):
+    files = {"path": write_rows([row("q")]), key: "absent.jsonl"}
+    with pytest.raises(UserError, match=rf"data\.{key}=absent\.jsonl: there is no such file"):
+        open_source(data_config(source="file", **files))
+
+
+def test_the_fingerprint_follows_whatever_decides_the_conversations(data_config, write_rows):
+    def fingerprint(prompt="q", **changes) -> str:
+        path = write_rows([row(prompt)])
+        return open_source(data_config(source="file", path=path, **changes)).fingerprint()
+
+    first = fingerprint()
+    assert fingerprint() == first
+    assert fingerprint(block_size=128, packing=False, num_workers=2) == first
+    changed = [
+        fingerprint("other"),
+        fingerprint(max_rows=1),
+        fingerprint(columns={"prompt": "response", "response": "prompt"}),
+        fingerprint(validation_fraction=0.1),
+        fingerprint(test_fraction=0.1),
+        fingerprint(validation_split=write_rows([row("v")], "validation.jsonl")),
+        fingerprint(test_split=write_rows([row("v")], "test.jsonl")),
+    ]
+    assert len({first, *changed}) == 8
+
+
+# The embedded corpus
+
+
+def test_the_embedded_corpus_says_each_rows_split_and_family(data_config):
+    """So fractions do not apply to it."""
+    source = open_source(data_config(validation_fraction=0.4, test_fraction=0.4))
+    pairs = list(source.conversations(RowReport()))
+    assert {split for split, _ in pairs} == set(SPLITS)
+    assert all(conversation.family for _, conversation in pairs)
+    assert pairs == list(open_source(data_config()).conversations(RowReport()))
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Hold a hub dataset of these splits in memory: {split: {column: values}}."""
+    import datasets
+
+    def hold(splits):
+        held = datasets.DatasetDict(
+            {split: datasets.Dataset.from_dict(columns) for split, columns in splits.items()}
+        )
+
+        def load_dataset(path, split):
+            assert path == "owner/name"
+            if split not in held:
+                raise ValueError(f'Unknown split "{split}". Should be one of {list(held)}.')
+            return held[split]
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return {"source": "hub", "path": "owner/name", "train_split": "train"}
+
+    return hold
+
+
+def test_hub_rows_become_conversations(data_config, hub):
+    """More rows than one batch of reading, none lost or doubled; None is an empty response."""
+    count = 2500
+    named = hub(
+        {
+            "train": {
+                "id": list(range(count)),
+                "prompt": [f"question {i}" for i in range(count)],
+                "response": [None if i == 7 else f"answer {i}" for i in range(count)],
+            },
+            "eval": {"prompt": ["v"], "response": ["A"]},
+        }
+    )
+    config = data_config(**named, validation_split="eval", validation_fraction=0.3)
+    prompts, report = read(open_source(config))
+    assert prompts["train"] == [f"question {i}" for i in range(count) if i != 7]
+    assert prompts["validation"] == ["v"]
+    assert report.first_dropped == {"empty_response": "owner/name[train] row 8"}
+
+
+def test_hub_messages_become_turns(data_config, hub):
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    source = open_source(data_config(**hub({"train": {"messages": [messages, messages]}})))
+    turns = [conversation.turns for _, conversation in source.conversations(RowReport())]
+    assert turns == [(("Q", "A"),)] * 2
+
+
+def test_a_split_that_the_hub_dataset_has_not_is_named(data_config, hub):
+    named = hub({"train": {"prompt": ["Q"], "response": ["A"]}})
+    with pytest.raises(UserError, match=r"data\.test_split=test of owner/name: Unknown split"):
+        open_source(data_config(**named, test_split="test"))
+
+
+def test_a_hub_that_never_answers_does_not_hang_a_run(data_config, tmp_path):
+    """In a process of its own that has never heard of HF_HUB_OFFLINE."""
+    code = f"""
+import sys
+import src.hub
+from src.data.sources import open_source
+from src.data.config import DataConfig
+from src.errors import UserError
+src.hub.PROBE_SECONDS = 0.5
+try:
+    open_source({data_config(source="hub", path="owner/name")!r})
+except UserError as error:
+    sys.exit(str(error))
+"""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[2],
+            env={"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "no_proxy": "*"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert result.returncode == 1
+    assert "data.path=owner/name is not in the local cache" in result.stderr
+    assert f"{endpoint} cannot be reached (timed out)" in result.stderr
+    assert "data=file" in result.stderr
+    assert "data=sample" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_switched_off_the_hub_is_refused_with_what_to_do(data_config):
+    config = data_config(source="hub", path="nobody/no-such-dataset")
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set: use a file with data=file"):
+        open_source(config)
+    assert time.monotonic() - started < 20
+
+
+def test_a_path_is_no_hub_name(data_config):
+    for path in ("./rows.jsonl", "/rows.jsonl", "~/rows.jsonl", "a/b/rows.jsonl"):
+        with pytest.raises(UserError, match="is no hub name; for a file say data=file"):
+            open_source(data_config(source="hub", path=path))
+
+
+# Asking the hub for a sign of life
+
+
+def closed_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Probe a hub at this port of this machine; return what is wrong and the seconds it took."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(src.hub, "PROBE_SECONDS", 0.5)
+
+    def probe(port: int) -> tuple[str | None, float]:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+        started = time.monotonic()
+        return probe_hub(), time.monotonic() - started
+
+    return probe
+
+
+def answering(answer: bytes) -> socket.socket:
+    """A server that gives one connection this answer, whatever it asks."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server
+
+
+def test_a_silent_hub_is_given_up_in_time(ask):
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:  # accepts, never answers
+        problem, seconds = ask(server.getsockname()[1])
+    assert "cannot be reached (timed out)" in problem
+    assert 0.4 < seconds < 5
+
+
+def test_a_refused_connection_is_said(ask):
+    problem, seconds = ask(closed_port())
+    assert "cannot be reached" in problem
+    assert "refused" in problem
+    assert seconds < 5
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"401 Unauthorized", b"404 Not Found", b"500 Oops"])
+def test_a_hub_that_answers_is_alive_whatever_it_says(ask, status):
+    with closing(answering(b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status)) as server:
+        assert ask(server.getsockname()[1])[0] is None
+
+
+def test_an_answer_that_is_no_http_is_said(ask):
+    with closing(answering(b"SSH-2.0-OpenSSH_9.6\r\n")) as server:
+        assert "cannot be reached" in ask(server.getsockname()[1])[0]
+
+
+def test_an_endpoint_that_is_no_address_is_said(ask, monkeypatch):
+    for endpoint in ("hub", "http://127.0.0.1:port"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        assert f"{endpoint} cannot be reached" in probe_hub()
+
+
+def test_a_switched_off_hub_is_not_asked(ask, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert ask(closed_port()) == ("HF_HUB_OFFLINE is set", pytest.approx(0, abs=0.1))

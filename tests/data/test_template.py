@@ -1,0 +1,223 @@
+import random
+
+import pytest
+
+from src.data.conversation import Conversation
+from src.data.template import Example, encode_conversations, encode_prompt, save_template
+from src.data.tokenizer import END_OF_TEXT, Tokenizer
+from tests.conftest import TEXTS
+
+HELLO = Conversation((("Hello", "Hi"),))
+SYSTEM = Conversation((("Hello", "Hi"), ("Bye", "See you")), system="Be kind.")
+
+
+def encode(conversation: Conversation, tokenizer: Tokenizer, supervise="responses") -> Example:
+    (example,) = encode_conversations([conversation], tokenizer, supervise)
+    return example
+
+
+def table(conversation: Conversation, tokenizer: Tokenizer) -> list[tuple[str, int, int, int]]:
+    """One line a token: text, id, is it supervised in mode responses, in mode blog?"""
+    responses, blog = (encode(conversation, tokenizer, mode) for mode in ("responses", "blog"))
+    assert responses.input_ids.tolist() == blog.input_ids.tolist()
+    ids = responses.input_ids.tolist()
+    flags = (example.supervised.astype(int).tolist() for example in (responses, blog))
+    return list(zip((tokenizer.decode([i]) for i in ids), ids, *flags, strict=True))
+
+
+def test_one_turn_with_gpt2s_tokenizer(gpt2_tokenizer):
+    assert table(HELLO, gpt2_tokenizer) == [
+        ("###", 21017, 0, 0),
+        (" Prompt", 45965, 0, 0),
+        (":", 25, 0, 0),
+        (" Hello", 18435, 0, 0),
+        ("\n", 198, 0, 0),
+        ("###", 21017, 0, 1),
+        (" Response", 18261, 0, 1),
+        (":", 25, 0, 1),
+        (" Hi", 15902, 1, 1),
+        (END_OF_TEXT, 50256, 1, 1),
+    ]
+
+
+def test_two_turns_after_a_system_text_with_gpt2s_tokenizer(gpt2_tokenizer):
+    assert table(SYSTEM, gpt2_tokenizer) == [
+        ("Be", 3856, 0, 0),
+        (" kind", 1611, 0, 0),
+        (".", 13, 0, 0),
+        ("\n", 198, 0, 0),
+        ("\n", 198, 0, 0),
+        ("###", 21017, 0, 0),
+        (" Prompt", 45965, 0, 0),
+        (":", 25, 0, 0),
+        (" Hello", 18435, 0, 0),
+        ("\n", 198, 0, 0),
+        ("###", 21017, 0, 1),
+        (" Response", 18261, 0, 1),
+        (":", 25, 0, 1),
+        (" Hi", 15902, 1, 1),
+        (END_OF_TEXT, 50256, 1, 1),
+        ("###", 21017, 0, 0),
+        (" Prompt", 45965, 0, 0),
+        (":", 25, 0, 0),
+        (" Bye", 47843, 0, 0),
+        ("\n", 198, 0, 0),
+        ("###", 21017, 0, 1),
+        (" Response", 18261, 0, 1),
+        (":", 25, 0, 1),
+        (" See", 4091, 1, 1),
+        (" you", 345, 1, 1),
+        (END_OF_TEXT, 50256, 1, 1),
+    ]
+
+
+def test_one_turn_with_a_trained_tokenizer(tokenizer):
+    """Ids are left out: they hang on the few lines it was trained on."""
+    conversation = Conversation((("Hello", "Hi 24"),))
+    assert [(text, *flags) for text, _, *flags in table(conversation, tokenizer)] == [
+        ("###", 0, 0),
+        (" Prompt", 0, 0),
+        (":", 0, 0),
+        (" H", 0, 0),
+        ("el", 0, 0),
+        ("lo", 0, 0),
+        ("\n", 0, 0),
+        ("###", 0, 1),
+        (" Response", 0, 1),
+        (":", 0, 1),
+        (" H", 1, 1),
+        ("i", 1, 1),
+        (" ", 1, 1),
+        ("2", 1, 1),
+        ("4", 1, 1),
+        (END_OF_TEXT, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conversation", "text", "marks"),
+    [
+        (
+            HELLO,
+            "### Prompt: Hello↵### Response: Hi■",
+            "                  bbbbbbbbbbbbb++++",
+        ),
+        (
+            SYSTEM,
+            "Be kind.↵↵### Prompt: Hello↵### Response: Hi■### Prompt: Bye↵### Response: See you■",
+            "                            bbbbbbbbbbbbb++++                bbbbbbbbbbbbb+++++++++",
+        ),
+        (
+            Conversation((("a↵b", "c↵↵### Prompt: d"),)),
+            "### Prompt: a↵b↵### Response: c↵↵### Prompt: d■",
+            "                bbbbbbbbbbbbb++++++++++++++++++",
+        ),
+    ],
+    ids=["one turn", "two turns and system", "the template inside a row"],
+)
+def test_what_is_taught_drawn_under_the_text(any_tokenizer, conversation, text, marks):
+    """+ is always taught, b in mode blog only. ↵ stands for a line break, ■ for the end token."""
+    turns = tuple((p.replace("↵", "\n"), r.replace("↵", "\n")) for p, r in conversation.turns)
+    conversation = Conversation(turns, conversation.system)
+    for mode, taught in (("responses", "+"), ("blog", "+b")):
+        example = encode(conversation, any_tokenizer, mode)
+        ids = example.input_ids.tolist()
+        pieces = ["■" if i == any_tokenizer.end_id else any_tokenizer.decode([i]) for i in ids]
+        assert "".join(pieces).replace("\n", "↵") == text
+        flags = [f for f, piece in zip(example.supervised, pieces, strict=True) for _ in piece]
+        assert flags == [mark in taught for mark in marks]
+
+
+def test_prompt_and_response_are_encoded_apart(any_tokenizer):
+    """So the boundary is exact even where a tokenizer would merge across it."""
+    for prompt, response in [("Hello", "Hi"), ("1 + 1 =", "2"), ("a", "..."), ("a b", "日本")]:
+        example = encode(Conversation(((prompt, response),)), any_tokenizer)
+        context = any_tokenizer.encode(f"### Prompt: {prompt}\n### Response:")
+        reply = [*any_tokenizer.encode(f" {response}"), any_tokenizer.end_id]
+        assert example.input_ids.tolist() == context + reply
+        assert example.supervised.tolist() == [False] * len(context) + [True] * len(reply)
+
+
+@pytest.mark.parametrize("mode", ["responses", "blog"])
+def test_a_literal_end_token_in_a_row_is_text(any_tokenizer, mode):
+    conversation = Conversation(((f"Say {END_OF_TEXT}", f"{END_OF_TEXT}!"),), END_OF_TEXT)
+    example = encode(conversation, any_tokenizer, mode)
+    ids = example.input_ids.tolist()
+    assert ids.count(any_tokenizer.end_id) == 1
+    assert ids[-1] == any_tokenizer.end_id
+    assert any_tokenizer.decode(ids).count(END_OF_TEXT) == 4
+
+
+@pytest.mark.parametrize("mode", ["responses", "blog"])
+def test_batches_change_nothing(tokenizer, mode):
+    conversations = [SYSTEM, HELLO, Conversation((("a", "b"),) * 3)] * 3
+    whole = list(encode_conversations(conversations, tokenizer, mode))
+    for batch_size in (1, 4, 9):
+        parts = list(encode_conversations(iter(conversations), tokenizer, mode, batch_size))
+        assert [p.input_ids.tolist() for p in parts] == [w.input_ids.tolist() for w in whole]
+        assert [p.supervised.tolist() for p in parts] == [w.supervised.tolist() for w in whole]
+    assert list(encode_conversations([], tokenizer, mode)) == []
+
+
+def test_a_question_is_asked_as_it_was_trained(any_tokenizer):
+    """The ids of a chat's prompt are the training example up to the response."""
+    last = len(any_tokenizer.encode(" See you")) + 1
+    trained = encode(SYSTEM, any_tokenizer).input_ids.tolist()
+    asked = encode_prompt(any_tokenizer, "Bye", history=SYSTEM.turns[:1], system=SYSTEM.system)
+    assert asked == trained[:-last]
+    first = encode(Conversation(SYSTEM.turns[:1], SYSTEM.system), any_tokenizer)
+    asked = encode_prompt(any_tokenizer, "Hello", system=SYSTEM.system)
+    assert asked == first.input_ids[~first.supervised].tolist()
+
+
+def test_a_chat_is_stripped_as_rows_are(any_tokenizer):
+    clean = encode_prompt(any_tokenizer, "Bye", history=[("Hello", "Hi")])
+    assert encode_prompt(any_tokenizer, " Bye\n", history=[("\nHello ", " Hi\n")]) == clean
+
+
+@pytest.fixture
+def transformers_ids(any_tokenizer, tmp_path):
+    """Render messages as transformers does with our saved folder; return the ids."""
+    from transformers import AutoTokenizer
+
+    any_tokenizer.save(tmp_path)
+    save_template(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+
+    def render(conversation: Conversation, *prompt: str) -> list[int]:
+        messages = [{"role": "system", "content": conversation.system}] * bool(conversation.system)
+        for user, assistant in conversation.turns:
+            messages.append({"role": "user", "content": user})
+            messages.append({"role": "assistant", "content": assistant})
+        messages += [{"role": "user", "content": text} for text in prompt]
+        return theirs.apply_chat_template(messages, tokenize=True)["input_ids"]
+
+    return render
+
+
+def test_the_exported_template_gives_the_same_ids(any_tokenizer, transformers_ids):
+    rng = random.Random(0)
+    alphabet = [*"ab09 .:#'\n\té日", "### Response:", "### Prompt: ", "{{ x }}", "{% if %}"]
+
+    def text() -> str:
+        return "x" + "".join(rng.choices(alphabet, k=rng.randrange(12))).strip()
+
+    conversations = [HELLO, SYSTEM, Conversation((("Hello", "Hi"),), "Be kind.")]
+    conversations += [Conversation(((prompt, "12"),)) for prompt in (*TEXTS, "12")]
+    conversations += [
+        Conversation(tuple((text(), text()) for _ in range(rng.randint(1, 3))), text())
+        for _ in range(50)
+    ]
+    for conversation in conversations:
+        ours = encode(conversation, any_tokenizer).input_ids.tolist()
+        assert transformers_ids(conversation) == ours, conversation
+
+
+def test_the_exported_template_asks_as_chat_does(any_tokenizer, transformers_ids):
+    ours = encode_prompt(any_tokenizer, "Bye", history=[("Hello", "Hi")], system="Be kind.")
+    assert transformers_ids(Conversation((("Hello", "Hi"),), "Be kind."), "Bye") == ours
+    untidy = Conversation(((" Hello\n", "\tHi "),), " Be kind.\n")
+    assert transformers_ids(untidy, "  Bye ") == ours
+    # An empty system text is none.
+    assert transformers_ids(Conversation((), " "), "Bye") == encode_prompt(any_tokenizer, "Bye")

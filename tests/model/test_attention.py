@@ -1,0 +1,98 @@
+"""Packed = alone, on every implementation: hidden states, loss and gradients."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from src.model.attention import DenseAttention, GroupedAttention
+from src.model.loss import supervised_loss
+from tests.model.conftest import random_model, tiny_config
+
+IMPLEMENTATIONS = {
+    "dense": DenseAttention,
+    "grouped": lambda cu_seqlens, shape: GroupedAttention(cu_seqlens),
+}
+# Two blocks of 40 positions; the lengths of their documents (the last of the second is padding).
+DOCUMENTS = [[3, 20, 17], [1, 9, 9, 2, 12, 7]]
+LENGTH = 40
+
+
+def packed_batch():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([n for block in DOCUMENTS for n in block])
+    input_ids = torch.randint(97, (2, LENGTH), generator=generator)
+    position_ids = torch.cat([torch.arange(n) for n in lengths]).view(2, LENGTH)
+    bounds = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+    cu_seqlens = torch.cat([bounds, bounds[-1:].repeat(3)]).int()  # a padded tail
+    labelled = torch.cat([torch.arange(s, e - 1) for s, e in pairwise(bounds[:-1])])
+    index = labelled[torch.rand(len(labelled), generator=generator) < 0.6]
+    return input_ids, position_ids, cu_seqlens, index, input_ids.flatten()[index + 1]
+
+
+def alone(model):
+    """Hidden states, loss sum and gradients of the documents one at a time."""
+    input_ids, _, cu_seqlens, index, labels = packed_batch()
+    bounds = torch.unique(cu_seqlens).tolist()
+    hidden, loss = [], 0.0
+    for start, end in pairwise(bounds):
+        h = model(input_ids.flatten()[None, start:end])
+        mine = (index >= start) & (index < end)
+        loss = loss + supervised_loss(model, h, index[mine] - start, labels[mine]).loss
+        hidden.append(h[0])
+    loss.backward()
+    return torch.cat(hidden).view(2, LENGTH, -1), loss, gradients(model)
+
+
+def gradients(model):
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_a_packed_block_equals_its_documents_alone(name):
+    model = random_model(tiny_config())
+    expected_hidden, expected_loss, expected_gradients = alone(model)
+    input_ids, position_ids, cu_seqlens, index, labels = packed_batch()
+    attention = IMPLEMENTATIONS[name](cu_seqlens, (2, LENGTH))
+    hidden = model(input_ids, position_ids, attention=attention)
+    sums = supervised_loss(model, hidden, index, labels)
+    sums.loss.backward()
+    torch.testing.assert_close(model.logits(hidden), model.logits(expected_hidden))
+    torch.testing.assert_close(sums.loss, expected_loss)
+    for parameter, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected_gradients[parameter], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_nothing_leaks_from_one_document_into_another(name):
+    model = random_model(tiny_config())
+    input_ids, position_ids, cu_seqlens, *_ = packed_batch()
+    other = input_ids.clone()
+    other[0, 3:23] = (other[0, 3:23] + 1) % 97  # the second document only
+    shape = (2, LENGTH)
+    with torch.no_grad():
+        before = model(input_ids, position_ids, attention=IMPLEMENTATIONS[name](cu_seqlens, shape))
+        after = model(other, position_ids, attention=IMPLEMENTATIONS[name](cu_seqlens, shape))
+    same = torch.isclose(before, after, atol=1e-6).all(-1)
+    changed = torch.zeros_like(same)
+    changed[0, 3:23] = True
+    assert torch.equal(same, ~changed)
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_dropout_of_attention_weights_acts_in_every_implementation(name):
+    _, _, cu_seqlens, *_ = packed_batch()
+    attention = IMPLEMENTATIONS[name](cu_seqlens, (2, LENGTH))
+    qkv = torch.randn(2, LENGTH, 96, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(attention(qkv, 4, 0, 0.5), attention(qkv, 4, 0, 0.0))
+
+
+def test_documents_of_like_length_are_grouped_and_padding_stays_small():
+    lengths = torch.randint(5, 120, (200,), generator=torch.Generator().manual_seed(0))
+    bounds = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).int()
+    groups = GroupedAttention(bounds).groups
+    assert sum(count for count, _ in groups) == 200
+    assert len(groups) < 15
+    assert sum(count * padded for count, padded in groups) < 1.25 * lengths.sum()

@@ -1,0 +1,147 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.model.attention import CachedAttention
+from src.model.generation import GenerationConfig, generate, next_token
+from tests.model.conftest import random_model, tiny_config
+
+NEVER = 96  # an end token that a test's model may still choose
+
+
+def settings(**changes) -> GenerationConfig:
+    values = {"max_new_tokens": 12, "temperature": 0.0, "top_k": None, "top_p": None, "seed": 0}
+    return GenerationConfig(**values | changes)
+
+
+def decode(model, prompts, end_id=NEVER, **changes) -> list[list[int]]:
+    tokens = [[] for _ in prompts]
+    for step in generate(model, prompts, end_id, settings(**changes)):
+        for row, token in enumerate(step):
+            if token is not None:
+                tokens[row].append(token)
+    return tokens
+
+
+def uncached(model, prompt, num_tokens, end_id=NEVER) -> list[int]:
+    """The article's way: the whole sequence again for every token."""
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(num_tokens):
+            token = model.logits(model(torch.tensor([ids]))[0, -1]).argmax().item()
+            if token == end_id:
+                break
+            ids.append(token)
+    return ids[len(prompt) :]
+
+
+def test_cached_logits_equal_the_full_forward_at_every_position(model):
+    input_ids = torch.randint(97, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.logits(model(input_ids))
+        cache = CachedAttention((3, 2, 4, 40, 8), torch.float32, torch.device("cpu"))
+        positions = torch.arange(40).expand(2, 40)
+        pieces = [(0, 13), *((t, t + 1) for t in range(13, 40))]
+        actual = [
+            model(input_ids[:, a:b], positions[:, a:b], attention=cache.at(positions[:, a:b]))
+            for a, b in pieces
+        ]
+    torch.testing.assert_close(model.logits(torch.cat(actual, 1)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_greedy_decoding_equals_the_uncached_way(model):
+    seen = set()
+    for prompt in ([5, 17, 3, 60], [9], [40, 2, 2], list(range(20))):
+        (tokens,) = decode(model, [prompt], max_new_tokens=30)
+        assert tokens == uncached(model, prompt, 30)
+        seen |= set(tokens)
+    assert len(seen) >= 4  # a model that repeats itself would prove little
+
+
+def test_a_batch_of_different_lengths_equals_each_alone(model):
+    prompts = [[1], [5, 17, 3, 60, 2, 8, 30], [9, 9, 9], list(range(40))]
+    together = decode(model, prompts, max_new_tokens=20)
+    assert together == [decode(model, [p], max_new_tokens=20)[0] for p in prompts]
+
+
+def test_it_stops_at_the_end_token_which_is_not_part_of_the_reply(model):
+    (free,) = decode(model, [[5, 17, 3]], max_new_tokens=20)
+    end = free[6]
+    (stopped,) = decode(model, [[5, 17, 3]], end_id=end, max_new_tokens=20)
+    assert stopped == free[: free.index(end)]
+
+
+def test_it_stops_where_the_model_has_no_more_positions(model):
+    assert len(decode(model, [[1] * 60], max_new_tokens=50)[0]) == 4
+    lengths = [len(t) for t in decode(model, [[1] * 60, [2] * 50], max_new_tokens=50)]
+    assert lengths == [4, 14]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"), [([], "empty"), ([1] * 64, "64 tokens and leaves no room")]
+)
+def test_prompts_that_cannot_be_answered_are_refused(model, prompt, message):
+    with pytest.raises(UserError, match=message):
+        decode(model, [prompt])
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another(model):
+    first = decode(model, [[1, 2]], temperature=1.0, seed=1)
+    assert first == decode(model, [[1, 2]], temperature=1.0, seed=1)
+    assert any(first != decode(model, [[1, 2]], temperature=1.0, seed=s) for s in range(2, 6))
+
+
+def draws(num: int = 4000, **changes) -> Counter:
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).expand(num, 4)
+    generator = torch.Generator().manual_seed(0)
+    return Counter(next_token(logits, settings(**changes), generator).tolist())
+
+
+def test_sampling_follows_the_probabilities():
+    counts = draws(temperature=1.0)
+    for token, share in enumerate((0.5, 0.3, 0.15, 0.05)):
+        assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_low_temperature_sharpens():
+    counts = draws(temperature=0.5)  # squares the probabilities: .25 .09 .0225 .0025
+    assert counts[0] / 4000 == pytest.approx(0.25 / 0.365, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_p": 0.7}, {0, 1}),
+        ({"top_p": 0.81}, {0, 1, 2}),
+        ({"top_p": 0.01}, {0}),
+        ({"top_k": 3, "top_p": 0.6}, {0, 1}),
+        ({"top_k": 99, "top_p": 1.0}, {0, 1, 2, 3}),
+    ],
+)
+def test_top_k_and_top_p_keep_the_likeliest(changes, kept):
+    assert set(draws(temperature=1.0, **changes)) == kept
+
+
+def test_training_mode_is_restored_and_dropout_is_off_while_decoding():
+    model = random_model(tiny_config(dropout=0.5)).train()
+    assert decode(model, [[1, 2, 3]]) == decode(model, [[1, 2, 3]])
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 2.0},
+    ],
+)
+def test_settings_out_of_range_are_refused(changes):
+    with pytest.raises(UserError, match=next(iter(changes))):
+        settings(**changes)

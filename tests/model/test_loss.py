@@ -1,0 +1,56 @@
+import math
+
+import torch
+import torch.nn.functional as F
+
+from src.model.loss import IGNORE_INDEX, supervised_loss
+
+
+def test_sums_equal_a_plain_masked_loss_over_all_positions(model):
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(97, (3, 16), generator=generator)
+    hidden = model(input_ids)
+    targets = torch.full((3, 16), IGNORE_INDEX)
+    targets[:, 5:12] = torch.randint(97, (3, 7), generator=generator)
+    logits = model.logits(hidden)
+    targets[1, 6] = logits[1, 6].argmax()  # at least one is right
+    index = (targets.flatten() != IGNORE_INDEX).nonzero().squeeze(1)
+
+    sums = supervised_loss(model, hidden, index, targets.flatten()[index])
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    torch.testing.assert_close(sums.loss, expected)
+    assert sums.num_supervised == 21
+    right = (logits.argmax(-1) == targets) & (targets != IGNORE_INDEX)
+    assert sums.num_correct == right.sum() >= 1
+
+
+def test_ignored_labels_count_nowhere(model):
+    hidden = model(torch.arange(10)[None])
+    index, labels = torch.tensor([2, 3, 4]), torch.tensor([7, 8, 9])
+    plain = supervised_loss(model, hidden, index, labels)
+    padded = supervised_loss(
+        model,
+        hidden,
+        torch.cat([index, torch.zeros(5, dtype=torch.long)]),
+        torch.cat([labels, torch.full((5,), IGNORE_INDEX)]),
+    )
+    torch.testing.assert_close(padded.loss, plain.loss)
+    assert padded.num_supervised == plain.num_supervised == 3
+    assert padded.num_correct == plain.num_correct
+
+
+def test_a_batch_without_labels_gives_zero_and_still_runs_backward(model):
+    hidden = model(torch.arange(10)[None])
+    none = torch.zeros(0, dtype=torch.long)
+    sums = supervised_loss(model, hidden, none, none)
+    sums.loss.backward()
+    assert sums.loss == 0
+    assert sums.num_supervised == 0
+    assert all(p.grad is not None and (p.grad == 0).all() for p in model.parameters())
+
+
+def test_a_uniform_model_has_the_loss_of_a_uniform_guess(model):
+    with torch.no_grad():
+        model.wte.weight.zero_()
+    sums = supervised_loss(model, model(torch.arange(8)[None]), torch.arange(4), torch.arange(4))
+    assert math.isclose(sums.loss.item(), 4 * math.log(97), rel_tol=1e-6)

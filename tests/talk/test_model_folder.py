@@ -1,0 +1,104 @@
+import json
+import os
+
+import pytest
+import torch
+import transformers
+
+from src.data.tokenizer import train_tokenizer
+from src.errors import UserError
+from src.model.generation import GenerationConfig
+from src.talk.assistant import Assistant
+from src.talk.model_folder import load_model_folder, newest_model_folder, save_model_folder
+from tests.model.conftest import random_model, tiny_config
+
+GREEDY = GenerationConfig(max_new_tokens=12, temperature=0.0, top_k=None, top_p=None, seed=0)
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(["Hello there, how are you? I am fine: 1 2 3."] * 3, 300)
+
+
+@pytest.fixture
+def model(tokenizer):
+    return random_model(tiny_config(vocab_size=tokenizer.vocab_size))
+
+
+def test_what_is_saved_is_loaded(model, tokenizer, tmp_path):
+    save_model_folder(tmp_path / "model", model, tokenizer, GREEDY)
+    again, same_tokenizer = load_model_folder(str(tmp_path / "model"))
+    prompts = ["Hello", "how are you?"]
+    assert Assistant(again, same_tokenizer).replies(prompts, GREEDY) == Assistant(
+        model, tokenizer
+    ).replies(prompts, GREEDY)
+
+
+def test_transformers_opens_the_folder_and_says_the_same(model, tokenizer, tmp_path):
+    folder = tmp_path / "model"
+    save_model_folder(folder, model, tokenizer, GREEDY)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": "how are you?"}]
+    ids = their_tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+    out = theirs.generate(**ids)  # greedy and 12 tokens: as its generation_config says
+    new = out[0, ids["input_ids"].shape[1] :]
+    text = their_tokenizer.decode(new, skip_special_tokens=True).lstrip()
+    assert text == Assistant(model, tokenizer).replies(["how are you?"], GREEDY)[0]
+
+
+def test_sampling_settings_are_written_for_others_to_use(model, tokenizer, tmp_path):
+    sampling = GenerationConfig(30, 0.7, 50, 0.9, 1)
+    save_model_folder(tmp_path / "model", model, tokenizer, sampling)
+    settings = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    assert settings["do_sample"] is True
+    assert (settings["temperature"], settings["top_k"], settings["top_p"]) == (0.7, 50, 0.9)
+    assert settings["eos_token_id"] == tokenizer.end_id
+
+
+def test_a_save_that_fails_leaves_the_folder_that_was_there(
+    model, tokenizer, tmp_path, monkeypatch
+):
+    folder = tmp_path / "model"
+    save_model_folder(folder, model, tokenizer, GREEDY)
+    before = model.wte.weight.detach().clone()
+
+    def full_disk(*args, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("src.model.pretrained.save_file", full_disk)
+    with torch.no_grad():
+        model.wte.weight.add_(1)
+    with pytest.raises(OSError, match="No space"):
+        save_model_folder(folder, model, tokenizer, GREEDY)
+    assert torch.equal(load_model_folder(str(folder))[0].wte.weight, before)
+
+
+def test_the_newest_run_is_the_one_whose_weights_were_written_last(model, tokenizer, tmp_path):
+    folders = [tmp_path / name / "model" for name in ("b", "a", "sweep/0")]
+    for age, folder in enumerate(folders):
+        save_model_folder(folder, model, tokenizer, GREEDY)
+        os.utime(folder / "model.safetensors", (1000 - age, 1000 - age))
+    assert newest_model_folder(tmp_path) == folders[0]
+    os.utime(folders[2] / "model.safetensors", (2000, 2000))
+    assert newest_model_folder(tmp_path) == folders[2]
+
+
+def test_without_any_run_it_says_how_to_make_one(tmp_path):
+    with pytest.raises(UserError, match="make quickstart"):
+        newest_model_folder(tmp_path / "outputs")
+
+
+def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tokenizer, tmp_path):
+    small = random_model(tiny_config(vocab_size=tokenizer.vocab_size - 1))
+    save_model_folder(tmp_path / "model", small, tokenizer, GREEDY)
+    with pytest.raises(UserError, match="its tokenizer has"):
+        load_model_folder(str(tmp_path / "model"))

@@ -1,0 +1,210 @@
+"""What a person sees at the doors: one clear line for a mistake, exit code 2, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from src import chat, train
+from src.cli import run_door
+from tests.training.conftest import SMALL, curves
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def door(monkeypatch, tmp_path, capsys):
+    """Run a door in a folder of its own; return (exit code, standard output, standard error)."""
+
+    def run(job, config_name, *arguments, **options) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [config_name, *arguments])
+        GlobalHydra.instance().clear()
+        code = 0
+        try:
+            run_door(job, config_name, **options)
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def rows_file(folder: Path, text: str, name: str = "rows.jsonl") -> str:
+    path = folder / name
+    path.write_text(text)
+    return f"data.path={path}"
+
+
+GOOD = json.dumps({"prompt": "a", "response": "b"}) + "\n"
+OWN = ("data=file", "model=tiny", "max_steps=2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("batch_size=0",), "batch_size=0: must be at least 1"),
+        (("optimizer.learning_rate=fast",), "optimizer.learning_rate: Value 'fast'"),
+        (("optimizer.learning_rate=-1",), "optimizer.learning_rate=-1.0: must be above 0"),
+        (("seed=1.5",), "seed: Value '1.5'"),
+        (("optimiser.learning_rate=1",), "there is no key optimiser.learning_rate"),
+        (("hardware=a1000",), "there is no preset hardware=a1000; did you mean a100?"),
+        (("experiment=blogg_a100",), "did you mean blog_a100?"),
+        (("data=sample", "model=tiny", "data.block_size=2048"), "data.block_size=2048"),
+        (("data=file", "data.path=nowhere.jsonl"), "data.path=nowhere.jsonl: there is no such"),
+        (("data=file",), "data.path is missing"),
+        (("trainer.precision=fp8",), "trainer.precision=fp8: must be one of"),
+        (("data=sample", "model.tokenizer=./nowhere"), "model.tokenizer=./nowhere"),
+        (("data=sample", "model=tiny", "model.pretrained=./no", "model.tokenizer=./no"), "=./no: "),
+        (("resume=./nowhere",), "resume=./nowhere: not a run folder"),
+        (("model.tokenizer=null",), "model.tokenizer=null would train new tokens"),
+        (
+            ("data=sample", "model=tiny", "max_steps=9", "optimizer.decay_steps=5"),
+            "optimizer.decay_steps=5 is less than the run's 9 steps",
+        ),
+        (("+brightness=3",), "brightness"),
+    ],
+)
+def test_a_mistake_in_training_is_one_line_and_code_2(arguments, message, door):
+    code, out, err = door(train.train, "train", *arguments, rewrite=train.resumed)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (GOOD + "{broken\n", "rows.jsonl", "rows.jsonl, line 2: not valid JSON"),
+        ('{"question": "a", "answer": "b"}\n', "rows.jsonl", "(found: question, answer)"),
+        ("", "rows.jsonl", "the dataset is empty"),
+        ("[]", "rows.json", "the dataset is empty"),
+        ("prompt,response\na,b,c\n", "rows.csv", "rows.csv, line 2: 3 fields"),
+        ('{"prompt": "a", "response": ""}\n', "rows.jsonl", "1 empty_response"),
+        (GOOD, "rows.xlsx", "cannot read this kind of file"),
+    ],
+)
+def test_unusable_rows_are_one_line_and_code_2(text, name, message, door, tmp_path):
+    code, _, err = door(train.train, "train", *OWN, rows_file(tmp_path, text, name))
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_unreachable_hub_says_what_to_do(door, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    code, _, err = door(train.train, "train", "model=tiny")
+    assert code == 2
+    assert "alespalla/chatbot_instruction_prompts" in err
+    assert "data=sample" in err
+    assert err.count("\n") == 1
+
+
+def test_a_mistake_at_a_real_shell_has_no_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "src.train", "hardware=a1000"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: there is no preset hardware=a1000")
+    assert done.stderr.count("\n") == 1
+
+
+def test_our_own_mistakes_keep_their_traceback(door):
+    def job(config):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        door(job, "chat")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What's the best way to fix my kitchen drain? 1",
+        "a, b (or c)?",
+        "12",
+        "${oc.env:HOME} and {braces} [brackets] = equals",
+        "back\\slash \"quotes\" 'both'",
+        "line one\nline two",
+        "",
+    ],
+)
+def test_any_text_reaches_the_job_as_it_was_typed(text, door):
+    seen = {}
+
+    def job(config, **text):
+        seen.update(text)
+
+    code, _, err = door(job, "chat", f"prompt={text}", "seed=3", free_text=("prompt",))
+    assert (code, err, seen) == (0, "", {"prompt": text})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("prompt=",), "no trained model"),
+        (("prompt=hi", "model_path=./nowhere"), "model_path=./nowhere: there is no such folder"),
+        (("prompt=hi", "top_p=2.0"), "top_p=2.0: must be in (0, 1]"),
+        (("prompt=hi", "device=tpu"), "no trained model"),
+    ],
+)
+def test_a_mistake_in_chat_is_one_line_and_code_2(arguments, message, door):
+    code, out, err = door(chat.chat, "chat", *arguments, free_text=("prompt", "model_path"))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the_rest(
+    door, tmp_path
+):
+    code, _, err = door(
+        train.train,
+        "train",
+        "-m",
+        *SMALL,
+        "max_steps=2",
+        "optimizer.learning_rate=1e-3,2e-3",
+        "batch_size=4,8,0,16",
+    )
+    folders = sorted(path.parent.name for path in tmp_path.glob("outputs/train/*/*/metrics.json"))
+    assert len(folders) == 6, err
+    assert "0_batch_size=4,optimizer.learning_rate=0.001" in folders
+    assert all(curves(path.parent)["val/loss"] for path in tmp_path.rglob("metrics.json"))
+    assert err.count("error: batch_size=0") == 2
+    assert code == 2
+
+    # One of them, with its "=" and "," in the name, goes on as if it had not finished.
+    run = next(tmp_path.glob("outputs/train/*/0_*"))
+    (run / "metrics.json").unlink()
+    before = (run / ".hydra" / "overrides.yaml").read_text()
+    code, _, err = door(train.train, "train", "resume=auto", "seed=9", rewrite=train.resumed)
+    assert code == 2
+    assert "that run had seed=1, not 9" in err
+    code, _, err = door(train.train, "train", "resume=auto", rewrite=train.resumed)
+    assert (code, (run / "metrics.json").exists()) == (0, True), err
+    assert (run / ".hydra" / "overrides.yaml").read_text() == before
+    assert len(list(tmp_path.glob("outputs/train/*"))) == 1
+
+
+def test_two_runs_of_the_same_second_have_different_folders():
+    from src.cli import run_name
+
+    assert len({run_name() for _ in range(20)}) == 20
+
+
+def test_nothing_is_written_for_chat(door, tmp_path):
+    door(chat.chat, "chat", "prompt=hi", free_text=("prompt",))
+    assert os.listdir(tmp_path) == []

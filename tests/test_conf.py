@@ -1,0 +1,93 @@
+"""Every preset composes, and says what the README says it says."""
+
+from itertools import product
+
+import pytest
+
+from src.cli import CONF
+from tests.training.conftest import train_config
+
+
+def presets(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+EVERY = [
+    *(
+        f"{group}={name}"
+        for group in ("hardware", "model", "generation")
+        for name in presets(group)
+    ),
+    *(f"experiment={name}" for name in presets("experiment")),
+    "data=chatbot_instruction_prompts",
+    "data=sample",
+]
+
+
+@pytest.mark.parametrize("override", EVERY)
+def test_every_preset_composes_to_a_checked_config(override):
+    assert train_config(override).batch_size >= 1
+
+
+def test_your_own_file_composes():
+    assert train_config("data=file", "data.path=rows.jsonl").data.path == "rows.jsonl"
+
+
+def test_the_sweep_lists_learning_rates_and_batch_sizes():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["sweep=lr_batch_size"], return_hydra_config=True)
+    assert set(config.hydra.sweeper.params) == {"optimizer.learning_rate", "batch_size"}
+    assert config.hydra.mode.name == "MULTIRUN"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "batch_size", "precision", "learning_rate", "warmup"),
+    [("2080ti", 4, "16-mixed", 6e-5, 1000), ("a100", 32, "bf16-mixed", 2.5e-4, 500)],
+)
+def test_the_articles_machines(hardware, batch_size, precision, learning_rate, warmup):
+    config = train_config(f"hardware={hardware}")
+    assert config.batch_size == batch_size
+    assert config.trainer.precision == precision
+    assert config.optimizer.learning_rate == learning_rate
+    assert config.optimizer.warmup_steps == warmup
+
+
+@pytest.mark.parametrize("hardware", ["auto", "cpu", "mps", "h100"])
+def test_a_machine_alone_changes_neither_batch_nor_learning_rate(hardware):
+    plain, config = train_config(), train_config(f"hardware={hardware}")
+    assert config.batch_size == plain.batch_size
+    assert config.optimizer == plain.optimizer
+
+
+@pytest.mark.parametrize(
+    ("experiment", "batch_size", "max_steps", "warmup"),
+    [("blog_2080ti", 4, 12_000, 1_000), ("blog_a100", 32, 4_000, 500)],
+)
+def test_the_articles_runs_as_written(experiment, batch_size, max_steps, warmup):
+    config = train_config(f"experiment={experiment}")
+    assert (config.batch_size, config.max_steps) == (batch_size, max_steps)
+    assert config.optimizer.warmup_steps == warmup
+    assert config.optimizer.max_warmup_share == 1.0
+    assert config.optimizer.decay_steps == 40_000
+    assert config.optimizer.max_grad_norm is None
+    assert config.trainer.precision == "16-mixed"
+    assert (config.model.activation, config.model.dropout) == ("gelu", 0.1)
+    assert (config.data.packing, config.data.supervise) == (False, "blog")
+
+
+def test_an_experiment_wins_over_hardware_and_the_command_line_over_both():
+    config = train_config("hardware=a100", "experiment=quickstart")
+    assert config.batch_size == train_config("experiment=quickstart").batch_size
+    assert train_config("experiment=quickstart", "batch_size=7").batch_size == 7
+
+
+def test_every_data_preset_and_door_agrees_on_keys():
+    from omegaconf import OmegaConf
+
+    base = OmegaConf.load(CONF / "data" / "base.yaml")
+    for name, key in product(presets("data"), base):
+        if name != "base":
+            own = OmegaConf.load(CONF / "data" / f"{name}.yaml")
+            assert set(own) - {"defaults"} - set(base) == {"source"}, (name, key)

@@ -1,0 +1,72 @@
+"""Who may import whom: the rooms of the house keep to themselves."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__", "cli", "errors", "hub"}
+ROOM_MAY_IMPORT = {
+    "data": {"data"},
+    "model": {"model"},
+    "talk": {"talk", "data", "model"},
+    "training": {"training", "talk", "data", "model"},
+}
+SHARED = {"errors", "hub"}
+MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_room_imports_only_what_lies_below_it(path):
+    parts = path.relative_to(ROOT / "src").parts
+    ours = {module.split(".")[1] for module in imports(path) if module.startswith("src.")}
+    assert not ours & DOORS, "nothing imports a door"
+    if len(parts) > 1:
+        assert ours <= ROOM_MAY_IMPORT[parts[0]] | SHARED
+        assert not any(module.split(".")[0] == "hydra" for module in imports(path))
+    lightning = any(module.split(".")[0] == "lightning" for module in imports(path))
+    assert not lightning or parts[0] == "training" or name(path) in MAY_IMPORT_LIGHTNING
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_file_is_one_idea(path):
+    assert len(path.read_text().splitlines()) <= 320
+    assert path.stem not in {"utils", "helpers", "common", "misc"}
+
+
+def test_chat_starts_without_what_only_training_needs():
+    code = (
+        "import sys, src.chat, src.talk.assistant, src.talk.model_folder;"
+        "slow = {'lightning', 'datasets', 'transformers', 'tensorboard', 'matplotlib'};"
+        "print(sorted(slow & {m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_yaml_holds_values_and_python_builds_objects():
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        text = path.read_text()
+        assert "_target_" not in text, path
+        assert "_partial_" not in text, path

@@ -1,0 +1,64 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from src.cli import CONF, typed
+from src.training.config import TrainConfig
+
+# A run of seconds: 120 short rows, a one-layer model.
+SMALL = (
+    "experiment=quickstart",
+    "data.max_rows=120",
+    "data.block_size=64",
+    "model.n_layer=1",
+    "model.n_embd=32",
+    "model.n_head=2",
+    "model.vocab_size=300",
+    "generation.max_new_tokens=4",
+    "exact_match=false",
+    "batch_size=8",
+    "micro_batch_size=8",
+    "max_steps=12",
+    "optimizer.warmup_steps=2",
+    "trainer.val_every_n_steps=5",
+    "trainer.log_every_n_steps=1",
+)
+
+
+def train_config(*overrides: str) -> TrainConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return typed(TrainConfig, compose("train", overrides=list(overrides)))
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Callable[..., Path]:
+    """Train a small model in a folder and return the folder."""
+    from src.training.run import train
+
+    def run(*overrides: str, folder: str = "run") -> Path:
+        path = tmp_path / folder
+        path.mkdir(exist_ok=True)
+        given = [*SMALL, f"data.corpus_dir={tmp_path / 'corpora'}", *overrides]
+        (path / "signal").write_text(str(train(train_config(*given), path, given)))
+        return path
+
+    return run
+
+
+def metrics(run_folder: Path) -> dict[str, float]:
+    return json.loads((run_folder / "metrics.json").read_text())
+
+
+def curves(run_folder: Path) -> dict[str, dict[int, float]]:
+    """Each TensorBoard scalar as {step: value}."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_folder / "tensorboard"))
+    events.Reload()
+    return {
+        tag: {event.step: event.value for event in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+    }

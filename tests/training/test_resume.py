@@ -1,0 +1,232 @@
+"""Interrupted = uninterrupted: a run killed anywhere and resumed ends with the same weights."""
+
+import json
+import os
+import signal
+
+import lightning as L
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from src.errors import UserError
+from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
+from src.training.resume import find_run, resumed_arguments
+from tests.training.conftest import curves, metrics
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+def kill_at(monkeypatch, step: int, when: str) -> None:
+    """Make the run die at an optimizer step, before or after what is saved there."""
+    original = getattr(Checkpoints, when)
+
+    def hook(self, trainer: L.Trainer, *args):
+        if trainer.global_step == step and trainer.state.fn == "fit":
+            raise Killed
+        original(self, trainer, *args)
+
+    monkeypatch.setattr(Checkpoints, when, hook)
+
+
+def weights(folder, checkpoint="last.ckpt"):
+    return torch.load(folder / "checkpoints" / checkpoint, weights_only=True)["state_dict"]
+
+
+def assert_same_run(resumed, whole):
+    expected, actual = weights(whole), weights(resumed)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, actual[name]), name
+    best = [load_file(folder / "model" / "model.safetensors") for folder in (whole, resumed)]
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+    timed = {"train_seconds", "real_tokens_per_second"}
+    expected, actual = metrics(whole), metrics(resumed)
+    assert {k: v for k, v in actual.items() if k not in timed} == {
+        k: v for k, v in expected.items() if k not in timed
+    }
+    expected, actual = curves(whole), curves(resumed)
+    for tag in ("train/loss", "val/loss", "lr", "grad_norm"):
+        assert actual[tag] == expected[tag], tag
+
+
+# 12 steps, validated (and saved) at 5 and 10, saved every 3; 2 micro-batches a step, dropout on.
+LAYOUT = (
+    "trainer.checkpoint_every_n_steps=3",
+    "micro_batch_size=4",
+    "model.dropout=0.1",
+    "trainer.log_every_n_steps=4",
+    "data.num_workers=0",
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "when"),
+    [
+        (3, "on_train_batch_end"),  # nothing saved yet: starts anew in the same folder
+        (4, "on_train_batch_end"),  # between two checkpoints
+        (5, "on_train_batch_end"),  # before a validation
+        (5, "on_validation_end"),  # after it, before it is saved
+        (6, "on_train_batch_end"),  # right after a validation was saved
+        (9, "on_train_batch_end"),
+        (12, "on_train_batch_end"),  # after the last step
+    ],
+)
+def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
+    step, when, small_run, monkeypatch
+):
+    whole = small_run(*LAYOUT, folder="whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, step, when)
+        with pytest.raises(Killed):
+            small_run(*LAYOUT, folder="killed")
+    torch.manual_seed(999)  # what the process would not remember
+    resumed = small_run(*LAYOUT, "resume=auto", folder="killed")
+    assert_same_run(resumed, whole)
+
+
+@pytest.mark.parametrize("val_every_n_steps", [5, 6])  # the last step validated after, or in fit
+def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
+    val_every_n_steps, small_run, monkeypatch
+):
+    layout = (*LAYOUT, f"trainer.val_every_n_steps={val_every_n_steps}")
+    whole = small_run(*layout, folder="whole")
+
+    def die(self, last):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.training.run.Run._finish", die)
+        with pytest.raises(Killed):
+            small_run(*layout, folder="killed")
+    assert_same_run(small_run(*layout, "resume=auto", folder="killed"), whole)
+    assert_same_run(small_run(*layout, "resume=auto", folder="whole"), whole)
+
+
+def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(small_run, monkeypatch):
+    original = Checkpoints.on_train_batch_end
+
+    def hook(self, trainer, *args):
+        if trainer.fit_loop.epoch_loop.batch_idx == 2 * 7:  # the first half of step 8
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, trainer, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", hook)
+        stopped = small_run(*LAYOUT, folder="stopped")
+    assert (stopped / "signal").read_text() == str(signal.SIGTERM.value)
+    saved = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 8
+    assert not (stopped / "metrics.json").exists()
+    assert (stopped / "model" / "model.safetensors").exists()  # even now it can talk
+    whole = small_run(*LAYOUT, folder="whole")
+    assert_same_run(small_run(*LAYOUT, "resume=auto", folder="stopped"), whole)
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(small_run):
+    run = small_run(*LAYOUT)
+    last = run / "checkpoints" / "last.ckpt"
+    previous = run / "checkpoints" / "previous.ckpt"
+    assert find_checkpoint(run) == last
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    assert find_checkpoint(run) == previous
+    previous.write_bytes(b"")
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        find_checkpoint(run)
+
+
+def test_no_temporary_files_stay_beside_the_checkpoints(small_run):
+    run = small_run(*LAYOUT)
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["last.ckpt", "previous.ckpt"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "batch_size=16",
+        "micro_batch_size=8",
+        "seed=2",
+        "data.block_size=32",
+        "max_steps=9",
+        "optimizer.learning_rate=1",
+        "model.n_layer=2",
+    ],
+)
+def test_a_run_is_not_resumed_as_another_one(change, small_run):
+    small_run(*LAYOUT)
+    key = change.split("=")[0]
+    with pytest.raises(UserError, match=f"that run had {key}="):
+        small_run(*LAYOUT, change, "resume=auto")
+
+
+def test_what_a_resumed_run_must_agree_with_is_written_down(small_run):
+    record = json.loads((small_run() / "run.json").read_text())
+    assert record["settings"]["batch_size"] == 8
+    assert record["settings"]["data.block_size"] == 64
+    assert record["machine"]["micro_batch_size"] == 8
+    assert "batch_size=8" in record["overrides"]
+
+
+def test_an_automatic_micro_batch_stays_what_it_was(small_run, monkeypatch):
+    """Another machine, or less free memory: the run would count its micro-batches otherwise."""
+    layout = (*LAYOUT, "micro_batch_size=auto")
+    choose = "src.training.run.choose_micro_batch_size"
+    monkeypatch.setattr(choose, lambda *args: 4)
+    whole = small_run(*layout, folder="whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            small_run(*layout, folder="killed")
+    monkeypatch.setattr(choose, lambda *args: 2)
+    assert_same_run(small_run(*layout, "resume=auto", folder="killed"), whole)
+
+
+def test_a_run_without_validation_rows_is_saved_all_the_same(small_run, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "question", "response": "an answer"}\n' * 20)
+    own = ("data=file", f"data.path={rows}", "data.validation_fraction=0", "data.test_fraction=0")
+    run = small_run(*own, "trainer.checkpoint_every_n_steps=5", "max_steps=10")
+    assert saved_step(run / "checkpoints" / "last.ckpt") == 10
+    assert saved_step(run / "checkpoints" / "previous.ckpt") == 5
+
+
+def record(folder, *overrides, finished=False):
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"overrides": list(overrides)}))
+    if finished:
+        (folder / "metrics.json").write_text("{}")
+    return folder
+
+
+def test_auto_is_the_newest_run_that_has_not_finished(tmp_path):
+    old = record(tmp_path / "old")
+    sweep = record(tmp_path / "sweep" / "0_batch_size=4,seed=1")
+    done = record(tmp_path / "done", finished=True)
+    for age, folder in enumerate((done, sweep, old)):
+        os.utime(folder / "run.json", (1000 - age, 1000 - age))
+    assert find_run("auto", tmp_path) == sweep
+    (sweep / "metrics.json").write_text("{}")
+    assert find_run("auto", tmp_path) == old
+    (old / "metrics.json").write_text("{}")
+    assert find_run("auto", tmp_path) is None
+
+
+def test_a_resumed_command_line_is_the_runs_own_with_what_is_given_beside_it(tmp_path):
+    folder = record(tmp_path / "0_batch_size=4,seed=1", "data=file", "batch_size=4")
+    arguments = ["seed=3", f"resume={folder}", "--cfg", "job"]
+    assert resumed_arguments(arguments, tmp_path) == [
+        "--cfg",
+        "job",
+        "data=file",
+        "batch_size=4",
+        "seed=3",
+        f"resume='{folder}'",
+        f"hydra.run.dir='{folder}'",
+        "hydra.output_subdir=null",
+    ]
+    with pytest.raises(UserError, match="leave out -m"):
+        resumed_arguments(["-m", f"resume={folder}"], tmp_path)

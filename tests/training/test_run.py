@@ -1,0 +1,154 @@
+"""A whole run: what it says before, what it leaves behind."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.model.config import GPT2Config
+from src.model.gpt2 import GPT2
+from src.model.pretrained import load_pretrained, save_pretrained
+from src.training.callbacks import BestModel
+from src.training.config import TrainerConfig
+from src.training.hardware import choose_micro_batch_size, choose_precision
+from tests.model.conftest import random_model, tiny_config
+from tests.training.conftest import curves, metrics, train_config
+
+
+def test_metrics_are_flat_and_complete(small_run):
+    figures = metrics(small_run())
+    expected = {
+        *(f"{p}/{n}" for p in ("val", "best_val", "test") for n in ("loss", "accuracy")),
+        *("val/perplexity", "best_val/perplexity", "test/perplexity", "best_step", "num_steps"),
+        *("train_seconds", "real_tokens_per_second", "utilisation", "num_parameters"),
+    }
+    assert set(figures) == expected
+    assert all(isinstance(value, (int, float)) for value in figures.values())
+
+
+def test_validation_comes_before_the_first_step_every_so_often_and_after_the_last(small_run):
+    assert sorted(curves(small_run())["val/loss"]) == [0, 5, 10, 12]
+
+
+def test_the_model_folder_holds_the_best_weights_and_not_the_last(small_run, monkeypatch):
+    """Validation says: 5, 1, 9, 8. The folder must hold the weights of the second one."""
+    losses = iter([5.0, 1.0, 9.0, 8.0])
+    weights = {}
+    original = BestModel.on_validation_end
+
+    def hook(self, trainer, module):
+        module.latest["val/loss"] = next(losses)
+        weights[trainer.global_step] = module.model.wte.weight.detach().clone()
+        original(self, trainer, module)
+
+    monkeypatch.setattr(BestModel, "on_validation_end", hook)
+    run = small_run()
+    saved = load_pretrained(str(run / "model")).wte.weight
+    assert torch.equal(saved, weights[5])
+    assert not torch.equal(saved, weights[12])
+    assert metrics(run)["best_val/loss"] == 1.0
+    assert metrics(run)["best_step"] == 5
+
+
+def test_one_batch_is_driven_to_zero_loss(tmp_path):
+    from src.training.run import train
+
+    corpora = f"data.corpus_dir={tmp_path / 'corpora'}"
+    small = ("model.n_layer=2", "model.n_embd=64", "max_steps=150", "data.max_rows=24")
+    config = train_config("experiment=overfit", corpora, *small, "sample_prompts=[]")
+    train(config, tmp_path, [])
+    assert curves(tmp_path)["train/loss"][150] < 0.02
+    assert curves(tmp_path)["train/accuracy"][150] == 1.0
+
+
+def test_the_preflight_report_says_what_will_happen(small_run, caplog):
+    with caplog.at_level(logging.INFO):
+        run = small_run("micro_batch_size=2")
+    text = caplog.text
+    for words in (
+        "120 train",
+        "12 (",  # steps
+        "warmup 1 (8.3%)",
+        "8 blocks = 4 x 2",
+        "random weights",
+        "cpu, 32-true",
+        str(run),
+    ):
+        assert words in text, words
+
+
+def rows(tmp_path, num, **last):
+    path = tmp_path / "rows.jsonl"
+    lines = [{"prompt": f"question {i}", "response": f"answer {i} " * 6} for i in range(num)]
+    path.write_text("\n".join(map(json.dumps, [*lines, *([last] if last else [])])))
+    return ("data=file", f"data.path={path}", "data.block_size=64")
+
+
+def test_it_warns_of_less_than_a_block_of_data(small_run, tmp_path, caplog):
+    small_run(*rows(tmp_path, 1), "data.test_fraction=0", "data.validation_fraction=0")
+    assert "less than one block of 64" in caplog.text
+
+
+def test_it_warns_of_padding_and_of_prompts_that_train_shares(small_run, tmp_path, caplog):
+    own = rows(tmp_path, 40)
+    small_run(*own, "data.packing=false", f"data.test_split={tmp_path / 'rows.jsonl'}")
+    assert "set data.packing=true" in caplog.text
+    assert "of 40 test examples have a prompt that is in train too" in caplog.text
+
+
+def test_a_file_without_validation_or_test_rows_still_trains(small_run, tmp_path, caplog):
+    run = small_run(*rows(tmp_path, 9), "data.test_fraction=0", "data.validation_fraction=0")
+    assert "there are no validation rows" in caplog.text
+    assert "test/loss" not in metrics(run)
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    saved = load_pretrained(str(run / "model")).state_dict()
+    assert torch.equal(saved["wte.weight"], last["model.wte.weight"])  # the last are the best
+
+
+def test_no_training_example_that_fits_is_a_mistake(small_run, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "long " * 200, "response": "b"}))
+    with pytest.raises(UserError, match="no training example fits"):
+        small_run("data=file", f"data.path={path}", "data.block_size=64")
+
+
+def test_training_goes_on_from_a_hugging_face_folder(small_run, tmp_path, gpt2_tokenizer):
+    config = tiny_config(vocab_size=50257, n_layer=1, n_embd=16, n_head=2)
+    base = tmp_path / "base"
+    base.mkdir()
+    save_pretrained(random_model(config), base, end_id=50256)
+    gpt2_tokenizer.save(base)
+    run = small_run(f"model.pretrained={base}", f"model.tokenizer={base}", "max_steps=2")
+    assert metrics(run)["num_parameters"] == load_pretrained(str(base)).num_parameters
+
+
+def trainer_config(precision):
+    return TrainerConfig("auto", precision, False, 1, 1, 1)
+
+
+def test_precision_is_what_the_device_is_good_at(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    assert choose_precision(trainer_config("auto"), "cuda") == "bf16-mixed"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert choose_precision(trainer_config("auto"), "cuda") == "16-mixed"
+    assert choose_precision(trainer_config("auto"), "mps") == "32-true"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert choose_precision(trainer_config("auto"), "cpu") == "bf16-mixed"
+    assert choose_precision(trainer_config("32-true"), "cpu") == "32-true"
+    with pytest.raises(UserError, match="16-mixed does not run on a CPU"):
+        choose_precision(trainer_config("16-mixed"), "cpu")
+
+
+def test_the_micro_batch_grows_with_memory_and_shrinks_with_the_model(monkeypatch):
+    def blocks(gigabytes, n_layer, n_embd):
+        properties = type("Properties", (), {"total_memory": gigabytes * 2**30})
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+        with torch.device("meta"):
+            model = GPT2(GPT2Config(50257, 1024, n_embd, n_layer, n_embd // 64, "gelu_new", 0.0))
+        return choose_micro_batch_size(model, 1024, "cuda")
+
+    assert 1 <= blocks(11, 12, 768) < blocks(40, 12, 768) <= blocks(80, 12, 768) <= 64
+    assert 1 <= blocks(40, 24, 1024) < blocks(40, 12, 768)
+    assert blocks(8, 48, 1600) == 1

@@ -1,0 +1,162 @@
+"""The training step: cut any way the gradient is the same, and so is every logged figure."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.errors import UserError
+from src.model.gpt2 import GPT2
+from src.training.run import Run
+from src.training.sft import SFTModule
+from tests.training.conftest import curves, metrics
+
+
+@pytest.fixture
+def first_gradient(monkeypatch):
+    """Keeps the gradient of each run's first optimizer step, before clipping."""
+    kept = {}
+    original = SFTModule.configure_gradient_clipping
+
+    def hook(self, optimizer, **options):
+        if self.trainer.global_step == 0:
+            kept.update({n: p.grad.clone() for n, p in self.model.named_parameters()})
+        original(self, optimizer, **options)
+
+    monkeypatch.setattr(SFTModule, "configure_gradient_clipping", hook)
+    return kept
+
+
+@pytest.mark.parametrize("micro", [4, 1])
+def test_cut_any_way_the_gradient_and_the_figures_are_the_same(micro, small_run, first_gradient):
+    whole = small_run("micro_batch_size=8", folder="1x8")
+    expected = dict(first_gradient)
+    cut = small_run(f"micro_batch_size={micro}", folder=f"{8 // micro}x{micro}")
+    for name, gradient in first_gradient.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
+    for tag in ("train/loss", "train/accuracy", "val/loss", "grad_norm", "lr"):
+        one, other = curves(whole)[tag], curves(cut)[tag]
+        assert one.keys() == other.keys()
+        assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3, abs=1e-4), tag
+    for key in ("val/loss", "best_val/loss", "test/loss"):
+        assert metrics(cut)[key] == pytest.approx(metrics(whole)[key], rel=1e-4)
+
+
+def test_the_gradient_is_that_of_the_mean_over_the_global_batch(
+    small_run, first_gradient, monkeypatch
+):
+    """Against a loss written out in full: every example alone, all logits, one mean."""
+    seen = {}
+    execute = Run.execute
+
+    def keep(self):
+        seen["model"] = GPT2(self.module.model.config)
+        seen["model"].load_state_dict(self.module.model.state_dict())
+        seen["data"] = self.data
+        return execute(self)
+
+    monkeypatch.setattr(Run, "execute", keep)
+    small_run("micro_batch_size=2", "max_steps=1", "optimizer.warmup_steps=0")
+    model, data = seen["model"], seen["data"]
+    batches = data._micro_batches("train")
+    blocks = batches.blocks
+    losses = []
+    for block in batches.global_batch(0):
+        for kept in blocks.packing[block]:
+            example = blocks.corpus.example(blocks.kept[kept])
+            ids = torch.tensor(example.input_ids[: blocks.lengths[kept]].astype(int))
+            logits = model.logits(model(ids[None]))[0, :-1]
+            taught = torch.tensor(example.supervised[1 : len(ids)])
+            losses.append(F.cross_entropy(logits, ids[1:], reduction="none")[taught])
+    torch.cat(losses).mean().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            first_gradient[name], parameter.grad, atol=1e-6, rtol=1e-3, msg=name
+        )
+
+
+def test_every_average_is_a_sum_over_a_count(small_run, monkeypatch):
+    """One log line over 12 steps equals the mean over all their tokens, not over the steps."""
+    seen = []
+    original = SFTModule.training_step
+
+    def hook(self, batch, batch_idx):
+        loss = original(self, batch, batch_idx)
+        seen.append((float(loss) * batch["num_supervised_tokens"], len(batch["labels"])))
+        return loss
+
+    monkeypatch.setattr(SFTModule, "training_step", hook)
+    run = small_run("trainer.log_every_n_steps=12")
+    losses, counts = zip(*seen, strict=True)
+    assert len(set(counts)) > 1
+    assert curves(run)["train/loss"] == {12: pytest.approx(sum(losses) / sum(counts), rel=1e-5)}
+
+
+def test_the_short_last_batch_of_an_epoch_is_a_step_of_its_own(small_run):
+    run = small_run("data.max_rows=30", "batch_size=4", "micro_batch_size=2", "max_steps=8")
+    assert len(curves(run)["train/loss"]) == 8
+    epochs = curves(run)["epoch"]
+    assert epochs[8] == pytest.approx(8 / math.ceil(8 / epochs[8]))  # whole steps an epoch
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for(small_run, monkeypatch):
+    norms = []
+    original = SFTModule.configure_gradient_clipping
+
+    def hook(self, optimizer, **options):
+        original(self, optimizer, **options)
+        after = torch.stack([p.grad.norm() for p in self.model.parameters()]).norm()
+        norms.append((float(self.grad_norm), float(after)))
+
+    monkeypatch.setattr(SFTModule, "configure_gradient_clipping", hook)
+    small_run("optimizer.max_grad_norm=0.1")
+    assert all(before > 0.1 and after == pytest.approx(0.1, rel=1e-3) for before, after in norms)
+    norms.clear()
+    small_run("optimizer.max_grad_norm=null", folder="free")
+    assert all(before == pytest.approx(after) for before, after in norms)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(small_run):
+    plain = small_run(folder="plain")
+    compiled = small_run("trainer.compile=true", folder="compiled")
+    one, other = curves(plain)["train/loss"], curves(compiled)["train/loss"]
+    assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("compiled", ["false", "true"])
+def test_a_gpu_learns_what_a_cpu_learns(precision, compiled, small_run):
+    cpu = small_run(folder="cpu")
+    on_gpu = ("trainer.accelerator=gpu", f"trainer.precision={precision}")
+    gpu = small_run(*on_gpu, f"trainer.compile={compiled}", folder="gpu")
+    one, other = curves(cpu)["val/loss"], curves(gpu)["val/loss"]
+    assert list(other.values()) == pytest.approx(list(one.values()), rel=2e-2)
+
+
+def poison(monkeypatch, steps):
+    original = SFTModule.training_step
+
+    def hook(self, batch, batch_idx):
+        loss = original(self, batch, batch_idx)
+        return loss * float("nan") if self.trainer.global_step in steps else loss
+
+    monkeypatch.setattr(SFTModule, "training_step", hook)
+
+
+def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(small_run, monkeypatch):
+    poison(monkeypatch, {3})
+    run = small_run()
+    assert curves(run)["train/skipped_steps"][4] == 1
+    assert sum(curves(run)["train/skipped_steps"].values()) == 1
+    assert math.isfinite(metrics(run)["val/loss"])
+    assert metrics(run)["val/loss"] < curves(run)["val/loss"][0]
+
+
+def test_a_run_that_has_diverged_stops_and_says_what_to_do(small_run, monkeypatch):
+    poison(monkeypatch, range(4, 99))
+    with pytest.raises(UserError, match=r"not been finite for 20 steps: lower optimizer"):
+        small_run("trainer.log_every_n_steps=2", "max_steps=40")
