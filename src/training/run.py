@@ -28,7 +28,11 @@ from src.training.callbacks import (
 )
 from src.training.checkpoints import AtomicCheckpointIO, Checkpoints, find_checkpoint, saved_step
 from src.training.config import AUTO, TrainConfig
-from src.training.hardware import choose_micro_batch_size, choose_precision
+from src.training.hardware import (
+    choose_micro_batch_size,
+    choose_precision,
+    keep_freed_memory,
+)
 from src.training.optimizer import check_schedule
 from src.training.preflight import Plan, preflight_report, preflight_warnings
 from src.training.resume import flat, quoted, read_machine, write_record
@@ -59,6 +63,8 @@ def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | 
     """
     L.seed_everything(config.seed, verbose=False)
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
+    if device == "cpu":
+        keep_freed_memory()
     precision = choose_precision(config.trainer, device)
     source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
     model = build_model(config, tokenizer)

@@ -9,9 +9,17 @@ from src.model.attention import DenseAttention, GroupedAttention
 from src.model.loss import supervised_loss
 from tests.model.conftest import random_model, tiny_config
 
+
+def grouped_by_the_fused_kernel(cu_seqlens) -> GroupedAttention:
+    attention = GroupedAttention(cu_seqlens)
+    attention.PLAIN_LENGTH = 0
+    return attention
+
+
 IMPLEMENTATIONS = {
     "dense": DenseAttention,
     "grouped": lambda cu_seqlens, shape: GroupedAttention(cu_seqlens),
+    "grouped, fused kernel": lambda cu_seqlens, shape: grouped_by_the_fused_kernel(cu_seqlens),
 }
 # Two blocks of 40 positions; the lengths of their documents (the last of the second is padding).
 DOCUMENTS = [[3, 20, 17], [1, 9, 9, 2, 12, 7]]

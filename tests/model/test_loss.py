@@ -1,9 +1,11 @@
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from src.model.loss import IGNORE_INDEX, supervised_loss
+from src.model import loss
+from src.model.loss import IGNORE_INDEX, LinearCrossEntropy, supervised_loss
 
 
 def test_sums_equal_a_plain_masked_loss_over_all_positions(model):
@@ -54,3 +56,36 @@ def test_a_uniform_model_has_the_loss_of_a_uniform_guess(model):
         model.wte.weight.zero_()
     sums = supervised_loss(model, model(torch.arange(8)[None]), torch.arange(4), torch.arange(4))
     assert math.isclose(sums.loss.item(), 4 * math.log(97), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [5, 4096])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_loss_and_gradients_equal_torchs_own_in_any_chunks(chunk, precision, monkeypatch):
+    monkeypatch.setattr(loss, "CHUNK", chunk)
+    monkeypatch.setattr(loss, "CPU_TILE", 2)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(12, 32, generator=generator, requires_grad=True)
+    weight = torch.randn(97, 32, generator=generator, requires_grad=True)
+    labels = torch.randint(97, (12,), generator=generator)
+    labels[[3, 8]] = IGNORE_INDEX
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        actual, num_correct = LinearCrossEntropy.apply(hidden, weight, labels)
+        logits = F.linear(hidden, weight)
+    expected = F.cross_entropy(logits.float(), labels, reduction="sum")
+    gradients = [torch.autograd.grad(3 * x, (hidden, weight)) for x in (actual, expected)]
+
+    tolerance = {"fp32": 1e-4, "bf16": 0.05}[precision]
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=tolerance, atol=tolerance)
+    assert num_correct == (logits.argmax(1) == labels).sum()
+
+
+def test_a_frozen_head_gets_no_gradient_and_validation_none_at_all(model):
+    hidden = torch.randn(4, 32, requires_grad=True)
+    loss_sum, _ = LinearCrossEntropy.apply(hidden, torch.randn(97, 32), torch.arange(4))
+    (gradient,) = torch.autograd.grad(loss_sum, hidden)
+    assert gradient.abs().sum() > 0
+    with torch.no_grad():
+        loss_sum, _ = LinearCrossEntropy.apply(hidden, model.wte.weight, torch.arange(4))
+    assert not loss_sum.requires_grad
