@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if torch.cuda.is_available():  # nearly a second to import, and no other device has the kernel
+    from src.model.varlen import VarlenAttention
+
 
 class Attention(Protocol):
     """Attends within documents; see the module's docstring."""
@@ -20,14 +23,23 @@ class Attention(Protocol):
         ...
 
 
-def packed_attention(cu_seqlens: Tensor, shape: tuple[int, int]) -> Attention:
+def packed_attention(cu_seqlens: Tensor, shape: tuple[int, int], dropout: float) -> Attention:
     """Return the best implementation for packed blocks on the device of ``cu_seqlens``.
+
+    CUDA from SM80 on, under autocast and without dropout: ``VarlenAttention``. CPU, unless
+    compiled: ``GroupedAttention``. Anything else, Turing among it: ``DenseAttention``, which torch
+    gives to its memory-efficient kernel.
 
     Args:
         cu_seqlens: (documents + 1,) int32 boundaries in the flattened B x T positions; its tail
             may repeat B x T.
         shape: (B, T).
+        dropout: the share of attention weights that will be dropped.
     """
+    if cu_seqlens.is_cuda and not dropout and torch.is_autocast_enabled("cuda"):
+        major, _ = torch.cuda.get_device_capability()
+        if major >= 8:
+            return VarlenAttention(cu_seqlens, shape[1])
     if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
         return GroupedAttention(cu_seqlens)
     return DenseAttention(cu_seqlens, shape)

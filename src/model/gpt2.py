@@ -119,7 +119,8 @@ class GPT2(nn.Module):
                 cu_seqlens = torch.arange(
                     0, num_rows * length + 1, length, dtype=torch.int32, device=device
                 )
-            attention = packed_attention(cu_seqlens, (num_rows, length))
+            dropout = self.config.dropout if self.training else 0.0
+            attention = packed_attention(cu_seqlens, (num_rows, length), dropout)
         x = self.drop(self.wte(input_ids) + self.wpe(position_ids))
         for block in self.h:
             x = block(x, attention)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from src.model import varlen
 from src.model.attention import DenseAttention, GroupedAttention
 from src.model.loss import supervised_loss
 from tests.model.conftest import random_model, tiny_config
@@ -104,3 +105,45 @@ def test_documents_of_like_length_are_grouped_and_padding_stays_small():
     assert sum(count for count, _ in groups) == 200
     assert len(groups) < 15
     assert sum(count * padded for count, padded in groups) < 1.25 * lengths.sum()
+
+
+def test_the_variable_length_layout_is_that_of_the_kernel(monkeypatch):
+    """The kernel itself needs CUDA; a plain stand-in reads its arguments as documented."""
+
+    def kernel(q, k, v, bounds, same_bounds, longest, same_longest, *, window_size):
+        assert q.shape == (2 * LENGTH, 4, 8)
+        assert window_size == (-1, 0)
+        assert bounds is same_bounds
+        assert longest == same_longest == LENGTH
+        documents = [slice(start, end) for start, end in pairwise(bounds.tolist()) if end > start]
+        attended = [
+            torch.nn.functional.scaled_dot_product_attention(
+                *(x[one].transpose(0, 1) for x in (q, k, v)), is_causal=True
+            ).transpose(0, 1)
+            for one in documents
+        ]
+        return torch.cat(attended)
+
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    monkeypatch.setattr(varlen, "CAUSAL", {"window_size": (-1, 0)})
+    _, _, cu_seqlens, *_ = packed_batch()
+    qkv = torch.randn(2, LENGTH, 96, generator=torch.Generator().manual_seed(0))
+    expected = DenseAttention(cu_seqlens, (2, LENGTH))(qkv, 4, 0, 0.0)
+    actual = varlen.VarlenAttention(cu_seqlens, LENGTH)(qkv, 4, 0, 0.0)
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_variable_length_attention_equals_the_dense_mask(dtype):
+    _, _, cu_seqlens, *_ = packed_batch()
+    bounds = cu_seqlens.cuda()
+    qkv = torch.randn(2, LENGTH, 3 * 256, generator=torch.Generator().manual_seed(0)).cuda()
+    outcomes = []
+    for attention in (varlen.VarlenAttention(bounds, LENGTH), DenseAttention(bounds, (2, LENGTH))):
+        x = qkv.to(dtype).requires_grad_()
+        out = attention(x, 4, 0, 0.0)
+        out.float().square().sum().backward()
+        outcomes.append((out, x.grad))
+    torch.testing.assert_close(*outcomes, atol=3e-2, rtol=3e-2)

@@ -1,0 +1,33 @@
+"""Packed documents through FlashAttention's variable-length kernel (Dao, arXiv:2307.08691)."""
+
+import inspect
+
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+# How this version of torch calls causal attention: 2.11 has another name for it.
+CAUSAL = (
+    {"window_size": (-1, 0)}
+    if "window_size" in inspect.signature(varlen_attn).parameters
+    else {"is_causal": True}
+)
+
+
+class VarlenAttention:
+    """FlashAttention over the flattened positions, each document a sequence of its own.
+
+    For CUDA from SM80 on, half precision, no dropout. ``cu_seqlens`` has a fixed size and the
+    longest document is taken to be a whole block, so that no batch recompiles a compiled model; the
+    empty documents of a repeated tail cost nothing.
+    """
+
+    def __init__(self, cu_seqlens: Tensor, max_length: int):
+        self.cu_seqlens = cu_seqlens
+        self.max_length = max_length
+
+    def __call__(self, qkv: Tensor, num_heads: int, layer: int, dropout: float) -> Tensor:
+        batch, length, width = qkv.shape
+        q, k, v = qkv.view(batch * length, 3, num_heads, width // 3 // num_heads).unbind(1)
+        bounds, longest = self.cu_seqlens, self.max_length
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **CAUSAL)
+        return out.reshape(batch, length, width // 3)
