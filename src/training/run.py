@@ -50,13 +50,22 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # our report s
 def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | None:
     """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
 
+    Returns:
+        The number of the signal that stopped the run early, or None.
+
+    Raises:
+        UserError: for what a person can mend.
+    """
+    return prepare(config, run_folder, overrides).execute()
+
+
+def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run":
+    """Return the run, ready to start, and say what will happen.
+
     Args:
         config: the whole run.
         run_folder: where it goes; if it holds a run, that run goes on.
         overrides: the command line that ``config`` came from, to find it again.
-
-    Returns:
-        The number of the signal that stopped the run early, or None.
 
     Raises:
         UserError: for what a person can mend.
@@ -104,7 +113,7 @@ def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | 
         log.info(line)
     for warning in preflight_warnings(config, data):
         log.warning("warning: %s", warning)
-    return Run(config, data, model, plan, run_folder).execute()
+    return Run(config, data, model, plan, run_folder)
 
 
 def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
@@ -146,6 +155,8 @@ class Run:
         run_folder: Path,
     ):
         self.config, self.data, self.plan, self.folder = config, data, plan, run_folder
+        if config.trainer.compile:
+            model.compile()
         self.module = SFTModule(
             model,
             config.optimizer,
@@ -213,8 +224,6 @@ class Run:
 
     def execute(self) -> int | None:
         """Fit, validate, test, write down; return the signal that stopped it, if one did."""
-        if self.config.trainer.compile:
-            self.module.model.compile()
         try:
             with self.interruption:
                 self._execute()
@@ -233,10 +242,14 @@ class Run:
         if self.checkpoint is None:
             self.showcase.ask_before(self.module.model)
             self._validate()  # what the base model knows
-        self.trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
+        self.fit()
         if self.best.seen_step != self.trainer.global_step:
             self._validate()
         self._finish(dict(self.module.latest))
+
+    def fit(self) -> None:
+        """Train, from where an interrupted run stood."""
+        self.trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
 
     def _validate(self) -> None:
         if self.has("validation"):

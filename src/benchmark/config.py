@@ -1,0 +1,54 @@
+"""The values of ``conf/benchmark.yaml``: those of training, and how to measure."""
+
+from dataclasses import dataclass
+
+from src.benchmark.variants import NAMES, PARTS
+from src.errors import UserError
+from src.model.config import ModelConfig
+from src.training.config import AUTO, TrainConfig
+
+ALL = "all"
+
+
+@dataclass
+class BenchmarkConfig(TrainConfig):
+    """What ``conf/benchmark.yaml`` holds; its comments say what each value means."""
+
+    what: str
+    variants: list[str] | None
+    repeats: int
+    seconds: float
+    num_rows: int
+    keep_alive: bool
+    cpu_batch_size: int
+    gpu_batch_size: int
+    batch_size: int | str
+    tiny: ModelConfig
+    tiny_block_size: int
+
+    def __post_init__(self) -> None:
+        """Check ranges; raise UserError naming the key."""
+        if self.what not in (ALL, *PARTS):
+            raise UserError(f"what={self.what}: must be one of {', '.join((*PARTS, ALL))}")
+        for name in self.variants or ():
+            if name not in NAMES:
+                raise UserError(
+                    f"variants: there is no {name}; there are {', '.join(sorted(NAMES))}"
+                )
+        if not 0 <= self.seconds < float("inf"):
+            raise UserError(f"seconds={self.seconds}: must be 0 or more")
+        for key in ("repeats", "num_rows", "cpu_batch_size", "gpu_batch_size", "tiny_block_size"):
+            if getattr(self, key) < 1:
+                raise UserError(f"{key}={getattr(self, key)}: must be at least 1")
+        if self.batch_size != AUTO:
+            if not isinstance(self.batch_size, int):
+                raise UserError(f"batch_size={self.batch_size}: must be at least 1, or auto")
+            super().__post_init__()
+
+    def parts(self) -> tuple[str, ...]:
+        """Return what is to be measured."""
+        return PARTS if self.what == ALL else (self.what,)
+
+    def has(self, name: str) -> bool:
+        """Whether a variant is to be measured."""
+        return self.variants is None or name in self.variants

@@ -1,0 +1,96 @@
+"""Our training, as ``python -m src.train`` runs it, and the same step in a bare PyTorch loop."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import torch
+
+from src.benchmark.inputs import ENDLESS, open_blocks
+from src.benchmark.stopwatch import Stopwatch
+from src.benchmark.workers import Job
+from src.data.tokenizer import load_tokenizer
+from src.training.checkpoints import at_step_boundary
+from src.training.hardware import choose_micro_batch_size
+from src.training.run import build_model, prepare
+from src.training.sft import SFTModule
+
+
+def train(job: Job, stopwatch: Stopwatch) -> None:
+    """Train with our module, data, callbacks and Lightning's Trainer."""
+    run = prepare(job.config, job.folder, [])
+    run.trainer.callbacks.append(Laps(stopwatch))
+    run.fit()
+
+
+class Laps(L.Callback):
+    """Tells a stopwatch of every optimizer step and its real tokens."""
+
+    def __init__(self, stopwatch: Stopwatch):
+        self.stopwatch = stopwatch
+        self.num_tokens = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock."""
+        self.stopwatch.begin()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Count this micro-batch; a step ends with its last one."""
+        self.num_tokens += batch["num_tokens"]
+        if at_step_boundary(trainer):
+            num_tokens, self.num_tokens = self.num_tokens, 0
+            self.stopwatch.lap(num_tokens)
+
+
+def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
+    """Call the same module's hooks in a loop of our own: no Trainer, no callbacks, no logger."""
+    config, device = job.config, job.device
+    model = build_model(config, load_tokenizer(config.model.tokenizer)).to(device)
+    micro = config.micro_batch_size
+    if not isinstance(micro, int):
+        micro = choose_micro_batch_size(model, config.data.block_size, device.type)
+    data = open_blocks(config, packing=True, batch_size=config.batch_size, micro_batch_size=micro)
+    module = SFTModule(
+        model,
+        config.optimizer,
+        num_steps=ENDLESS,
+        log_every_n_steps=config.trainer.log_every_n_steps,
+    ).to(device)
+    batches = data.train_dataloader()
+    accumulate = batches.batches.accumulate
+    # What the module asks of a Trainer.
+    module.trainer = SimpleNamespace(
+        accumulate_grad_batches=accumulate, world_size=1, precision=job.precision
+    )
+    configured = module.configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    scaler = torch.amp.GradScaler(device.type, enabled=job.precision == "16-mixed")
+    if config.trainer.compile:
+        model.compile()
+    module.train()
+    num_tokens = 0
+    stopwatch.begin()
+    for index, batch in enumerate(batches):
+        num_tokens += batch["num_tokens"]
+        batch = module.transfer_batch_to_device(batch, device, 0)
+        with autocast(job):
+            loss = module.training_step(batch, index) / accumulate
+        scaler.scale(loss).backward()
+        if (index + 1) % accumulate:
+            continue
+        scaler.unscale_(optimizer)
+        module.configure_gradient_clipping(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        schedule.step()
+        stopwatch.lap(num_tokens)
+        num_tokens = 0
+
+
+def autocast(job: Job) -> torch.autocast:
+    """Return the autocast that the job's precision asks for; in full precision it does nothing."""
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(job.precision)
+    return torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,133 @@
+"""The whole benchmark on a tiny model: every figure is there, and nothing is left behind."""
+
+import json
+import math
+import multiprocessing
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from src.benchmark import rounds
+from src.benchmark.benchmark import benchmark
+from src.benchmark.workers import run
+from src.errors import UserError
+from tests.benchmark.conftest import TINY, benchmark_config
+
+ROOT = Path(__file__).parents[2]
+TRAIN = ("ours", "bare_loop", "blog_as_written", "blog_packed", "huggingface")
+TRL = ("trl_default", "trl_best")
+GENERATE = ("ours", "ours_batch_32", "blog", "huggingface")
+
+
+class ThreadWorker:
+    """A worker without a process of its own: nothing has to be imported again."""
+
+    def __init__(self, variant, job, log):
+        self.variant, self.job, self.pipe = variant, job, None
+
+    def repeat(self, seconds):
+        if self.pipe is None:
+            self.pipe, theirs = multiprocessing.Pipe()
+            threading.Thread(target=run, args=(self.variant, self.job, theirs)).start()
+        self.pipe.send(seconds)
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self):
+        if self.pipe is not None:
+            self.pipe.send(None)
+            self.pipe = None
+
+
+def expected_keys(train=TRAIN) -> set[str]:
+    return {
+        *(
+            f"train.{name}.{figure}"
+            for name in train
+            for figure in ("real_tokens_per_second", "peak_memory_bytes", "share_of_matmul_peak")
+        ),
+        "train.lightning.ms_per_step",
+        *(f"prepare.{name}.rows_per_second" for name in ("ours", "blog")),
+        *("pack.utilisation", "pack.seconds"),
+        *(f"generate.{name}.tokens_per_second" for name in GENERATE),
+        *(f"ratio.train.ours_to_{name}" for name in train if name != "ours"),
+        *("ratio.prepare.ours_to_blog", "ratio.generate.ours_to_blog"),
+        *("ratio.generate.ours_to_huggingface", "ratio.generate.ours_batch_32_to_ours"),
+    }
+
+
+def check(figures: dict, keys: set[str]) -> None:
+    assert keys <= set(figures)
+    for key in keys - {"train.lightning.ms_per_step"}:  # of two noisy figures the difference
+        assert math.isfinite(figures[key]), key
+        assert figures[key] > 0, key
+    for key in keys:
+        spread = figures.get(key.removesuffix(key.rpartition(".")[2]) + "spread")
+        assert spread is None or spread[0] <= spread[1], key
+    assert figures["pack.utilisation"] > 0.999
+
+
+def test_every_figure_is_in_the_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rounds, "Worker", ThreadWorker)
+    monkeypatch.setattr("src.benchmark.machine.MATMUL_SIZES", {"cpu": (64,)})
+    monkeypatch.setattr("src.benchmark.machine.MATMUL_SECONDS", 0.01)
+    names = f"variants=[{','.join({*TRAIN, *GENERATE})}]"
+    benchmark(benchmark_config(*TINY, names), tmp_path)
+    figures = json.loads((tmp_path / "benchmark.json").read_text())
+    check(figures, expected_keys())
+    assert figures["machine.cores"] >= 1
+    assert figures["rows.num"] == 200
+    assert figures["train.huggingface.setting"] in [
+        {key: value for key, value in tried.items() if key != "per_second"}
+        for tried in figures["train.huggingface.settings"]
+    ]
+    assert (tmp_path / "benchmark.png").stat().st_size > 10_000
+    assert not (tmp_path / "work").exists()
+    shown = capsys.readouterr().out
+    assert "blog_as_written" in shown
+    assert "machine: cpu" in shown
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("what=trian", "what=trian: must be one of train, prepare, pack, generate, all"),
+        ("variants=[our]", "there is no our; there are bare_loop"),
+        ("repeats=0", "repeats=0: must be at least 1"),
+        ("seconds=-1", "seconds=-1"),
+        ("batch_size=some", "batch_size=some: must be at least 1, or auto"),
+        ("batch_size=0", "batch_size=0: must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(override, message):
+    with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
+        benchmark_config(override)
+    assert "\n" not in str(caught.value)
+
+
+def test_pretrained_weights_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"model\.pretrained=gpt2"):
+        benchmark(benchmark_config(*TINY, "model.pretrained=gpt2", "model.tokenizer=x"), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_measures_every_variant_in_a_process_of_its_own(tmp_path):
+    pytest.importorskip("trl")
+    done = subprocess.run(
+        [sys.executable, "-m", "src.benchmark", *TINY, f"hydra.run.dir={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "benchmark.json").read_text())
+    check(figures, expected_keys((*TRAIN, *TRL)))
+    assert len({figures[f"train.{name}.peak_memory_bytes"] for name in (*TRAIN, *TRL)}) > 1
+    assert "Traceback" not in done.stderr
+    assert "leaked" not in done.stderr

@@ -1,0 +1,175 @@
+"""The training variants do equal work, and count what they do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.benchmark import article, huggingface, trl_sft
+from src.benchmark.article import load_article_gpt, loss_and_accuracy
+from src.benchmark.inputs import open_blocks
+from src.benchmark.variants import training
+from src.model.loss import IGNORE_INDEX, supervised_loss
+from src.model.pretrained import load_pretrained
+from tests.model.conftest import random_model
+
+VARIANTS = {variant.name: variant for variant in training(torch.device("cpu"))}
+WITHOUT_TRL = [variant for variant in VARIANTS.values() if variant.needs is None]
+
+
+@pytest.fixture(scope="module")
+def packed(job):
+    """Two packed blocks, and the loss that ours has on them."""
+    data = open_blocks(job.config, packing=True, batch_size=2, micro_batch_size=2)
+    batch = next(iter(data.train_dataloader()))
+    model = load_pretrained(job.config.model.pretrained)
+    hidden = model(batch["input_ids"], batch["position_ids"], batch["cu_seqlens"])
+    sums = supervised_loss(model, hidden, batch["supervised_index"], batch["labels"])
+    return batch, float(sums.loss.detach())
+
+
+@pytest.mark.parametrize("variant", WITHOUT_TRL, ids=lambda variant: variant.name)
+def test_every_variant_trains_with_every_setting(variant, repeats):
+    for setting in variant.settings:
+        first, second = repeats(variant, **setting)
+        assert min(first.seconds, second.seconds) > 0
+        assert min(first.amount, second.amount) > 0
+
+
+def test_padding_is_not_counted(job, repeats):
+    data = open_blocks(job.config, packing=False, batch_size=4, micro_batch_size=4)
+    batches = data.train_dataloader().batches
+    expected = [batches[step]["num_tokens"] for step in (1, 2)]  # step 0 warms up
+    assert [r.amount for r in repeats(VARIANTS["blog_as_written"])] == expected
+    assert all(amount < 4 * 64 * 0.9 for amount in expected)
+
+
+def test_all_packed_variants_see_the_same_tokens(repeats):
+    names = ("ours", "bare_loop", "blog_packed")
+    counts = {name: [r.amount for r in repeats(VARIANTS[name])] for name in names}
+    assert counts["ours"] == counts["bare_loop"] == counts["blog_packed"]
+
+
+def test_the_bare_loop_takes_the_same_steps_as_ours(job, tmp_path):
+    """Same weights after two steps, so what differs in time is Lightning and our callbacks."""
+    from dataclasses import replace
+
+    import lightning as L
+
+    from src.benchmark import ours
+    from src.benchmark.stopwatch import Finished
+
+    weights = {}
+
+    class Watch:
+        def __init__(self, name):
+            self.name, self.laps = name, 0
+
+        def begin(self):
+            pass
+
+        def lap(self, amount):
+            self.laps += 1
+            if self.laps == 2:
+                raise Finished
+
+    original = ours.SFTModule.configure_gradient_clipping
+
+    def keep(module, *args, **options):
+        original(module, *args, **options)
+        weights[name].append([p.detach().clone() for p in module.model.parameters()])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ours.SFTModule, "configure_gradient_clipping", keep)
+        for name, work in (("ours", ours.train), ("bare_loop", ours.train_bare_loop)):
+            weights[name] = []
+            L.seed_everything(1, verbose=False)
+            (tmp_path / name).mkdir()
+            with pytest.raises(Finished):
+                work(replace(job, folder=tmp_path / name), Watch(name))
+    assert len(weights["ours"]) == len(weights["bare_loop"]) == 2
+    for a, b in zip(weights["ours"][1], weights["bare_loop"][1], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("head", ["all", "supervised"])
+def test_hugging_faces_packed_loss_is_ours(job, packed, head):
+    batch, expected = packed
+    model = huggingface.load(job.config.model.pretrained, dropout=0.0).eval()
+    if head == "all":
+        micro_batches = [huggingface.packed_micro_batch(batch, head)]
+    else:  # one block at a time
+        batches = open_blocks(
+            job.config, packing=True, batch_size=2, micro_batch_size=1
+        ).train_dataloader()
+        micro_batches = [
+            huggingface.packed_micro_batch(batches.batches[index], head) for index in range(2)
+        ]
+    loss = sum(float(huggingface.summed_loss(model, x, y)) for x, y, _ in micro_batches)
+    assert loss == pytest.approx(expected, rel=1e-4)
+    assert sum(count for _, _, count in micro_batches) == batch["num_tokens"]
+
+
+def test_hugging_faces_padded_loss_is_ours(job):
+    data = open_blocks(job.config, packing=False, batch_size=4, micro_batch_size=4)
+    blocks = data.splits["train"]
+    examples = torch.tensor([3, 17, 50, 81])
+    inputs, labels, num_tokens = huggingface.padded_micro_batch(blocks, examples)
+    assert inputs["input_ids"].shape[1] == blocks.lengths[examples].max()
+    assert num_tokens == blocks.lengths[examples].sum()
+    model = huggingface.load(job.config.model.pretrained, dropout=0.0).eval()
+    batch = blocks.batch(examples.numpy(), 0)
+    mine = load_pretrained(job.config.model.pretrained)
+    hidden = mine(batch["input_ids"], batch["position_ids"], batch["cu_seqlens"])
+    expected = supervised_loss(mine, hidden, batch["supervised_index"], batch["labels"]).loss
+    assert float(huggingface.summed_loss(model, inputs, labels)) == pytest.approx(
+        float(expected), rel=1e-4
+    )
+
+
+def test_the_articles_model_is_gpt2_with_its_own_activation(job, tmp_path):
+    """On one document and with the exact GELU its logits are ours; on packed ones they leak."""
+    shared = load_pretrained(job.config.model.pretrained, activation="gelu")
+    random = random_model(shared.config)
+    shared.load_state_dict(random.state_dict())
+    from src.model.pretrained import save_pretrained
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_pretrained(shared, folder, 0)
+    model = load_article_gpt(str(folder)).eval()
+    ids = torch.randint(0, 300, (2, 20))
+    torch.testing.assert_close(model(ids), shared.logits(shared(ids)), rtol=1e-4, atol=1e-4)
+    assert model.train().h[0].drop.p == 0.1
+
+
+def test_the_articles_loss_and_accuracy_count_labels_only():
+    logits = torch.randn(1, 4, 9)
+    labels = torch.tensor([[IGNORE_INDEX, 3, int(logits[0, 2].argmax()), IGNORE_INDEX]])
+    logits[0, 1, 4] = 99.0
+    loss, accuracy = loss_and_accuracy(logits, labels)
+    assert float(loss) == pytest.approx(float(F.cross_entropy(logits[0, 1:3], labels[0, 1:3])))
+    assert float(accuracy) == 0.5
+
+
+def test_the_article_reads_everything_again_for_every_token(job):
+    model = load_article_gpt(job.config.model.pretrained).eval()
+    lengths = []
+    model.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
+    ids = article.decode(model, torch.zeros(1, 5, dtype=torch.long), 3)
+    assert ids.shape == (1, 8)
+    assert lengths == [5, 6, 7]
+
+
+def test_trl_counts_what_is_not_padding():
+    ids = torch.zeros(2, 5)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    assert int(trl_sft.real_tokens({"input_ids": ids, "attention_mask": mask})) == 8
+    assert trl_sft.real_tokens({"input_ids": ids}) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trl_default", "trl_best"])
+def test_trl_trains_with_every_setting(name, repeats):
+    pytest.importorskip("trl")
+    for setting in VARIANTS[name].settings:
+        assert all(repeat.amount > 0 for repeat in repeats(VARIANTS[name], **setting))
