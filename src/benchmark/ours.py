@@ -11,7 +11,7 @@ from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job
 from src.data.tokenizer import load_tokenizer
 from src.training.checkpoints import at_step_boundary
-from src.training.hardware import choose_micro_batch_size
+from src.training.hardware import choose_micro_batch_size, keep_freed_memory
 from src.training.run import build_model, prepare
 from src.training.sft import SFTModule
 
@@ -47,6 +47,8 @@ class Laps(L.Callback):
 def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
     """Call the same module's hooks in a loop of our own: no Trainer, no callbacks, no logger."""
     config, device = job.config, job.device
+    if device.type == "cpu":
+        keep_freed_memory()
     model = build_model(config, load_tokenizer(config.model.tokenizer)).to(device)
     micro = config.micro_batch_size
     if not isinstance(micro, int):
