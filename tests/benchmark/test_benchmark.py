@@ -119,7 +119,14 @@ def test_pretrained_weights_are_refused(tmp_path):
 def test_the_command_measures_every_variant_in_a_process_of_its_own(tmp_path):
     pytest.importorskip("trl")
     done = subprocess.run(
-        [sys.executable, "-m", "src.benchmark", *TINY, f"hydra.run.dir={tmp_path}"],
+        [
+            sys.executable,
+            "-m",
+            "src.benchmark",
+            *TINY,
+            "keep_alive=true",
+            f"hydra.run.dir={tmp_path}",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
