@@ -26,9 +26,9 @@ class Attention(Protocol):
 def packed_attention(cu_seqlens: Tensor, shape: tuple[int, int], dropout: float) -> Attention:
     """Return the best implementation for packed blocks on the device of ``cu_seqlens``.
 
-    CUDA from SM80 on, under autocast and without dropout: ``VarlenAttention``. CPU, unless
-    compiled: ``GroupedAttention``. Anything else, Turing among it: ``DenseAttention``, which torch
-    gives to its memory-efficient kernel.
+    CUDA from SM80 on, under autocast and without dropout: ``VarlenAttention``. CPU:
+    ``GroupedAttention``. Anything else, Turing among it: ``DenseAttention``, which torch gives to
+    its memory-efficient kernel.
 
     Args:
         cu_seqlens: (documents + 1,) int32 boundaries in the flattened B x T positions; its tail
@@ -40,7 +40,7 @@ def packed_attention(cu_seqlens: Tensor, shape: tuple[int, int], dropout: float)
         major, _ = torch.cuda.get_device_capability()
         if major >= 8:
             return VarlenAttention(cu_seqlens, shape[1])
-    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+    if cu_seqlens.device.type == "cpu":
         return GroupedAttention(cu_seqlens)
     return DenseAttention(cu_seqlens, shape)
 

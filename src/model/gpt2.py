@@ -15,20 +15,15 @@ from src.model.config import GPT2Config
 
 
 class SelfAttention(nn.Module):
-    """Fused query, key and value; attention; output projection."""
+    """Fused query, key and value projection, and output projection; what is between is called in.
 
-    def __init__(self, config: GPT2Config, layer: int):
+    Named as in OpenAI's release.
+    """
+
+    def __init__(self, config: GPT2Config):
         super().__init__()
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
-        self.num_heads = config.n_head
-        self.layer = layer
-        self.dropout = config.dropout
-
-    def forward(self, x: Tensor, attention: Attention) -> Tensor:
-        """Return (B, T, D)."""
-        dropout = self.dropout if self.training else 0.0
-        return self.c_proj(attention(self.c_attn(x), self.num_heads, self.layer, dropout))
 
 
 class MLP(nn.Module):
@@ -52,15 +47,35 @@ class Block(nn.Module):
     def __init__(self, config: GPT2Config, layer: int):
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = SelfAttention(config, layer)
+        self.attn = SelfAttention(config)
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
         self.drop = nn.Dropout(config.dropout)
+        self.num_heads = config.n_head
+        self.layer = layer
 
     def forward(self, x: Tensor, attention: Attention) -> Tensor:
         """Return (B, T, D)."""
-        x = x + self.drop(self.attn(self.ln_1(x), attention))
+        dropout = self.drop.p if self.training else 0.0
+        attended = attention(self.before_attention(x), self.num_heads, self.layer, dropout)
+        return self.after_attention(x, attended)
+
+    def before_attention(self, x: Tensor) -> Tensor:
+        """Return queries, keys and values (B, T, 3D)."""
+        return self.attn.c_attn(self.ln_1(x))
+
+    def after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Return (B, T, D)."""
+        x = x + self.drop(self.attn.c_proj(attended))
         return x + self.drop(self.mlp(self.ln_2(x)))
+
+    def compile(self) -> None:
+        """Compile what surrounds attention, whose shapes differ from batch to batch.
+
+        All blocks run the same code on weights of their own, so the first one's is compiled.
+        """
+        self.before_attention = torch.compile(self.before_attention)
+        self.after_attention = torch.compile(self.after_attention)
 
 
 class GPT2(nn.Module):
@@ -74,6 +89,7 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
+        self.compiled = False
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -129,6 +145,12 @@ class GPT2(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return next-token scores (..., V) of hidden states (..., D)."""
         return F.linear(hidden, self.wte.weight)
+
+    def compile(self) -> None:
+        """Compile the blocks and the loss in place; names and weights stay as they are."""
+        self.compiled = True
+        for block in self.h:
+            block.compile()
 
     @property
     def num_parameters(self) -> int:

@@ -35,6 +35,7 @@ from src.training.hardware import (
 )
 from src.training.optimizer import check_schedule
 from src.training.preflight import Plan, preflight_report, preflight_warnings
+from src.training.profiler import NoProfiler
 from src.training.resume import flat, quoted, read_machine, write_record
 from src.training.sft import SFTModule
 from src.training.showcase import Showcase
@@ -212,6 +213,7 @@ class Run:
                 self.interruption,
             ],
             plugins=[AtomicCheckpointIO()],
+            profiler=NoProfiler(),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
