@@ -62,13 +62,15 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
     ).to(device)
     batches = data.train_dataloader()
     accumulate = batches.batches.accumulate
+    scaler = torch.amp.GradScaler(device.type, enabled=job.precision == "16-mixed")
     # What the module asks of a Trainer.
     module.trainer = SimpleNamespace(
-        accumulate_grad_batches=accumulate, world_size=1, precision=job.precision
+        accumulate_grad_batches=accumulate,
+        world_size=1,
+        precision_plugin=SimpleNamespace(scaler=scaler),
     )
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    scaler = torch.amp.GradScaler(device.type, enabled=job.precision == "16-mixed")
     if config.trainer.compile:
         model.compile()
     module.train()
@@ -82,7 +84,6 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
         scaler.scale(loss).backward()
         if (index + 1) % accumulate:
             continue
-        scaler.unscale_(optimizer)
         module.configure_gradient_clipping(optimizer)
         scaler.step(optimizer)
         scaler.update()

@@ -51,9 +51,7 @@ class SFTModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return optimizer and schedule, stepped together."""
-        # Under fp16 the gradient scaler must unscale before clipping, which fused AdamW forbids.
-        fused = self.trainer.precision != "16-mixed"
-        optimizer = build_optimizer(self.model, self.config, fused)
+        optimizer = build_optimizer(self.model, self.config, fused=True)
         schedule = build_schedule(optimizer, self.config, self.num_steps)
         return {
             "optimizer": optimizer,
@@ -83,8 +81,12 @@ class SFTModule(L.LightningModule):
     ) -> None:
         """Clip to ``max_grad_norm``, and have a step with a non-finite gradient skipped.
 
-        All on the device: nothing waits for the norm.
+        All on the device: nothing waits for the norm. Under fp16 the gradient is unscaled here,
+        which Lightning leaves to fused AdamW; its scaler would wait for what it finds otherwise.
         """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            scaler.unscale_(optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.grad_norm = get_total_norm(gradients)
         if self.config.max_grad_norm is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.model import varlen
-from src.model.attention import DenseAttention, GroupedAttention
+from src.model.attention import DenseAttention, GroupedAttention, packed_attention
 from src.model.loss import supervised_loss
 from tests.model.conftest import random_model, tiny_config
 
@@ -147,3 +147,34 @@ def test_variable_length_attention_equals_the_dense_mask(dtype):
         out.float().square().sum().backward()
         outcomes.append((out, x.grad))
     torch.testing.assert_close(*outcomes, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_dense_mask_gives_on_a_gpu_what_it_gives_on_a_cpu(dtype):
+    _, _, cu_seqlens, *_ = packed_batch()
+    qkv = torch.randn(2, LENGTH, 3 * 256, generator=torch.Generator().manual_seed(0)).to(dtype)
+    outcomes = []
+    for device, kind in (("cpu", torch.float32), ("cuda", dtype)):
+        x = qkv.to(device, kind).requires_grad_()
+        out = DenseAttention(cu_seqlens.to(device), (2, LENGTH))(x, 4, 0, 0.0)
+        out.float().square().sum().backward()
+        outcomes.append((out.float().cpu(), x.grad.float().cpu()))
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(*outcomes, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gets_the_fastest_implementation_that_runs_on_it():
+    _, _, cu_seqlens, *_ = packed_batch()
+
+    def chosen(dtype, dropout=0.0):
+        with torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32):
+            return type(packed_attention(cu_seqlens.cuda(), (2, LENGTH), dropout))
+
+    ampere = torch.cuda.get_device_capability()[0] >= 8
+    assert chosen(torch.float16) is (varlen.VarlenAttention if ampere else DenseAttention)
+    assert chosen(torch.float32) is DenseAttention
+    assert chosen(torch.float16, dropout=0.1) is DenseAttention

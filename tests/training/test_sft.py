@@ -1,6 +1,8 @@
 """The training step: cut any way the gradient is the same, and so is every logged figure."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +10,12 @@ import torch.nn.functional as F
 
 from src.errors import UserError
 from src.model.gpt2 import GPT2
+from src.model.loss import supervised_loss
+from src.training.callbacks import TrainingLog
 from src.training.run import Run
 from src.training.sft import SFTModule
-from tests.training.conftest import curves, metrics
+from tests.model.conftest import tiny_config
+from tests.training.conftest import SMALL, curves, metrics, train_config
 
 
 @pytest.fixture
@@ -135,6 +140,68 @@ def test_a_gpu_learns_what_a_cpu_learns(precision, compiled, small_run):
     gpu = small_run(*on_gpu, f"trainer.compile={compiled}", folder="gpu")
     one, other = curves(cpu)["val/loss"], curves(gpu)["val/loss"]
     assert list(other.values()) == pytest.approx(list(one.values()), rel=2e-2)
+
+
+def test_scaled_gradients_are_unscaled_before_they_are_clipped():
+    """What fp16 needs; its scaler runs on a CPU too, where Lightning knows no fp16."""
+    config = train_config(*SMALL).optimizer
+    weights, norms = [], []
+    for scale in (None, 2.0**16):
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        torch.manual_seed(0)
+        module = SFTModule(
+            GPT2(tiny_config()), replace(config, warmup_steps=0), num_steps=9, log_every_n_steps=1
+        )
+        module.trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+        optimizer = module.configure_optimizers()["optimizer"]
+        for step in range(3):
+            hidden = module.model(torch.arange(step, step + 9)[None])
+            loss = supervised_loss(module.model, hidden, torch.arange(9), torch.arange(9)).loss
+            scaler.scale(loss * (float("inf") if step == 1 else 1.0)).backward()
+            module.configure_gradient_clipping(optimizer)
+            norms.append(module.grad_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        assert module.num_skipped == 1
+        weights.append([parameter.detach().clone() for parameter in module.model.parameters()])
+    torch.testing.assert_close(weights[1], weights[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(norms[3], norms[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("compiled", ["false", "true"])
+def test_nothing_waits_for_the_gpu_between_log_points(precision, compiled, small_run, monkeypatch):
+    log_every, watched = 6, []
+    begin, end = TrainingLog.on_train_batch_start, TrainingLog.on_train_batch_end
+
+    def forbid(self, trainer, *rest):
+        begin(self, trainer, *rest)
+        if trainer.global_step >= log_every:  # all is compiled and allocated
+            torch.cuda.set_sync_debug_mode("error")
+            watched.append(trainer.global_step)
+
+    def allow(self, trainer, *rest):
+        if trainer.global_step % log_every == 0:
+            torch.cuda.set_sync_debug_mode("default")
+        end(self, trainer, *rest)
+
+    monkeypatch.setattr(TrainingLog, "on_train_batch_start", forbid)
+    monkeypatch.setattr(TrainingLog, "on_train_batch_end", allow)
+    try:
+        small_run(
+            "trainer.accelerator=gpu",
+            f"trainer.precision={precision}",
+            f"trainer.compile={compiled}",
+            f"trainer.log_every_n_steps={log_every}",
+            f"trainer.val_every_n_steps={log_every}",
+            "micro_batch_size=4",
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sorted(set(watched)) == list(range(log_every, 2 * log_every))
 
 
 def poison(monkeypatch, steps):
