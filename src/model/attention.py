@@ -80,11 +80,11 @@ class GroupedAttention:
 
     On a CPU this beats a dense mask by far. It is exact: a causal query never sees what stands to
     its right, so padding needs no mask, and what padding computes is dropped. Up to
-    ``PLAIN_LENGTH`` two batched matrix products and a softmax beat the fused kernel, whose
-    backward pass is slow on short documents.
+    ``PLAIN_LENGTH`` two batched matrix products and a softmax beat the fused kernel in bf16 (by
+    nearly two to one) and equal it in fp32.
     """
 
-    PLAIN_LENGTH = 256
+    PLAIN_LENGTH = 512
 
     def __init__(self, cu_seqlens: Tensor):
         bounds = torch.unique_consecutive(cu_seqlens).long()
@@ -138,10 +138,10 @@ def _plain_causal(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
 
 
 def _group_sizes(lengths: list[int]) -> list[int]:
-    """Split descending ``lengths`` where padding would exceed a quarter of the longest."""
+    """Split descending ``lengths`` where padding would exceed 15% of the longest."""
     sizes, longest = [], 0
     for length in lengths:
-        if sizes and length >= min(longest - 16, math.ceil(longest * 0.75)):
+        if sizes and length >= min(longest - 16, math.ceil(longest * 0.85)):
             sizes[-1] += 1
         else:
             sizes.append(1)
