@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., arXiv:2106.09685) through the peft library: small adapters learn, GPT-2 does not.
+"""LoRA (Hu et al., arXiv:2106.09685) through the peft library: adapters learn, GPT-2 does not.
 
 Each matrix W of a block becomes W + (alpha / rank) B A, where only A (rank, in) and B (out, rank)
 learn. B starts at zero, so training starts from the model as it was.

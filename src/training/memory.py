@@ -11,15 +11,18 @@ S supervised positions; w bytes of a number in the compute type.
 
 from dataclasses import dataclass, replace
 
+from src.data.blocks import Blocks
 from src.errors import UserError
 from src.model.attention import GroupedAttention
 from src.model.config import GPT2Config
 from src.model.loss import CHUNK, CPU_TILE, VOCABULARY_MULTIPLE
+from src.training.config import TrainConfig
 
 GIB = 2**30
 FLOAT32 = 4
+ERROR = 0.15  # how far the estimate may be from what is measured: the tests hold it
 LORA_RANK = 16  # of the advice
-ERROR = 0.15  # of the estimate: what the tests hold
+NUMS_DEVICES = (2, 4, 8)  # of the advice
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,31 @@ class TrainingStep:
     num_shards: int = 1
     supervised_share: float = 1.0  # of the positions
     document_length: float = GroupedAttention.PLAIN_LENGTH  # mean over positions; on a CPU
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, shape: GPT2Config, device: str, precision: str
+    ) -> "TrainingStep":
+        """Return the step of a run whose block size, device and precision are known."""
+        return cls(
+            shape=shape,
+            block_size=config.data.block_size,
+            device=device,
+            precision=precision,
+            activation_checkpointing=config.trainer.activation_checkpointing,
+            lora_rank=config.lora.rank,
+            lora_dropout=config.lora.dropout,
+        )
+
+    def on(self, blocks: Blocks) -> "TrainingStep":
+        """Return the same step, on what it will really be given."""
+        positions = max(1, len(blocks) * blocks.block_size)
+        lengths = blocks.lengths.astype(float)
+        return replace(
+            self,
+            supervised_share=blocks.num_labels / positions,
+            document_length=(lengths**2).sum() / max(1.0, lengths.sum()),
+        )
 
     @property
     def num_parameters(self) -> int:
@@ -123,12 +151,14 @@ class TrainingStep:
         d, w = self.shape.n_embd, self._width
         # Two residuals in fp32; two norms' outputs, qkv, attention's output, both sides of the GELU
         kept = 2 * FLOAT32 * d + w * (1 + 1 + 3 + 1 + 4 + 4) * d + self._attention()
+        # What was dropped is known by a byte each on a GPU, by the factor itself on a CPU.
+        residual, first = (w, FLOAT32) if self.device == "cpu" else (1, 1)
         if self.shape.dropout:
-            kept += 2 * d  # which were dropped, a byte each
+            kept += 2 * residual * d
         if self.lora_rank is not None:
             kept += 4 * w * self.lora_rank
-            if self.lora_dropout:  # the dropped inputs, and which were dropped
-                kept += (w + 7) * d
+            if self.lora_dropout:  # of two norms, attention and the GELU; two of these kept twice
+                kept += (2 * first + 5 * residual) * d + w * d
         return kept
 
     def _attention(self) -> int:
@@ -137,7 +167,7 @@ class TrainingStep:
         if self.device == "cpu":
             if self.document_length > GroupedAttention.PLAIN_LENGTH:
                 return w * d + FLOAT32 * heads
-            return 3 * w * d + w * heads * int(self.document_length)
+            return w * heads * int(self.document_length)
         flash = self.device == "cuda" and self.precision == "bf16-mixed" and not self.shape.dropout
         mask = 0 if flash else w * self.block_size
         return mask + FLOAT32 * heads  # and the logarithm of each softmax's sum
@@ -185,3 +215,56 @@ class TrainingStep:
         """Bytes alive in the optimizer's step: fp16's is not fused and has a temporary."""
         fused = self.precision != "16-mixed"
         return 0 if fused else FLOAT32 * self.num_trainable // self.num_shards
+
+
+def check_memory(step: TrainingStep, num_blocks: int, available: int) -> list[str]:
+    """Return a warning if a step will hardly fit into ``available`` bytes.
+
+    Raises:
+        UserError: even one block will not fit, on a device whose memory is a hard limit; names
+            what would.
+    """
+    needed = step.memory(num_blocks).total
+    if needed <= available:
+        return []
+    one = step.memory(1).total
+    least = (1 - ERROR) * one
+    if least > available:
+        text = (
+            f"training on one block of {step.block_size} needs about {one / GIB:.1f} GiB and "
+            f"{step.device} has {available / GIB:.1f}: {way_out(step, available)}"
+        )
+        if step.device == "cpu":
+            return [text]
+        raise UserError(text)
+    how = "lower micro_batch_size" if num_blocks > 1 else way_out(step, available)
+    return [
+        f"a step of {num_blocks} blocks needs about {needed / GIB:.1f} GiB and {step.device} has "
+        f"{available / GIB:.1f}: {how}"
+    ]
+
+
+def way_out(step: TrainingStep, available: int) -> str:
+    """Return which settings would let one block fit into ``available`` bytes."""
+    checkpointed = replace(step, activation_checkpointing=True)
+    ways = {
+        "trainer.activation_checkpointing=true": checkpointed,
+        f"lora.rank={LORA_RANK}": replace(step, lora_rank=LORA_RANK),
+        f"lora.rank={LORA_RANK} trainer.activation_checkpointing=true": replace(
+            checkpointed, lora_rank=LORA_RANK
+        ),
+    } | {
+        f"trainer.strategy=fsdp trainer.activation_checkpointing=true on {number} devices": replace(
+            checkpointed, num_shards=number
+        )
+        for number in NUMS_DEVICES
+        if step.num_shards < number and step.lora_rank is None
+    }
+    fitting = [
+        way for way, other in ways.items() if other != step and other.memory(1).total <= available
+    ]
+    smaller = [way for way in fitting if not any(w != way and w in way for w in fitting)]
+    num_fsdp = [way for way in smaller if "fsdp" in way][1:]  # the fewest devices are enough
+    return ", or ".join(
+        [*(way for way in smaller if way not in num_fsdp), "a lower data.block_size"]
+    )
