@@ -1,11 +1,18 @@
 """Every preset composes, and says what the README says it says."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from src.cli import CONF
+from src.data.order import micro_batch_size
+from src.training.hardware import choose_micro_batch_size
+from src.training.memory import TrainingStep
 from tests.training.conftest import train_config
+
+MACHINES = {24: "rtx4090", 40: "a100", 80: "h100"}  # by gigabytes
 
 
 def presets(group: str) -> list[str]:
@@ -54,7 +61,7 @@ def test_the_articles_machines(hardware, batch_size, precision, learning_rate, w
     assert config.optimizer.warmup_steps == warmup
 
 
-@pytest.mark.parametrize("hardware", ["auto", "cpu", "mps", "h100"])
+@pytest.mark.parametrize("hardware", ["auto", "cpu", "mps", "h100", "rtx4090"])
 def test_a_machine_alone_changes_neither_batch_nor_learning_rate(hardware):
     plain, config = train_config(), train_config(f"hardware={hardware}")
     assert config.batch_size == plain.batch_size
@@ -75,6 +82,34 @@ def test_the_articles_runs_as_written(experiment, batch_size, max_steps, warmup)
     assert config.trainer.precision == "16-mixed"
     assert (config.model.activation, config.model.dropout) == ("gelu", 0.1)
     assert (config.data.packing, config.data.supervise) == (False, "blog")
+
+
+LARGE = [
+    (size, gigabytes) for size in ("gpt2-medium", "gpt2-large", "gpt2-xl") for gigabytes in MACHINES
+]
+
+
+@pytest.mark.parametrize(("size", "gigabytes"), LARGE)
+def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes, monkeypatch):
+    properties = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    config = train_config(f"experiment={size}_{gigabytes}gb")
+    plain = train_config(f"model={size}", f"hardware={MACHINES[gigabytes]}")
+    assert config.model == plain.model
+    assert config.trainer.precision == "bf16-mixed"
+    assert config.batch_size == 32
+    config.data.block_size = config.model.n_positions
+    shape = config.model.shape(config.model.vocab_size)
+    step = TrainingStep.of(config, shape, "cuda", config.trainer.precision)
+    assert config.micro_batch_size == "auto"
+    num_blocks = micro_batch_size(config.batch_size, 1, choose_micro_batch_size(step))
+    assert num_blocks >= 2
+    assert step.memory(num_blocks).total <= 0.9 * gigabytes * 10**9
+
+
+def test_only_where_the_whole_model_cannot_learn_do_adapters():
+    ranks = {case: train_config("experiment={}_{}gb".format(*case)).lora.rank for case in LARGE}
+    assert {case for case, rank in ranks.items() if rank} == {("gpt2-xl", 24)}
 
 
 def test_an_experiment_wins_over_hardware_and_the_command_line_over_both():

@@ -12,6 +12,7 @@ from src.benchmark.workers import Job
 from src.data.tokenizer import load_tokenizer
 from src.training.checkpoints import at_step_boundary
 from src.training.hardware import choose_micro_batch_size, keep_freed_memory
+from src.training.memory import TrainingStep
 from src.training.run import build_model, prepare
 from src.training.sft import SFTModule
 
@@ -52,7 +53,9 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
     model = build_model(config, load_tokenizer(config.model.tokenizer)).to(device)
     micro = config.micro_batch_size
     if not isinstance(micro, int):
-        micro = choose_micro_batch_size(model, config.data.block_size, device.type)
+        micro = choose_micro_batch_size(
+            TrainingStep.of(config, model.config, device.type, job.precision)
+        )
     data = open_blocks(config, packing=True, batch_size=config.batch_size, micro_batch_size=micro)
     module = SFTModule(
         model,

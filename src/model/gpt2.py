@@ -9,6 +9,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from src.model.attention import Attention, packed_attention
 from src.model.config import GPT2Config
@@ -42,7 +43,13 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a layer norm and beside a residual path."""
+    """Attention and MLP, each behind a layer norm and beside a residual path.
+
+    With ``activation_checkpointing`` only the block's input is kept for the backward pass, which
+    computes the rest anew (Chen et al., arXiv:1604.06174).
+    """
+
+    activation_checkpointing = False
 
     def __init__(self, config: GPT2Config, layer: int):
         super().__init__()
@@ -56,6 +63,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, attention: Attention) -> Tensor:
         """Return (B, T, D)."""
+        if not (self.activation_checkpointing and torch.is_grad_enabled()):
+            return self._forward(x, attention)
+        return checkpoint(
+            self._forward, x, attention, use_reentrant=False, preserve_rng_state=self.drop.p > 0
+        )
+
+    def _forward(self, x: Tensor, attention: Attention) -> Tensor:
         dropout = self.drop.p if self.training else 0.0
         attended = attention(self.before_attention(x), self.num_heads, self.layer, dropout)
         return self.after_attention(x, attended)
@@ -151,6 +165,11 @@ class GPT2(nn.Module):
         self.compiled = True
         for block in self.h:
             block.compile()
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Trade time for memory: recompute each block in the backward pass, or keep all it made."""
+        for block in self.h:
+            block.activation_checkpointing = on
 
     @property
     def num_parameters(self) -> int:

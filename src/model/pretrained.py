@@ -104,13 +104,14 @@ def save_pretrained(model: GPT2, folder: Path, end_id: int) -> None:
     _write_json(folder / "config.json", _hugging_face_config(model.config, end_id))
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
     temporary = folder / f".{WEIGHTS}.{os.getpid()}"
-    save_file(tensors, temporary, metadata={"format": "pt", "sha256": _checksum(tensors)})
+    save_file(tensors, temporary, metadata={"format": "pt", "sha256": checksum(tensors)})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, folder / WEIGHTS)
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """Return SHA-256 over names and bytes of tensors on the CPU, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -208,7 +209,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        checksum = (file.metadata() or {}).get("sha256")
-    if checksum is not None and checksum != _checksum(tensors):
+        expected = (file.metadata() or {}).get("sha256")
+    if expected is not None and expected != checksum(tensors):
         raise UserError(f"{path.name} is damaged: its checksum is wrong; copy it again")
     return tensors

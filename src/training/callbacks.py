@@ -20,6 +20,7 @@ from src.model.generation import GenerationConfig
 from src.talk.assistant import Assistant
 from src.talk.model_folder import save_model_folder
 from src.training.checkpoints import Checkpoints, at_step_boundary
+from src.training.lora import merged
 from src.training.sft import SFTModule
 
 log = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class BestModel(L.Callback):
     @rank_zero_only
     def write(self, module: SFTModule) -> None:
         """Write the weights as they are now."""
-        save_model_folder(self.folder, module.model, self.tokenizer, self.generation)
+        save_model_folder(self.folder, merged(module.model), self.tokenizer, self.generation)
 
 
 class Interrupted(Exception):

@@ -57,12 +57,29 @@ class OptimizerConfig:
 
 
 @dataclass
+class LoRAConfig:
+    """Small matrices that learn in place of the model's own (LoRA), or nothing of the kind."""
+
+    rank: int | None
+    alpha: float
+    dropout: float
+
+    def __post_init__(self) -> None:
+        """Check ranges; raise UserError naming the key."""
+        holds = self.rank is None or self.rank >= 1
+        _require(holds, "lora.rank", self.rank, "must be at least 1, or null for full fine-tuning")
+        _require(self.alpha > 0, "lora.alpha", self.alpha, "must be above 0")
+        _require(0 <= self.dropout < 1, "lora.dropout", self.dropout, "must be in [0, 1)")
+
+
+@dataclass
 class TrainerConfig:
     """What Lightning's Trainer is told, and how often things happen (in optimizer steps)."""
 
     accelerator: str
     precision: str
     compile: bool
+    activation_checkpointing: bool
     log_every_n_steps: int
     val_every_n_steps: int | None
     checkpoint_every_n_steps: int
@@ -100,6 +117,7 @@ class TrainConfig:
     model: ModelConfig
     generation: GenerationConfig
     optimizer: OptimizerConfig
+    lora: LoRAConfig
     trainer: TrainerConfig
     seed: int
     batch_size: int

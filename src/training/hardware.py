@@ -7,11 +7,13 @@ import psutil
 import torch
 
 from src.errors import UserError
-from src.model.gpt2 import GPT2
 from src.training.config import AUTO, TrainerConfig
+from src.training.memory import TrainingStep
 
 CPU_TOKENS = 4096  # positions of a micro-batch on a CPU: more is no faster
 GPU_BLOCKS = 64
+MPS_BLOCKS = 8
+SHARE_FILLED = 0.85  # of the device's memory, by the estimate: it may be as much too low
 
 
 def keep_freed_memory() -> bool:
@@ -42,21 +44,18 @@ def choose_precision(config: TrainerConfig, device: str) -> str:
     return "32-true"
 
 
-def choose_micro_batch_size(model: GPT2, block_size: int, device: str) -> int:
-    """Return how many blocks a device takes at a time, at most.
+def device_memory(device: str) -> int:
+    """Return the bytes that training can have: all of a GPU's, what is free of a CPU's."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    if device == "mps":
+        return torch.mps.recommended_max_memory()
+    return psutil.virtual_memory().available
 
-    Estimates what a block's activations need and fills half of the memory that weights, gradients
-    and optimizer state leave.
-    """
-    shape = model.config
-    if device == "cpu":
-        total, limit = psutil.virtual_memory().available, max(1, CPU_TOKENS // block_size)
-    elif device == "cuda":
-        total, limit = torch.cuda.get_device_properties(0).total_memory, GPU_BLOCKS
-    else:
-        total, limit = torch.mps.recommended_max_memory(), 8
-    # Per position: some 20 activations of a layer's width (the MLP's are four wide), the head's
-    # scores and their gradient, all taken as 4 bytes.
-    per_block = 4 * block_size * (20 * shape.n_layer * shape.n_embd + 3 * shape.vocab_size)
-    room = 0.5 * (total - 16 * model.num_parameters)
-    return int(max(1, min(limit, room // per_block)))
+
+def choose_micro_batch_size(step: TrainingStep) -> int:
+    """Return how many blocks a device takes at a time, at most: what its memory holds."""
+    limits = {"cpu": max(1, CPU_TOKENS // step.block_size), "cuda": GPU_BLOCKS, "mps": MPS_BLOCKS}
+    room = SHARE_FILLED * device_memory(step.device)
+    fitting = [n for n in range(1, limits[step.device] + 1) if step.memory(n).total <= room]
+    return max(fitting, default=1)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from src.data.datamodule import ChatDataModule
 from src.data.sources import SPLITS
-from src.model.gpt2 import GPT2
 from src.training.config import TrainConfig
+from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
 
 
@@ -19,10 +19,12 @@ class Plan:
     micro_batch_size: int
     num_steps: int
     val_every_n_steps: int
+    step: TrainingStep
+    device_memory: int  # bytes
 
 
 def preflight_report(
-    config: TrainConfig, data: ChatDataModule, model: GPT2, plan: Plan, run_folder: Path
+    config: TrainConfig, data: ChatDataModule, plan: Plan, run_folder: Path
 ) -> list[str]:
     """Return the report as aligned lines."""
     assert data.report is not None
@@ -41,10 +43,12 @@ def preflight_report(
         "step": f"{config.batch_size} blocks = {accumulate} x {plan.micro_batch_size} "
         f"(micro-batches, blocks), "
         f"about {config.batch_size * train.num_tokens // max(len(train), 1):,} tokens",
-        "model": f"{model.num_parameters:,} parameters, "
-        + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights"),
+        "model": f"{plan.step.num_parameters:,} parameters, "
+        + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights")
+        + _adapters(plan.step),
         "device": f"{plan.device}, {plan.precision}"
         + (", compiled" if config.trainer.compile else ""),
+        "memory": _memory(plan),
         "run folder": str(run_folder),
     }
     return [f"{name:<11}{text}" for name, text in rows.items()]
@@ -76,6 +80,23 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
                 f"that is in train too: their {split} figures flatter the model"
             )
     return warnings
+
+
+def _adapters(step: TrainingStep) -> str:
+    if step.lora_rank is None:
+        return ""
+    return f", frozen; {step.num_trainable:,} in adapters of rank {step.lora_rank} learn"
+
+
+def _memory(plan: Plan) -> str:
+    memory = plan.step.memory(plan.micro_batch_size)
+    total, state, kept = (x / GIB for x in (memory.total, memory.state, memory.activations))
+    how = ", checkpointed" if plan.step.activation_checkpointing else ""
+    free = " free" if plan.device == "cpu" else ""
+    return (
+        f"about {total:.1f} GiB of {plan.device_memory / GIB:.1f}{free}: {state:.1f} of weights "
+        f"and optimizer, {kept:.1f} of activations{how}"
+    )
 
 
 def _dropped(data: ChatDataModule) -> str:

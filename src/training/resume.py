@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "data.num_workers",
     "trainer.log_every_n_steps",
     "trainer.checkpoint_every_n_steps",
+    "trainer.activation_checkpointing",
 )
 
 

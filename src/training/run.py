@@ -31,8 +31,11 @@ from src.training.config import AUTO, TrainConfig
 from src.training.hardware import (
     choose_micro_batch_size,
     choose_precision,
+    device_memory,
     keep_freed_memory,
 )
+from src.training.lora import add_adapters, has_adapters
+from src.training.memory import TrainingStep, check_memory
 from src.training.optimizer import check_schedule
 from src.training.preflight import Plan, preflight_report, preflight_warnings
 from src.training.profiler import NoProfiler
@@ -79,12 +82,12 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
     model = build_model(config, tokenizer)
     config.data.block_size = config.data.block_size or model.config.n_positions
+    step = TrainingStep.of(config, model.config, device, precision)
     if config.micro_batch_size == AUTO:  # a run that goes on cuts its batches as it did
         recorded = read_machine(run_folder).get("micro_batch_size")
-        config.micro_batch_size = recorded or choose_micro_batch_size(
-            model, config.data.block_size, device
-        )
+        config.micro_batch_size = recorded or choose_micro_batch_size(step)
     micro = micro_batch_size(config.batch_size, 1, config.micro_batch_size)
+    memory_warnings = check_memory(step, micro, device_memory(device))
     data = ChatDataModule(
         config.data,
         tokenizer,
@@ -107,12 +110,14 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
         micro_batch_size=micro,
         num_steps=data.num_steps,
         val_every_n_steps=config.trainer.val_every_n_steps or max(1, data.num_steps // 10),
+        step=step.on(data.splits["train"]),
+        device_memory=device_memory(device),
     )
     machine = {"device": device, "precision": precision, "micro_batch_size": micro}
     write_record(run_folder, config, data.key, machine, overrides)
-    for line in preflight_report(config, data, model, plan, run_folder):
+    for line in preflight_report(config, data, plan, run_folder):
         log.info(line)
-    for warning in preflight_warnings(config, data):
+    for warning in [*preflight_warnings(config, data), *memory_warnings]:
         log.warning("warning: %s", warning)
     return Run(config, data, model, plan, run_folder)
 
@@ -141,6 +146,9 @@ def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
             f"data.block_size={config.data.block_size} is more than the {model.config.n_positions} "
             f"positions of the model: lower it"
         )
+    model.checkpoint_activations(config.trainer.activation_checkpointing)
+    if config.lora.rank is not None:
+        add_adapters(model, config.lora)
     return model
 
 
@@ -235,8 +243,8 @@ class Run:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{self.plan.device} ran out of memory with micro_batch_size="
-                f"{self.plan.micro_batch_size}: start a new run with a lower one, or with a lower "
-                f"data.block_size"
+                f"{self.plan.micro_batch_size}: resume with trainer.activation_checkpointing=true, "
+                f"or start a new run with a lower one, or with a lower data.block_size"
             ) from error
         return None
 
@@ -263,7 +271,10 @@ class Run:
     def _finish(self, last: dict[str, float]) -> None:
         """Score the best weights once, write ``metrics.json``, and say how it went."""
         best = load_pretrained(str(self.best.folder))
-        self.module.model.load_state_dict(best.state_dict())
+        if has_adapters(self.module.model):
+            self.module.model = best  # with the adapters in its weights
+        else:
+            self.module.model.load_state_dict(best.state_dict())
         metrics: dict[str, Any] = {k: v for k, v in last.items() if k.startswith("val/")}
         metrics |= {f"best_{k}": v for k, v in self.best.best.items()}
         if self.has("test"):
@@ -274,7 +285,7 @@ class Run:
             "train_seconds": self.training_log.train_seconds,
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
-            "num_parameters": self.module.model.num_parameters,
+            "num_parameters": best.num_parameters,
         }
         metrics |= self.showcase.score(self.module.model)
         temporary = self.folder / ".metrics.json"

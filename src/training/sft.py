@@ -12,6 +12,7 @@ from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.loss import LossSums, supervised_loss
 from src.training.config import OptimizerConfig
+from src.training.lora import frozen_checksum, frozen_weights
 from src.training.metrics import SupervisedMetrics
 from src.training.optimizer import build_optimizer, build_schedule
 
@@ -44,6 +45,7 @@ class SFTModule(L.LightningModule):
         self.val_metrics = SupervisedMetrics()
         self.test_metrics = SupervisedMetrics()
         self.latest: dict[str, float] = {}  # the figures logged last, for whoever shows them
+        self.frozen_checksum = frozen_checksum(model)
         # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
         self.register_buffer("grad_norm", torch.zeros(()))
         self.register_buffer("num_skipped", torch.zeros(()))
@@ -97,6 +99,26 @@ class SFTModule(L.LightningModule):
         self.num_skipped_in_a_row = (self.num_skipped_in_a_row + 1) * bad
         if optimizer.defaults.get("fused"):
             optimizer.found_inf = bad  # fused AdamW leaves weights and state alone where it is 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out weights that do not learn; what tells them from others stays."""
+        checkpoint["frozen_checksum"] = self.frozen_checksum
+        for name in frozen_weights(self.model):
+            del checkpoint["state_dict"][f"model.{name}"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights that do not learn from the model, where they are already.
+
+        Raises:
+            UserError: they are not those that the checkpoint was trained beside.
+        """
+        if checkpoint["frozen_checksum"] != self.frozen_checksum:
+            raise UserError(
+                "resume: the weights that LoRA leaves alone are not what they were: put "
+                "model.pretrained back, or start a new run"
+            )
+        frozen = frozen_weights(self.model)
+        checkpoint["state_dict"] |= {f"model.{name}": frozen[name] for name in frozen}
 
     def take_training_figures(self) -> dict[str, float]:
         """Return what happened since the last call: means over all steps in between, all ranks.

@@ -86,6 +86,16 @@ def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
     assert_same_run(resumed, whole)
 
 
+def test_a_run_may_go_on_with_activation_checkpointing_to_the_same_weights(small_run, monkeypatch):
+    whole = small_run(*LAYOUT, folder="whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            small_run(*LAYOUT, folder="killed")
+    way_out = "trainer.activation_checkpointing=true"
+    assert_same_run(small_run(*LAYOUT, way_out, "resume=auto", folder="killed"), whole)
+
+
 @pytest.mark.parametrize("val_every_n_steps", [5, 6])  # the last step validated after, or in fit
 def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
     val_every_n_steps, small_run, monkeypatch
