@@ -61,6 +61,9 @@ class TrainerConfig:
     """What Lightning's Trainer is told, and how often things happen (in optimizer steps)."""
 
     accelerator: str
+    devices: int | str
+    num_nodes: int
+    strategy: str
     precision: str
     compile: bool
     log_every_n_steps: int
@@ -83,7 +86,21 @@ class TrainerConfig:
             self.accelerator,
             f"must be one of {', '.join(accelerators)}",
         )
+        strategies = (AUTO, "ddp", "fsdp")
+        _require(
+            self.strategy in strategies,
+            "trainer.strategy",
+            self.strategy,
+            f"must be one of {', '.join(strategies)}",
+        )
+        _require(
+            self.devices == AUTO or (isinstance(self.devices, int) and self.devices >= 1),
+            "trainer.devices",
+            self.devices,
+            "must be at least 1, or auto",
+        )
         for key in (
+            "num_nodes",
             "log_every_n_steps",
             "val_every_n_steps",
             "checkpoint_every_n_steps",

@@ -16,6 +16,8 @@ class Plan:
 
     device: str
     precision: str
+    strategy: str  # single, ddp or fsdp
+    world_size: int
     micro_batch_size: int
     num_steps: int
     val_every_n_steps: int
@@ -31,19 +33,27 @@ def preflight_report(
     epochs = plan.num_steps / data.steps_per_epoch
     used = ", ".join(f"{data.report.used[split]:,} {split}" for split in SPLITS)
     blocks = ", ".join(f"{len(data.splits[split]):,} {split}" for split in SPLITS)
-    accumulate = config.batch_size // plan.micro_batch_size
+    shares, names = (
+        [config.batch_size // plan.micro_batch_size // plan.world_size],
+        ["micro-batches"],
+    )
+    if plan.world_size > 1:
+        shares, names = [plan.world_size, *shares], ["devices", *names]
+    shares, names = [*shares, plan.micro_batch_size], [*names, "blocks"]
     rows = {
         "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
         "blocks": f"{blocks}; {config.data.block_size} positions, {train.utilisation:.2%} used, "
         f"{train.num_labels / max(train.num_tokens, 1):.0%} of the tokens taught",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
-        "step": f"{config.batch_size} blocks = {accumulate} x {plan.micro_batch_size} "
-        f"(micro-batches, blocks), "
+        "step": f"{config.batch_size} blocks = {' x '.join(map(str, shares))} "
+        f"({', '.join(names)}), "
         f"about {config.batch_size * train.num_tokens // max(len(train), 1):,} tokens",
         "model": f"{model.num_parameters:,} parameters, "
         + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights"),
-        "device": f"{plan.device}, {plan.precision}"
+        "device": (f"{plan.world_size} x " if plan.world_size > 1 else "")
+        + f"{plan.device}, {plan.precision}"
+        + (f", {plan.strategy}" if plan.world_size > 1 else "")
         + (", compiled" if config.trainer.compile else ""),
         "run folder": str(run_folder),
     }

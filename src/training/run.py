@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,18 @@ from src.training.callbacks import (
 )
 from src.training.checkpoints import AtomicCheckpointIO, Checkpoints, find_checkpoint, saved_step
 from src.training.config import AUTO, TrainConfig
+from src.training.distributed import (
+    build_strategy,
+    choose_devices,
+    choose_strategy,
+    load_whole,
+)
 from src.training.hardware import (
     choose_micro_batch_size,
     choose_precision,
     keep_freed_memory,
 )
+from src.training.launch import Processes, find_place
 from src.training.optimizer import check_schedule
 from src.training.preflight import Plan, preflight_report, preflight_warnings
 from src.training.resume import flat, quoted, read_machine, write_record
@@ -44,11 +53,20 @@ from src.training.summary import summary
 FINAL_FIGURES = ("best_val/loss", "best_val/accuracy", "test/loss", "test/accuracy")
 
 log = logging.getLogger(__name__)
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # our report says it better
+for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it better
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | None:
+def train(
+    config: TrainConfig, run_folder: Path, overrides: list[str], joining: Sequence[str] = ()
+) -> int | None:
     """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
+
+    Args:
+        config: the whole run.
+        run_folder: where it goes; if it holds a run, that run goes on.
+        overrides: the command line that ``config`` came from, to find it again.
+        joining: the command line with which other processes take part.
 
     Returns:
         The number of the signal that stopped the run early, or None.
@@ -56,7 +74,21 @@ def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | 
     Raises:
         UserError: for what a person can mend.
     """
-    return prepare(config, run_folder, overrides).execute()
+    device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
+    config.trainer.devices = choose_devices(
+        config.trainer,
+        config.batch_size,
+        device,
+        find_place(),
+        read_machine(run_folder).get("devices"),
+    )
+    with Processes(config.trainer.devices) as processes:
+        run = prepare(config, run_folder, overrides)
+        processes.start(joining)
+        stopped_by = run.execute()
+        if stopped_by is not None:
+            processes.kill()
+        return stopped_by
 
 
 def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run":
@@ -70,11 +102,13 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     Raises:
         UserError: for what a person can mend.
     """
+    place = find_place()
     L.seed_everything(config.seed, verbose=False)
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
     if device == "cpu":
         keep_freed_memory()
     precision = choose_precision(config.trainer, device)
+    strategy = choose_strategy(config.trainer, precision, place.world_size)
     source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
     model = build_model(config, tokenizer)
     config.data.block_size = config.data.block_size or model.config.n_positions
@@ -83,7 +117,7 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
         config.micro_batch_size = recorded or choose_micro_batch_size(
             model, config.data.block_size, device
         )
-    micro = micro_batch_size(config.batch_size, 1, config.micro_batch_size)
+    micro = micro_batch_size(config.batch_size, place.world_size, config.micro_batch_size)
     data = ChatDataModule(
         config.data,
         tokenizer,
@@ -103,12 +137,22 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     plan = Plan(
         device=device,
         precision=precision,
+        strategy=strategy,
+        world_size=place.world_size,
         micro_batch_size=micro,
         num_steps=data.num_steps,
         val_every_n_steps=config.trainer.val_every_n_steps or max(1, data.num_steps // 10),
     )
-    machine = {"device": device, "precision": precision, "micro_batch_size": micro}
-    write_record(run_folder, config, data.key, machine, overrides)
+    machine = {
+        "device": device,
+        "devices": place.local_size,
+        "precision": precision,
+        "micro_batch_size": micro,
+    }
+    if place.rank == 0:
+        write_record(run_folder, config, data.key, machine, overrides)
+    else:
+        torch.manual_seed(config.seed + place.rank)  # each rank drops out elsewhere
     for line in preflight_report(config, data, model, plan, run_folder):
         log.info(line)
     for warning in preflight_warnings(config, data):
@@ -155,6 +199,7 @@ class Run:
         run_folder: Path,
     ):
         self.config, self.data, self.plan, self.folder = config, data, plan, run_folder
+        self.place = find_place()
         if config.trainer.compile:
             model.compile()
         self.module = SFTModule(
@@ -183,10 +228,12 @@ class Run:
         # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
         purge_step = saved_step(self.checkpoint) + 1 if self.checkpoint else 0
         plan = self.plan
-        accumulate = self.config.batch_size // plan.micro_batch_size
+        accumulate = self.config.batch_size // plan.world_size // plan.micro_batch_size
         return L.Trainer(
             accelerator=plan.device,
-            devices=1,
+            devices=self.place.local_size,
+            num_nodes=self.place.num_nodes,
+            strategy=build_strategy(plan.strategy, plan.world_size),
             precision=plan.precision,
             max_epochs=1,
             accumulate_grad_batches=accumulate,
@@ -236,11 +283,16 @@ class Run:
                 f"{self.plan.micro_batch_size}: start a new run with a lower one, or with a lower "
                 f"data.block_size"
             ) from error
+        except UserError:
+            if self.place.rank:  # all ranks have it, and rank 0 says it
+                sys.exit(2)
+            raise
         return None
 
     def _execute(self) -> None:
         if self.checkpoint is None:
-            self.showcase.ask_before(self.module.model)
+            if self.place.rank == 0:
+                self.showcase.ask_before(self.module.model)
             self._validate()  # what the base model knows
         self.fit()
         if self.best.seen_step != self.trainer.global_step:
@@ -260,21 +312,24 @@ class Run:
 
     def _finish(self, last: dict[str, float]) -> None:
         """Score the best weights once, write ``metrics.json``, and say how it went."""
+        self.trainer.strategy.barrier()  # rank 0 has written them
         best = load_pretrained(str(self.best.folder))
-        self.module.model.load_state_dict(best.state_dict())
-        metrics: dict[str, Any] = {k: v for k, v in last.items() if k.startswith("val/")}
-        metrics |= {f"best_{k}": v for k, v in self.best.best.items()}
+        load_whole(self.module.model, best.state_dict())
         if self.has("test"):
             self.trainer.test(self.module, self.data, verbose=False)
-            metrics |= {k: v for k, v in self.module.latest.items() if k.startswith("test/")}
+        if self.place.rank:
+            return
+        metrics: dict[str, Any] = {k: v for k, v in last.items() if k.startswith("val/")}
+        metrics |= {f"best_{k}": v for k, v in self.best.best.items()}
+        metrics |= {k: v for k, v in self.module.latest.items() if k.startswith("test/")}
         metrics |= {
             "num_steps": self.plan.num_steps,
             "train_seconds": self.training_log.train_seconds,
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
-            "num_parameters": self.module.model.num_parameters,
+            "num_parameters": best.num_parameters,
         }
-        metrics |= self.showcase.score(self.module.model)
+        metrics |= self.showcase.score(best)
         temporary = self.folder / ".metrics.json"
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
         os.replace(temporary, self.folder / "metrics.json")

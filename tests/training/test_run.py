@@ -125,7 +125,7 @@ def test_training_goes_on_from_a_hugging_face_folder(small_run, tmp_path, gpt2_t
 
 
 def trainer_config(precision):
-    return TrainerConfig("auto", precision, False, 1, 1, 1)
+    return train_config(f"trainer.precision={precision}").trainer
 
 
 def test_precision_is_what_the_device_is_good_at(monkeypatch):
