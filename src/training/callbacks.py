@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -232,11 +233,15 @@ class Interruption(L.Callback):
     exchange what they have received, and read the answer a step later, when it has long arrived.
     """
 
+    # torchrun passes on the Ctrl-C that the terminal has sent to every process already.
+    ECHO_SECONDS = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+
     def __init__(self, checkpoints: Checkpoints):
         self.checkpoints = checkpoints
         self.agreement: Agreement | None = None  # where there are several ranks
         self.training = False
         self.received: signal.Signals | None = None
+        self.since = 0.0
         self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
@@ -249,10 +254,12 @@ class Interruption(L.Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
+        if received == self.received and time.monotonic() - self.since < self.ECHO_SECONDS:
+            return
         if not self.training or self.received is not None:
             log.warning("%s: stopped", received.name)
             raise Interrupted(received)
-        self.received = received
+        self.received, self.since = received, time.monotonic()
         log.warning("%s: saving after this step, then stopping", received.name)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -7,8 +7,6 @@ weight, gradient and optimizer state there, and gathers a layer when its turn co
 import signal
 
 import torch
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -89,23 +87,6 @@ def choose_strategy(config: TrainerConfig, precision: str, world_size: int) -> s
             )
         return "fsdp"
     return "single" if world_size == 1 else "ddp"
-
-
-def build_strategy(name: str, world_size: int) -> Strategy | str:
-    """Return what Lightning's Trainer is told; the process has its place in the environment."""
-    if name == "fsdp":
-        strategy = ModelParallelStrategy(
-            data_parallel_size=world_size,
-            tensor_parallel_size=1,
-            save_distributed_checkpoint=False,  # one file, whole, whatever the number of devices
-        )
-        strategy.cluster_environment = TorchElasticEnvironment()
-        return strategy
-    if name == "ddp":
-        return DDPStrategy(
-            cluster_environment=TorchElasticEnvironment(), gradient_as_bucket_view=True
-        )
-    return "auto"
 
 
 def shard(model: GPT2, mesh: DeviceMesh) -> None:

@@ -7,6 +7,7 @@ from src.data.datamodule import ChatDataModule
 from src.data.sources import SPLITS
 from src.model.gpt2 import GPT2
 from src.training.config import TrainConfig
+from src.training.launch import Place
 from src.training.optimizer import warmup_steps
 
 
@@ -17,8 +18,9 @@ class Plan:
     device: str
     precision: str
     strategy: str  # single, ddp or fsdp
-    world_size: int
+    place: Place
     micro_batch_size: int
+    num_micro_batches: int  # of a step, on each device
     num_steps: int
     val_every_n_steps: int
 
@@ -33,27 +35,21 @@ def preflight_report(
     epochs = plan.num_steps / data.steps_per_epoch
     used = ", ".join(f"{data.report.used[split]:,} {split}" for split in SPLITS)
     blocks = ", ".join(f"{len(data.splits[split]):,} {split}" for split in SPLITS)
-    shares, names = (
-        [config.batch_size // plan.micro_batch_size // plan.world_size],
-        ["micro-batches"],
-    )
-    if plan.world_size > 1:
-        shares, names = [plan.world_size, *shares], ["devices", *names]
-    shares, names = [*shares, plan.micro_batch_size], [*names, "blocks"]
+    several = plan.place.world_size > 1
+    devices = f"{plan.place.world_size} x " if several else ""
     rows = {
         "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
         "blocks": f"{blocks}; {config.data.block_size} positions, {train.utilisation:.2%} used, "
         f"{train.num_labels / max(train.num_tokens, 1):.0%} of the tokens taught",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
-        "step": f"{config.batch_size} blocks = {' x '.join(map(str, shares))} "
-        f"({', '.join(names)}), "
+        "step": f"{config.batch_size} blocks = {devices}{plan.num_micro_batches} x "
+        f"{plan.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
         f"about {config.batch_size * train.num_tokens // max(len(train), 1):,} tokens",
         "model": f"{model.num_parameters:,} parameters, "
         + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights"),
-        "device": (f"{plan.world_size} x " if plan.world_size > 1 else "")
-        + f"{plan.device}, {plan.precision}"
-        + (f", {plan.strategy}" if plan.world_size > 1 else "")
+        "device": f"{devices}{plan.device}, {plan.precision}"
+        + (f", {plan.strategy}" if several else "")
         + (", compiled" if config.trainer.compile else ""),
         "run folder": str(run_folder),
     }

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import micro_batch_size
@@ -28,14 +27,9 @@ from src.training.callbacks import (
     SampleReplies,
     TrainingLog,
 )
-from src.training.checkpoints import AtomicCheckpointIO, Checkpoints, find_checkpoint, saved_step
+from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import AUTO, TrainConfig
-from src.training.distributed import (
-    build_strategy,
-    choose_devices,
-    choose_strategy,
-    load_whole,
-)
+from src.training.distributed import choose_devices, choose_strategy, load_whole
 from src.training.hardware import (
     choose_micro_batch_size,
     choose_precision,
@@ -48,6 +42,7 @@ from src.training.resume import flat, quoted, read_machine, write_record
 from src.training.sft import SFTModule
 from src.training.showcase import Showcase
 from src.training.summary import summary
+from src.training.trainer import build_trainer
 
 # What TensorBoard's table of runs compares.
 FINAL_FIGURES = ("best_val/loss", "best_val/accuracy", "test/loss", "test/accuracy")
@@ -75,12 +70,9 @@ def train(
         UserError: for what a person can mend.
     """
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
+    recorded = read_machine(run_folder).get("devices")
     config.trainer.devices = choose_devices(
-        config.trainer,
-        config.batch_size,
-        device,
-        find_place(),
-        read_machine(run_folder).get("devices"),
+        config.trainer, config.batch_size, device, find_place(), recorded
     )
     with Processes(config.trainer.devices) as processes:
         run = prepare(config, run_folder, overrides)
@@ -138,8 +130,9 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
         device=device,
         precision=precision,
         strategy=strategy,
-        world_size=place.world_size,
+        place=place,
         micro_batch_size=micro,
+        num_micro_batches=config.batch_size // place.world_size // micro,
         num_steps=data.num_steps,
         val_every_n_steps=config.trainer.val_every_n_steps or max(1, data.num_steps // 10),
     )
@@ -152,7 +145,8 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     if place.rank == 0:
         write_record(run_folder, config, data.key, machine, overrides)
     else:
-        torch.manual_seed(config.seed + place.rank)  # each rank drops out elsewhere
+        # The weights are drawn; from here on each rank draws for itself.
+        L.seed_everything((config.seed + place.rank) % 2**32, verbose=False)
     for line in preflight_report(config, data, model, plan, run_folder):
         log.info(line)
     for warning in preflight_warnings(config, data):
@@ -199,7 +193,6 @@ class Run:
         run_folder: Path,
     ):
         self.config, self.data, self.plan, self.folder = config, data, plan, run_folder
-        self.place = find_place()
         if config.trainer.compile:
             model.compile()
         self.module = SFTModule(
@@ -221,48 +214,14 @@ class Run:
         self.interruption = Interruption(self.checkpoints)
         self.showcase = Showcase(data, config, run_folder)
         self.checkpoint = find_checkpoint(run_folder) if config.resume else None
-        self.trainer = self._trainer()
-
-    def _trainer(self) -> L.Trainer:
-        """Return a Trainer for which the whole run is one long epoch of micro-batches."""
-        # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
-        purge_step = saved_step(self.checkpoint) + 1 if self.checkpoint else 0
-        plan = self.plan
-        accumulate = self.config.batch_size // plan.world_size // plan.micro_batch_size
-        return L.Trainer(
-            accelerator=plan.device,
-            devices=self.place.local_size,
-            num_nodes=self.place.num_nodes,
-            strategy=build_strategy(plan.strategy, plan.world_size),
-            precision=plan.precision,
-            max_epochs=1,
-            accumulate_grad_batches=accumulate,
-            val_check_interval=plan.val_every_n_steps * accumulate,
-            check_val_every_n_epoch=None,
-            limit_val_batches=1.0 if self.has("validation") else 0,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            logger=TensorBoardLogger(
-                self.folder,
-                name="",
-                version="tensorboard",
-                default_hp_metric=False,
-                purge_step=purge_step,
-            ),
-            # Order matters: a checkpoint holds what the callbacks before it have counted.
-            callbacks=[
-                self.training_log,
-                Progress(),
-                self.sample_replies,
-                self.best,
-                self.checkpoints,
-                self.interruption,
-            ],
-            plugins=[AtomicCheckpointIO()],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
+        # Order matters: a checkpoint holds what the callbacks before it have counted.
+        watching = [self.training_log, Progress(), self.sample_replies, self.best]
+        self.trainer = build_trainer(
+            plan,
+            run_folder,
+            self.checkpoint,
+            callbacks=[*watching, self.checkpoints, self.interruption],
+            validates=self.has("validation"),
         )
 
     def has(self, split: str) -> bool:
@@ -284,14 +243,14 @@ class Run:
                 f"data.block_size"
             ) from error
         except UserError:
-            if self.place.rank:  # all ranks have it, and rank 0 says it
+            if self.plan.place.rank:  # all ranks have it, and rank 0 says it
                 sys.exit(2)
             raise
         return None
 
     def _execute(self) -> None:
         if self.checkpoint is None:
-            if self.place.rank == 0:
+            if self.plan.place.rank == 0:
                 self.showcase.ask_before(self.module.model)
             self._validate()  # what the base model knows
         self.fit()
@@ -317,7 +276,7 @@ class Run:
         load_whole(self.module.model, best.state_dict())
         if self.has("test"):
             self.trainer.test(self.module, self.data, verbose=False)
-        if self.place.rank:
+        if self.plan.place.rank:
             return
         metrics: dict[str, Any] = {k: v for k, v in last.items() if k.startswith("val/")}
         metrics |= {f"best_{k}": v for k, v in self.best.best.items()}

@@ -11,7 +11,6 @@ from src.model.config import GPT2Config
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained, save_pretrained
 from src.training.callbacks import BestModel
-from src.training.config import TrainerConfig
 from src.training.hardware import choose_micro_batch_size, choose_precision
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import curves, metrics, train_config
