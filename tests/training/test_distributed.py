@@ -154,7 +154,7 @@ def test_a_run_of_two_that_was_interrupted_ends_as_one_that_was_not(sweep, tmp_p
     assert_same_run(killed, whole)
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
 
 @pytest.mark.slow
