@@ -138,7 +138,9 @@ def one_line(error: BaseException) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"there is no key {match[1]} to set; see the keys with --cfg job"
     if match := re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':(.*)", text, re.S
+        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':(.*?)(?:Config |\Z)",
+        text,
+        re.S,
     ):
         group, name, options = match[1], match[2], match[3].split()
         close = difflib.get_close_matches(name, options, n=1)

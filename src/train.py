@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.cli import RUNS, Stopped, run_door, typed
+from src.errors import UserError
 
 
 def train(config: DictConfig) -> None:
@@ -17,8 +18,52 @@ def train(config: DictConfig) -> None:
     settings = typed(TrainConfig, config)
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    if signal := run.train(settings, folder, list(hydra.overrides.task)):
+    overrides = list(hydra.overrides.task)
+    search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath")]
+    command = joining(sys.argv[1:], [*search, *overrides], folder)
+    if signal := run.train(settings, folder, overrides, command):
         raise Stopped(signal)
+
+
+def joining(arguments: list[str], overrides: list[str], folder: Path) -> list[str]:
+    """Return the command line with which another process takes part in the run in ``folder``.
+
+    Args:
+        arguments: rank 0's command line, for its flags.
+        overrides: the values of this run, which in a sweep are not those of the command line.
+        folder: where the run is.
+    """
+    from src.training.resume import quoted
+
+    multirun = ("-m", "--multirun")
+    flags = [a for a in arguments if a not in (*overrides, *multirun) and not is_override(a)]
+    values = [o for o in overrides if not o.startswith("sweep=")]
+    return [*flags, *values, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null"]
+
+
+def is_override(argument: str) -> bool:
+    """Whether an argument sets a value, rather than telling Hydra what to do."""
+    return "=" in argument and not argument.startswith("-")
+
+
+def composed(arguments: list[str]) -> list[str]:
+    """Return the command line to compose: of several processes, the others take rank 0's.
+
+    Raises:
+        UserError: a sweep under a launcher that has started the processes of one run.
+    """
+    from src.training.launch import find_place, meet
+
+    place = find_place()
+    told = meet(place)
+    if told is not None:
+        return told
+    if place.world_size > 1 and {"-m", "--multirun"} & set(arguments):
+        raise UserError(
+            f"-m: {place.launcher} started the processes of one run; leave it out, or start the "
+            f"sweep without {place.launcher}"
+        )
+    return resumed(arguments)
 
 
 def resumed(arguments: list[str]) -> list[str]:
@@ -34,4 +79,4 @@ def resumed(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_door(train, "train", rewrite=resumed)
+    run_door(train, "train", rewrite=composed)

@@ -118,6 +118,7 @@ def test_a_mistake_at_a_real_shell_has_no_traceback():
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: there is no preset hardware=a1000")
+    assert "provider" not in done.stderr  # Hydra's search path follows the presets
     assert done.stderr.count("\n") == 1
 
 

@@ -11,9 +11,10 @@ from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job
 from src.data.tokenizer import load_tokenizer
 from src.training.checkpoints import at_step_boundary
-from src.training.hardware import choose_micro_batch_size, keep_freed_memory
+from src.training.hardware import choose_micro_batch_size, device_memory, keep_freed_memory
 from src.training.memory import TrainingStep
-from src.training.run import build_model, prepare
+from src.training.model import build_model
+from src.training.run import prepare
 from src.training.sft import SFTModule
 
 
@@ -53,9 +54,8 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
     model = build_model(config, load_tokenizer(config.model.tokenizer)).to(device)
     micro = config.micro_batch_size
     if not isinstance(micro, int):
-        micro = choose_micro_batch_size(
-            TrainingStep.of(config, model.config, device.type, job.precision)
-        )
+        step = TrainingStep.of(config, model.config, device.type, job.precision)
+        micro = choose_micro_batch_size(step, device_memory(device.type))
     data = open_blocks(config, packing=True, batch_size=config.batch_size, micro_batch_size=micro)
     module = SFTModule(
         model,

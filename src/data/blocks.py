@@ -31,8 +31,8 @@ class Batch(TypedDict):
     ``cu_seqlens`` (B * max_documents + 1,) int32 lists the boundaries of all documents in the
     flattened B x T positions, padding being a document of its own; its tail repeats B x T so that
     its size is the same for every batch. ``num_supervised_tokens`` counts the labels of the whole
-    global batch that this micro-batch is a part of; ``num_tokens`` the tokens here that are not
-    padding.
+    global batch that this micro-batch is a part of; ``num_tokens`` the tokens that are not padding,
+    in this micro-batch and those that other ranks work on at the same time.
     """
 
     input_ids: Tensor
@@ -112,9 +112,14 @@ class Blocks:
         return self._sum_by_block(self.labels_per_example)
 
     @cached_property
+    def tokens_per_block(self) -> np.ndarray:
+        """Tokens of each block, padding left out (blocks,)."""
+        return self._sum_by_block(self.lengths)
+
+    @cached_property
     def max_documents(self) -> int:
         """Documents of the fullest block, its padding included."""
-        padded = self._sum_by_block(self.lengths) < self.block_size
+        padded = self.tokens_per_block < self.block_size
         return int((np.diff(self.packing.offsets) + padded).max(initial=1))
 
     def _sum_by_block(self, per_example: np.ndarray) -> np.ndarray:

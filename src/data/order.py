@@ -81,10 +81,12 @@ class MicroBatches(Dataset):
         num_supervised_tokens = self.blocks.labels_per_block[blocks].sum()
         filled = np.full(self.batch_size, FILLER)
         filled[: len(blocks)] = blocks
+        together = self.micro_batch_size * self.world_size
+        all_ranks = filled[micro * together : (micro + 1) * together]
         # Ranks take turns, so that a short batch is spread over them evenly.
-        start = micro * self.micro_batch_size
-        mine = filled[self.rank :: self.world_size][start : start + self.micro_batch_size]
-        return self.blocks.batch(mine, num_supervised_tokens)
+        batch = self.blocks.batch(all_ranks[self.rank :: self.world_size], num_supervised_tokens)
+        num_tokens = self.blocks.tokens_per_block[all_ranks[all_ranks != FILLER]].sum()
+        return {**batch, "num_tokens": int(num_tokens)}
 
 
 def data_loader(

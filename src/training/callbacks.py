@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ from src.model.generation import GenerationConfig
 from src.talk.assistant import Assistant
 from src.talk.model_folder import save_model_folder
 from src.training.checkpoints import Checkpoints, at_step_boundary
+from src.training.distributed import Agreement, whole_model
 from src.training.lora import merged
 from src.training.sft import SFTModule
 
@@ -64,7 +66,7 @@ class TrainingLog(L.Callback):
         self, trainer: L.Trainer, module: SFTModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count this micro-batch; log at a due step, and at the last."""
-        self.num_tokens += batch["num_tokens"] * trainer.world_size
+        self.num_tokens += batch["num_tokens"]
         step = trainer.global_step
         if not at_step_boundary(trainer):
             return
@@ -159,12 +161,14 @@ class SampleReplies(L.Callback):
         """Ask and write down."""
         self.ask(trainer, module)
 
-    @rank_zero_only
     def ask(self, trainer: L.Trainer, module: SFTModule) -> None:
         """Write the replies to the logger at the current step."""
         if not self.prompts or not isinstance(trainer.logger, TensorBoardLogger):
             return
-        assistant = Assistant(module.model, self.tokenizer)
+        model = whole_model(module.model)
+        if not trainer.is_global_zero:
+            return
+        assistant = Assistant(model, self.tokenizer)
         replies = assistant.replies(self.prompts, self.generation)
         text = "\n\n".join(
             f"**{prompt}**\n\n{_quoted(reply)}"
@@ -204,10 +208,11 @@ class BestModel(L.Callback):
             self.best = {**figures, "step": trainer.global_step}
             self.write(module)
 
-    @rank_zero_only
     def write(self, module: SFTModule) -> None:
         """Write the weights as they are now."""
-        save_model_folder(self.folder, merged(module.model), self.tokenizer, self.generation)
+        model = whole_model(module.model)
+        if rank_zero_only.rank == 0:
+            save_model_folder(self.folder, merged(model), self.tokenizer, self.generation)
 
 
 class Interrupted(Exception):
@@ -224,12 +229,20 @@ class Interruption(L.Callback):
     In training the first signal waits for the end of the step and has it saved; a second one, or
     one at any other time, stops at once. (Told to stop, Lightning would validate first; left
     alone, it would exit with code 0 on SIGTERM.)
+
+    Several ranks stop at the same step, whichever of them was told to: at each step's end they
+    exchange what they have received, and read the answer a step later, when it has long arrived.
     """
+
+    # torchrun passes on the Ctrl-C that the terminal has sent to every process already.
+    ECHO_SECONDS = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
     def __init__(self, checkpoints: Checkpoints):
         self.checkpoints = checkpoints
+        self.agreement: Agreement | None = None  # where there are several ranks
         self.training = False
         self.received: signal.Signals | None = None
+        self.since = 0.0
         self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
@@ -242,10 +255,12 @@ class Interruption(L.Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
+        if received == self.received and time.monotonic() - self.since < self.ECHO_SECONDS:
+            return
         if not self.training or self.received is not None:
             log.warning("%s: stopped", received.name)
             raise Interrupted(received)
-        self.received = received
+        self.received, self.since = received, time.monotonic()
         log.warning("%s: saving after this step, then stopping", received.name)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -253,16 +268,30 @@ class Interruption(L.Callback):
         self.training = True
         for number in self.before:
             signal.signal(number, self._handle)
+        if trainer.world_size > 1:
+            self.agreement = Agreement()
+            # Lightning would wait for the device at each micro-batch to do the same.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         """Save and stop at the next step boundary."""
-        if self.received is not None and at_step_boundary(trainer):
+        if not at_step_boundary(trainer):
+            return
+        received = self.received
+        if self.agreement is not None:
+            received = self.agreement.exchange(received)
+        if received is not None:
             self.checkpoints.save(trainer)
             log.warning("stopped at step %d", trainer.global_step)
-            raise Interrupted(self.received)
+            raise Interrupted(received)
 
     def on_train_end(self, *_: Any) -> None:
         """Stop if a signal came after the last step."""
         self.training = False
-        if self.received is not None:
-            raise Interrupted(self.received)
+        received = self.received
+        if self.agreement is not None:
+            self.agreement.exchange(received)
+            received = self.agreement.exchange(None)
+            self.agreement = None
+        if received is not None:
+            raise Interrupted(received)

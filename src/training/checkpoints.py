@@ -46,7 +46,8 @@ class Checkpoints(L.Callback):
     """Saves the whole training state every so many optimizer steps, and after each validation.
 
     A step that is validated is saved after its validation, so that a resumed run has validated
-    exactly what an uninterrupted one has. The state of every random generator is saved too.
+    exactly what an uninterrupted one has. Of every rank the state of its random generators and its
+    share of the running sums are saved too.
 
     Args:
         run_folder: where ``checkpoints/`` is.
@@ -84,27 +85,33 @@ class Checkpoints(L.Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random generators' states."""
+        """Add what each rank has of its own."""
         kind, keys, *rest = np.random.get_state()
-        checkpoint["rng"] = {
+        own = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
             "python": random.getstate(),
+            "train_metrics": module.train_metrics.sums(),
         }
+        checkpoint["ranks"] = [own]
+        if trainer.world_size > 1:
+            checkpoint["ranks"] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(checkpoint["ranks"], own)
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep the states until training starts: making the loaders draws random numbers too."""
-        self.restored = checkpoint["rng"]
+        self.restored = checkpoint["ranks"][trainer.global_rank]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Put the random generators where the saved run left them."""
+        """Put random generators and running sums where the saved run left them."""
         if self.restored is None:
             return
         states, self.restored = self.restored, None
         self.saved_step = trainer.global_step
+        module.train_metrics.restore(states["train_metrics"])
         torch.set_rng_state(states["torch"].cpu())
         if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
             torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])

@@ -77,6 +77,9 @@ class TrainerConfig:
     """What Lightning's Trainer is told, and how often things happen (in optimizer steps)."""
 
     accelerator: str
+    devices: int | str
+    num_nodes: int
+    strategy: str
     precision: str
     compile: bool
     activation_checkpointing: bool
@@ -100,7 +103,21 @@ class TrainerConfig:
             self.accelerator,
             f"must be one of {', '.join(accelerators)}",
         )
+        strategies = (AUTO, "ddp", "fsdp")
+        _require(
+            self.strategy in strategies,
+            "trainer.strategy",
+            self.strategy,
+            f"must be one of {', '.join(strategies)}",
+        )
+        _require(
+            self.devices == AUTO or (isinstance(self.devices, int) and self.devices >= 1),
+            "trainer.devices",
+            self.devices,
+            "must be at least 1, or auto",
+        )
         for key in (
+            "num_nodes",
             "log_every_n_steps",
             "val_every_n_steps",
             "checkpoint_every_n_steps",
@@ -144,3 +161,8 @@ class TrainConfig:
             _require(value is None or value >= 1, key, value, "must be at least 1, or null")
         if self.max_epochs is None and self.max_steps is None:
             raise UserError("max_epochs and max_steps are both null: set one of them")
+        if self.trainer.strategy == "fsdp" and self.lora.rank is not None:
+            raise UserError(
+                f"lora.rank={self.lora.rank} does not go with trainer.strategy=fsdp: the model is "
+                f"not learned and small beside what is; use trainer.strategy=ddp"
+            )

@@ -44,18 +44,18 @@ def choose_precision(config: TrainerConfig, device: str) -> str:
     return "32-true"
 
 
-def device_memory(device: str) -> int:
-    """Return the bytes that training can have: all of a GPU's, what is free of a CPU's."""
+def device_memory(device: str, num_processes: int = 1) -> int:
+    """Return the bytes that a process can train in: all of a GPU's, its share of a CPU's free."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     if device == "mps":
         return torch.mps.recommended_max_memory()
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // num_processes
 
 
-def choose_micro_batch_size(step: TrainingStep) -> int:
-    """Return how many blocks a device takes at a time, at most: what its memory holds."""
+def choose_micro_batch_size(step: TrainingStep, memory: int) -> int:
+    """Return how many blocks a device takes at a time, at most: what its ``memory`` (bytes) holds."""
     limits = {"cpu": max(1, CPU_TOKENS // step.block_size), "cuda": GPU_BLOCKS, "mps": MPS_BLOCKS}
-    room = SHARE_FILLED * device_memory(step.device)
+    room = SHARE_FILLED * memory
     fitting = [n for n in range(1, limits[step.device] + 1) if step.memory(n).total <= room]
     return max(fitting, default=1)

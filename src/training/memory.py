@@ -60,7 +60,12 @@ class TrainingStep:
 
     @classmethod
     def of(
-        cls, config: TrainConfig, shape: GPT2Config, device: str, precision: str
+        cls,
+        config: TrainConfig,
+        shape: GPT2Config,
+        device: str,
+        precision: str,
+        num_shards: int = 1,
     ) -> "TrainingStep":
         """Return the step of a run whose block size, device and precision are known."""
         return cls(
@@ -71,6 +76,7 @@ class TrainingStep:
             activation_checkpointing=config.trainer.activation_checkpointing,
             lora_rank=config.lora.rank,
             lora_dropout=config.lora.dropout,
+            num_shards=num_shards,
         )
 
     def on(self, blocks: Blocks) -> "TrainingStep":

@@ -25,13 +25,23 @@ class SupervisedMetrics(torchmetrics.Metric):
             ("num_supervised", torch.int64),
         ):
             zero = torch.zeros((), dtype=dtype)
-            self.add_state(name, zero, dist_reduce_fx="sum", persistent=True)
+            self.add_state(name, zero, dist_reduce_fx="sum")
 
     def update(self, sums: LossSums) -> None:
         """Add one micro-batch."""
         self.loss = self.loss + sums.loss.detach()
         self.num_correct = self.num_correct + sums.num_correct
         self.num_supervised = self.num_supervised + sums.num_supervised
+
+    def sums(self) -> dict[str, Tensor]:
+        """Return this rank's sums, on the CPU."""
+        return {name: getattr(self, name).cpu() for name in self._defaults}
+
+    def restore(self, sums: dict[str, Tensor]) -> None:
+        """Go on from this rank's ``sums``."""
+        self._update_count = 1  # or torchmetrics warns that there is nothing to compute
+        for name, value in sums.items():
+            setattr(self, name, value.to(self.device))
 
     def compute(self) -> dict[str, float]:
         """Return ``loss`` (nats a token), ``accuracy`` and ``perplexity`` over all ranks."""

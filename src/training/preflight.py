@@ -6,6 +6,7 @@ from pathlib import Path
 from src.data.datamodule import ChatDataModule
 from src.data.sources import SPLITS
 from src.training.config import TrainConfig
+from src.training.launch import Place
 from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
 
@@ -16,7 +17,10 @@ class Plan:
 
     device: str
     precision: str
+    strategy: str  # single, ddp or fsdp
+    place: Place
     micro_batch_size: int
+    num_micro_batches: int  # of a step, on each device
     num_steps: int
     val_every_n_steps: int
     step: TrainingStep
@@ -33,20 +37,22 @@ def preflight_report(
     epochs = plan.num_steps / data.steps_per_epoch
     used = ", ".join(f"{data.report.used[split]:,} {split}" for split in SPLITS)
     blocks = ", ".join(f"{len(data.splits[split]):,} {split}" for split in SPLITS)
-    accumulate = config.batch_size // plan.micro_batch_size
+    several = plan.place.world_size > 1
+    devices = f"{plan.place.world_size} x " if several else ""
     rows = {
         "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
         "blocks": f"{blocks}; {config.data.block_size} positions, {train.utilisation:.2%} used, "
         f"{train.num_labels / max(train.num_tokens, 1):.0%} of the tokens taught",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
-        "step": f"{config.batch_size} blocks = {accumulate} x {plan.micro_batch_size} "
-        f"(micro-batches, blocks), "
+        "step": f"{config.batch_size} blocks = {devices}{plan.num_micro_batches} x "
+        f"{plan.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
         f"about {config.batch_size * train.num_tokens // max(len(train), 1):,} tokens",
         "model": f"{plan.step.num_parameters:,} parameters, "
         + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights")
         + _adapters(plan.step),
-        "device": f"{plan.device}, {plan.precision}"
+        "device": f"{devices}{plan.device}, {plan.precision}"
+        + (f", {plan.strategy}" if several else "")
         + (", compiled" if config.trainer.compile else ""),
         "memory": _memory(plan),
         "run folder": str(run_folder),

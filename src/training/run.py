@@ -3,17 +3,17 @@
 import json
 import logging
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import micro_batch_size
-from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.model.device import choose_device
 from src.model.gpt2 import GPT2
@@ -26,33 +26,45 @@ from src.training.callbacks import (
     SampleReplies,
     TrainingLog,
 )
-from src.training.checkpoints import AtomicCheckpointIO, Checkpoints, find_checkpoint, saved_step
+from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import AUTO, TrainConfig
+from src.training.distributed import choose_devices, choose_strategy, load_whole
 from src.training.hardware import (
     choose_micro_batch_size,
     choose_precision,
     device_memory,
     keep_freed_memory,
 )
-from src.training.lora import add_adapters, has_adapters
+from src.training.launch import Processes, find_place
+from src.training.lora import has_adapters
 from src.training.memory import TrainingStep, check_memory
+from src.training.model import build_model
 from src.training.optimizer import check_schedule
 from src.training.preflight import Plan, preflight_report, preflight_warnings
-from src.training.profiler import NoProfiler
 from src.training.resume import flat, quoted, read_machine, write_record
 from src.training.sft import SFTModule
 from src.training.showcase import Showcase
 from src.training.summary import summary
+from src.training.trainer import build_trainer
 
 # What TensorBoard's table of runs compares.
 FINAL_FIGURES = ("best_val/loss", "best_val/accuracy", "test/loss", "test/accuracy")
 
 log = logging.getLogger(__name__)
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # our report says it better
+for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it better
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | None:
+def train(
+    config: TrainConfig, run_folder: Path, overrides: list[str], joining: Sequence[str] = ()
+) -> int | None:
     """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
+
+    Args:
+        config: the whole run.
+        run_folder: where it goes; if it holds a run, that run goes on.
+        overrides: the command line that ``config`` came from, to find it again.
+        joining: the command line with which other processes take part.
 
     Returns:
         The number of the signal that stopped the run early, or None.
@@ -60,7 +72,18 @@ def train(config: TrainConfig, run_folder: Path, overrides: list[str]) -> int | 
     Raises:
         UserError: for what a person can mend.
     """
-    return prepare(config, run_folder, overrides).execute()
+    device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
+    recorded = read_machine(run_folder).get("devices")
+    config.trainer.devices = choose_devices(
+        config.trainer, config.batch_size, device, find_place(), recorded
+    )
+    with Processes(config.trainer.devices) as processes:
+        run = prepare(config, run_folder, overrides)
+        processes.start(joining)
+        stopped_by = run.execute()
+        if stopped_by is not None:
+            processes.kill()
+        return stopped_by
 
 
 def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run":
@@ -74,20 +97,24 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     Raises:
         UserError: for what a person can mend.
     """
+    place = find_place()
     L.seed_everything(config.seed, verbose=False)
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
     if device == "cpu":
         keep_freed_memory()
     precision = choose_precision(config.trainer, device)
+    strategy = choose_strategy(config.trainer, precision, place.world_size)
     source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
     model = build_model(config, tokenizer)
     config.data.block_size = config.data.block_size or model.config.n_positions
-    step = TrainingStep.of(config, model.config, device, precision)
+    num_shards = place.world_size if strategy == "fsdp" else 1
+    step = TrainingStep.of(config, model.config, device, precision, num_shards)
+    memory = device_memory(device, place.local_size)
     if config.micro_batch_size == AUTO:  # a run that goes on cuts its batches as it did
         recorded = read_machine(run_folder).get("micro_batch_size")
-        config.micro_batch_size = recorded or choose_micro_batch_size(step)
-    micro = micro_batch_size(config.batch_size, 1, config.micro_batch_size)
-    memory_warnings = check_memory(step, micro, device_memory(device))
+        config.micro_batch_size = recorded or choose_micro_batch_size(step, memory)
+    micro = micro_batch_size(config.batch_size, place.world_size, config.micro_batch_size)
+    memory_warnings = check_memory(step, micro, memory)
     data = ChatDataModule(
         config.data,
         tokenizer,
@@ -107,49 +134,31 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     plan = Plan(
         device=device,
         precision=precision,
+        strategy=strategy,
+        place=place,
         micro_batch_size=micro,
+        num_micro_batches=config.batch_size // place.world_size // micro,
         num_steps=data.num_steps,
         val_every_n_steps=config.trainer.val_every_n_steps or max(1, data.num_steps // 10),
         step=step.on(data.splits["train"]),
-        device_memory=device_memory(device),
+        device_memory=memory,
     )
-    machine = {"device": device, "precision": precision, "micro_batch_size": micro}
-    write_record(run_folder, config, data.key, machine, overrides)
+    machine = {
+        "device": device,
+        "devices": place.local_size,
+        "precision": precision,
+        "micro_batch_size": micro,
+    }
+    if place.rank == 0:
+        write_record(run_folder, config, data.key, machine, overrides)
+    else:
+        # The weights are drawn; from here on each rank draws for itself.
+        L.seed_everything((config.seed + place.rank) % 2**32, verbose=False)
     for line in preflight_report(config, data, plan, run_folder):
         log.info(line)
     for warning in [*preflight_warnings(config, data), *memory_warnings]:
         log.warning("warning: %s", warning)
     return Run(config, data, model, plan, run_folder)
-
-
-def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
-    """Return the model to train: pretrained, or with random weights for the tokenizer.
-
-    Raises:
-        UserError: model, tokenizer and block size do not fit each other.
-    """
-    if config.model.pretrained is not None:
-        model = load_pretrained(
-            config.model.pretrained,
-            dropout=config.model.dropout,
-            activation=config.model.activation,
-        )
-    else:
-        model = GPT2(config.model.shape(tokenizer.vocab_size))
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(
-            f"model.tokenizer={config.model.tokenizer} has {tokenizer.vocab_size} tokens, "
-            f"model.pretrained={config.model.pretrained} has {model.config.vocab_size}"
-        )
-    if (config.data.block_size or 0) > model.config.n_positions:
-        raise UserError(
-            f"data.block_size={config.data.block_size} is more than the {model.config.n_positions} "
-            f"positions of the model: lower it"
-        )
-    model.checkpoint_activations(config.trainer.activation_checkpointing)
-    if config.lora.rank is not None:
-        add_adapters(model, config.lora)
-    return model
 
 
 class Run:
@@ -185,47 +194,14 @@ class Run:
         self.interruption = Interruption(self.checkpoints)
         self.showcase = Showcase(data, config, run_folder)
         self.checkpoint = find_checkpoint(run_folder) if config.resume else None
-        self.trainer = self._trainer()
-
-    def _trainer(self) -> L.Trainer:
-        """Return a Trainer for which the whole run is one long epoch of micro-batches."""
-        # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
-        purge_step = saved_step(self.checkpoint) + 1 if self.checkpoint else 0
-        plan = self.plan
-        accumulate = self.config.batch_size // plan.micro_batch_size
-        return L.Trainer(
-            accelerator=plan.device,
-            devices=1,
-            precision=plan.precision,
-            max_epochs=1,
-            accumulate_grad_batches=accumulate,
-            val_check_interval=plan.val_every_n_steps * accumulate,
-            check_val_every_n_epoch=None,
-            limit_val_batches=1.0 if self.has("validation") else 0,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            logger=TensorBoardLogger(
-                self.folder,
-                name="",
-                version="tensorboard",
-                default_hp_metric=False,
-                purge_step=purge_step,
-            ),
-            # Order matters: a checkpoint holds what the callbacks before it have counted.
-            callbacks=[
-                self.training_log,
-                Progress(),
-                self.sample_replies,
-                self.best,
-                self.checkpoints,
-                self.interruption,
-            ],
-            plugins=[AtomicCheckpointIO()],
-            profiler=NoProfiler(),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
+        # Order matters: a checkpoint holds what the callbacks before it have counted.
+        watching = [self.training_log, Progress(), self.sample_replies, self.best]
+        self.trainer = build_trainer(
+            plan,
+            run_folder,
+            self.checkpoint,
+            callbacks=[*watching, self.checkpoints, self.interruption],
+            validates=self.has("validation"),
         )
 
     def has(self, split: str) -> bool:
@@ -246,11 +222,16 @@ class Run:
                 f"{self.plan.micro_batch_size}: resume with trainer.activation_checkpointing=true, "
                 f"or start a new run with a lower one, or with a lower data.block_size"
             ) from error
+        except UserError:
+            if self.plan.place.rank:  # all ranks have it, and rank 0 says it
+                sys.exit(2)
+            raise
         return None
 
     def _execute(self) -> None:
         if self.checkpoint is None:
-            self.showcase.ask_before(self.module.model)
+            if self.plan.place.rank == 0:
+                self.showcase.ask_before(self.module.model)
             self._validate()  # what the base model knows
         self.fit()
         if self.best.seen_step != self.trainer.global_step:
@@ -270,16 +251,19 @@ class Run:
 
     def _finish(self, last: dict[str, float]) -> None:
         """Score the best weights once, write ``metrics.json``, and say how it went."""
+        self.trainer.strategy.barrier()  # rank 0 has written them
         best = load_pretrained(str(self.best.folder))
         if has_adapters(self.module.model):
             self.module.model = best  # with the adapters in its weights
         else:
-            self.module.model.load_state_dict(best.state_dict())
-        metrics: dict[str, Any] = {k: v for k, v in last.items() if k.startswith("val/")}
-        metrics |= {f"best_{k}": v for k, v in self.best.best.items()}
+            load_whole(self.module.model, best.state_dict())
         if self.has("test"):
             self.trainer.test(self.module, self.data, verbose=False)
-            metrics |= {k: v for k, v in self.module.latest.items() if k.startswith("test/")}
+        if self.plan.place.rank:
+            return
+        metrics: dict[str, Any] = {k: v for k, v in last.items() if k.startswith("val/")}
+        metrics |= {f"best_{k}": v for k, v in self.best.best.items()}
+        metrics |= {k: v for k, v in self.module.latest.items() if k.startswith("test/")}
         metrics |= {
             "num_steps": self.plan.num_steps,
             "train_seconds": self.training_log.train_seconds,
@@ -287,7 +271,7 @@ class Run:
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,
         }
-        metrics |= self.showcase.score(self.module.model)
+        metrics |= self.showcase.score(best)
         temporary = self.folder / ".metrics.json"
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
         os.replace(temporary, self.folder / "metrics.json")

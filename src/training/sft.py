@@ -12,6 +12,7 @@ from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.loss import LossSums, supervised_loss
 from src.training.config import OptimizerConfig
+from src.training.distributed import reshard, shard, whole_norm
 from src.training.lora import frozen_checksum, frozen_weights
 from src.training.metrics import SupervisedMetrics
 from src.training.optimizer import build_optimizer, build_schedule
@@ -47,9 +48,15 @@ class SFTModule(L.LightningModule):
         self.latest: dict[str, float] = {}  # the figures logged last, for whoever shows them
         self.frozen_checksum = frozen_checksum(model)
         # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
+        # The same on all ranks.
         self.register_buffer("grad_norm", torch.zeros(()))
         self.register_buffer("num_skipped", torch.zeros(()))
         self.register_buffer("num_skipped_in_a_row", torch.zeros(()))
+
+    def configure_model(self) -> None:
+        """Shard the model, if the strategy is FSDP2."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return optimizer and schedule, stepped together."""
@@ -90,7 +97,7 @@ class SFTModule(L.LightningModule):
         if scaler is not None:
             scaler.unscale_(optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.grad_norm = get_total_norm(gradients)
+        self.grad_norm = whole_norm(get_total_norm(gradients))
         if self.config.max_grad_norm is not None:
             factor = torch.clamp(self.config.max_grad_norm / (self.grad_norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, factor)
@@ -160,6 +167,7 @@ class SFTModule(L.LightningModule):
         self._log_and_reset("test", self.test_metrics)
 
     def _log_and_reset(self, split: str, metrics: SupervisedMetrics) -> None:
+        reshard(self.model)
         self.log_figures({f"{split}/{name}": value for name, value in metrics.compute().items()})
         metrics.reset()
 

@@ -106,6 +106,8 @@ def test_however_it_is_cut_a_step_has_the_same_blocks(world_size, micro):
         assert sorted(seen) == sorted(blocks_in(whole[step]))
         counts = {batch["num_supervised_tokens"] for part in parts for batch in part}
         assert counts == {whole[step]["num_supervised_tokens"]}
+        num_tokens = sum(batch["num_tokens"] for batch in parts[0])  # any rank counts for all
+        assert num_tokens == whole[step]["num_tokens"]
         held = [sum(len(blocks_in(batch)) for batch in part) for part in parts]
         assert max(held) - min(held) <= 1, "a short batch is spread over the ranks"
 

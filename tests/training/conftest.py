@@ -1,4 +1,5 @@
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def small_run(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return run
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
 
 
 def metrics(run_folder: Path) -> dict[str, float]:

@@ -222,12 +222,10 @@ def test_shards_share_the_state_and_no_more():
     assert shared.workspace > whole.workspace  # what is gathered again
 
 
-def test_the_micro_batch_grows_with_memory_and_shrinks_with_the_model(monkeypatch):
+def test_the_micro_batch_grows_with_memory_and_shrinks_with_the_model():
     def blocks(gigabytes, size, **changes):
-        properties = SimpleNamespace(total_memory=gigabytes * 10**9)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
         described = step(size, supervised_share=1.0, **changes)
-        chosen = choose_micro_batch_size(described)
+        chosen = choose_micro_batch_size(described, gigabytes * 10**9)
         fits = described.memory(chosen).total <= 0.9 * gigabytes * 10**9
         assert fits or chosen == 1
         return chosen

@@ -1,0 +1,292 @@
+"""Several processes train as one: who started them, and how they come to do the same.
+
+Rank 0 composes the config, prepares the corpus and names the run folder, then tells the others the
+command line that joins it. They wait for it: one folder, one corpus, one error.
+
+    torchrun, srun   every process is there from the start; each finds its place in the environment
+    python -m ...    rank 0 starts the others on its machine once it has prepared the run
+
+The place is kept in torchrun's environment variables, whoever started the process.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from src.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
+
+DOOR = "src.train"
+PARENT = "GPT2_CHAT_PARENT"  # in the environment of a process that rank 0 has started
+LOCALHOST = "127.0.0.1"
+CONNECT_TIMEOUT = timedelta(minutes=10)  # for the slowest process to be started
+POLL_SECONDS = 0.2
+SECONDS_TO_END = 5.0  # between a process that failed and the end of the others
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among those that train together."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0  # of the local_size processes on this machine
+    local_size: int = 1
+    address: str = LOCALHOST  # where rank 0 listens
+    port: int = 0
+    launcher: str | None = None  # what started the processes; None: nothing did
+
+    @property
+    def num_nodes(self) -> int:
+        """Machines; each has as many processes."""
+        return self.world_size // self.local_size
+
+    def variables(self) -> dict[str, str]:
+        """Return torchrun's environment variables for this place."""
+        return {
+            "RANK": str(self.rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_RANK": str(self.local_rank),
+            "LOCAL_WORLD_SIZE": str(self.local_size),
+            "GROUP_RANK": str(self.rank // self.local_size),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
+
+
+def find_place(environment: Mapping[str, str] = os.environ) -> Place:
+    """Return this process's place, as torchrun, srun or rank 0 wrote it into the environment.
+
+    srun counts only as a launcher of several tasks: in a batch script without it, or with one
+    task, this process is alone.
+
+    Raises:
+        UserError: srun started unequal numbers of processes on its nodes.
+    """
+    if "LOCAL_WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return Place(
+            *(int(environment[name]) for name in names),
+            address=environment["MASTER_ADDR"],
+            port=int(environment["MASTER_PORT"]),
+            launcher=DOOR if PARENT in environment else "torchrun",
+        )
+    num_tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    if num_tasks == 1:
+        return Place()
+    num_nodes = int(environment["SLURM_STEP_NUM_NODES"])
+    if num_tasks % num_nodes:
+        raise UserError(
+            f"srun started {num_tasks} processes on {num_nodes} nodes: use --ntasks-per-node, so "
+            f"that each has as many"
+        )
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
+    first = SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
+    job = int(environment["SLURM_JOB_ID"])
+    return Place(
+        rank=int(environment["SLURM_PROCID"]),
+        world_size=num_tasks,
+        local_rank=int(environment["SLURM_LOCALID"]),
+        local_size=num_tasks // num_nodes,
+        address=environment.get("MASTER_ADDR", first),
+        port=int(environment.get("MASTER_PORT", 15000 + job % 10000)),
+        launcher="srun",
+    )
+
+
+def meet(place: Place) -> list[str] | None:
+    """Open the line between the processes; rank 0 gets None, another its command line.
+
+    Another than rank 0 waits until that has prepared the run, and exits if it never will.
+    """
+    if place.world_size == 1:
+        return None
+    store = _open_store(place)
+    if place.rank == 0:
+        atexit.register(_say, store, None)
+        return None
+    if PARENT in os.environ:
+        _end_with_parent()
+    try:
+        while not store.check([_key()]):
+            time.sleep(POLL_SECONDS)
+        arguments = json.loads(store.get(_key()))
+    except RuntimeError:  # the store ended with rank 0
+        arguments = None
+    if arguments is None:
+        sys.exit()
+    return arguments
+
+
+@lru_cache
+def _open_store(place: Place) -> "TCPStore":
+    """Return the key-value store that rank 0, or torchrun's agent, serves to all."""
+    from torch.distributed import TCPStore
+
+    serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        return TCPStore(
+            place.address,
+            place.port,
+            is_master=serves,
+            timeout=CONNECT_TIMEOUT,
+            wait_for_workers=False,
+            multi_tenant=True,  # torch.distributed will serve its own keys at the same port
+        )
+    except RuntimeError as error:
+        if not serves:
+            sys.exit()  # rank 0 has ended, and has said why
+        raise UserError(
+            f"cannot listen on port {place.port}: {str(error).splitlines()[0]}; choose another "
+            f"with MASTER_PORT=..."
+        ) from error
+
+
+def _key() -> str:
+    """Name rank 0's word; torchrun's store outlives a restart of the processes."""
+    return f"gpt2-chat/arguments/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+
+
+def _say(store: "TCPStore", arguments: Sequence[str] | None) -> None:
+    with contextlib.suppress(RuntimeError):  # nobody is left to hear it
+        store.set(_key(), json.dumps(arguments and list(arguments)))
+
+
+def _end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends, however it does."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # prctl(2)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(os.environ[PARENT]):
+        sys.exit()
+
+
+class Processes:
+    """The processes of one run, as a context around it in each of them.
+
+    Entered, it gives this process its place in the environment. ``start`` brings in the others.
+    Left, all have ended: when rank 0 succeeds they are waited for, when it fails or is stopped
+    they are killed; and when another fails, rank 0 ends with that one's exit code.
+
+    Args:
+        num_devices: processes on this machine.
+    """
+
+    def __init__(self, num_devices: int):
+        self.num_devices = num_devices
+        self.children: list[subprocess.Popen] = []
+        self.left = threading.Event()
+        self.store: TCPStore | None = None
+
+    def __enter__(self) -> "Processes":
+        self.before = dict(os.environ)
+        self.place = find_place()
+        if self.place.world_size > 1:
+            self.store = _open_store(self.place)
+        elif self.num_devices > 1:
+            from torch.distributed import TCPStore
+
+            self.store = TCPStore(
+                LOCALHOST, 0, is_master=True, wait_for_workers=False, multi_tenant=True
+            )
+            size = self.num_devices
+            self.place = Place(world_size=size, local_size=size, port=self.store.port)
+        if self.place.world_size > 1:
+            os.environ.update(self.place.variables())
+        if self.place.rank:
+            logging.captureWarnings(True)
+            logging.disable(logging.WARNING)  # rank 0 says it all
+        return self
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Tell the others how to join; start them if nothing else has.
+
+        Args:
+            arguments: the command line that composes this very run, in its folder.
+        """
+        if self.place.world_size == 1 or self.place.rank:
+            return
+        _say(self.store, arguments)
+        if self.place.launcher is not None:
+            return
+        for rank in range(1, self.place.world_size):
+            place = Place(rank, self.place.world_size, rank, self.num_devices, port=self.place.port)
+            self.children.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", DOOR],
+                    env=os.environ | place.variables() | {PARENT: str(os.getpid())},
+                    start_new_session=True,  # Ctrl-C is for rank 0, which tells the others
+                )
+            )
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def kill(self) -> None:
+        """End the processes that were started here, at once."""
+        self.left.set()
+        for child in self.children:
+            child.kill()
+            child.wait()
+        self.children.clear()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        code = None
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            code = self._failure(SECONDS_TO_END)  # this one may only have lost the connection
+        if error is None:
+            for child in self.children:
+                child.wait()
+            code = self._failure(0)
+        self.kill()
+        if self.place.world_size > 1:
+            self._leave()
+        if code is not None:
+            raise SystemExit(code) from error
+
+    def _leave(self) -> None:
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(self.before)
+        self.store = None
+
+    def _failure(self, seconds: float) -> int | None:
+        """Return the exit code of a child that failed, waiting for it at most so long."""
+        end = time.monotonic() + seconds
+        while True:
+            for rank, child in enumerate(self.children, 1):
+                if code := child.poll():
+                    if code < 0 and not self.left.is_set():
+                        name = signal.Signals(-code).name
+                        log.error("error: the process of rank %d was ended by %s", rank, name)
+                    return code if code > 0 else 128 - code
+            if time.monotonic() >= end or not self.children:
+                return None
+            time.sleep(POLL_SECONDS)
+
+    def _watch(self) -> None:
+        """End all if a child has failed while rank 0 waits for it in vain."""
+        while not self.left.wait(POLL_SECONDS):
+            code = self._failure(0)
+            if code is not None and not self.left.wait(2 * SECONDS_TO_END):
+                self.kill()
+                os._exit(code)

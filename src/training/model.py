@@ -1,0 +1,38 @@
+"""What is trained: pretrained or random weights, whole or beside adapters."""
+
+from src.data.tokenizer import Tokenizer
+from src.errors import UserError
+from src.model.gpt2 import GPT2
+from src.model.pretrained import load_pretrained
+from src.training.config import TrainConfig
+from src.training.lora import add_adapters
+
+
+def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
+    """Return the model to train: pretrained, or with random weights for the tokenizer.
+
+    Raises:
+        UserError: model, tokenizer and block size do not fit each other.
+    """
+    if config.model.pretrained is not None:
+        model = load_pretrained(
+            config.model.pretrained,
+            dropout=config.model.dropout,
+            activation=config.model.activation,
+        )
+    else:
+        model = GPT2(config.model.shape(tokenizer.vocab_size))
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"model.tokenizer={config.model.tokenizer} has {tokenizer.vocab_size} tokens, "
+            f"model.pretrained={config.model.pretrained} has {model.config.vocab_size}"
+        )
+    if (config.data.block_size or 0) > model.config.n_positions:
+        raise UserError(
+            f"data.block_size={config.data.block_size} is more than the {model.config.n_positions} "
+            f"positions of the model: lower it"
+        )
+    model.checkpoint_activations(config.trainer.activation_checkpointing)
+    if config.lora.rank is not None:
+        add_adapters(model, config.lora)
+    return model

@@ -1,0 +1,74 @@
+"""Lightning's Trainer for a plan: which engine shares the step among the devices."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+
+from src.training.checkpoints import AtomicCheckpointIO, saved_step
+from src.training.preflight import Plan
+from src.training.profiler import NoProfiler
+
+
+def build_trainer(
+    plan: Plan,
+    run_folder: Path,
+    checkpoint: Path | None,
+    *,
+    callbacks: Sequence[L.Callback],
+    validates: bool,
+) -> L.Trainer:
+    """Return a Trainer for which the whole run is one long epoch of micro-batches."""
+    place = plan.place
+    # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
+    purge_step = saved_step(checkpoint) + 1 if checkpoint else 0
+    return L.Trainer(
+        accelerator=plan.device,
+        devices=place.local_size,
+        num_nodes=place.num_nodes,
+        strategy=_strategy(plan.strategy, place.world_size),
+        precision=plan.precision,
+        max_epochs=1,
+        accumulate_grad_batches=plan.num_micro_batches,
+        val_check_interval=plan.val_every_n_steps * plan.num_micro_batches,
+        check_val_every_n_epoch=None,
+        limit_val_batches=1.0 if validates else 0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        logger=TensorBoardLogger(
+            run_folder,
+            name="",
+            version="tensorboard",
+            default_hp_metric=False,
+            purge_step=purge_step,
+        ),
+        callbacks=list(callbacks),
+        plugins=[AtomicCheckpointIO(), _environment(place.world_size)],
+        profiler=NoProfiler(),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _strategy(name: str, world_size: int) -> Strategy | str:
+    if name == "fsdp":
+        return ModelParallelStrategy(
+            data_parallel_size=world_size,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,  # one file, whole, as with the others
+        )
+    return DDPStrategy(gradient_as_bucket_view=True) if name == "ddp" else "auto"
+
+
+def _environment(world_size: int) -> ClusterEnvironment:
+    """Return where Lightning reads this process's place, so that it does not guess."""
+    return LightningEnvironment() if world_size == 1 else TorchElasticEnvironment()

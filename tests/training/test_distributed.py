@@ -1,0 +1,269 @@
+"""Two processes learn what one learns, and leave one run behind.
+
+On the CPU, with gloo: DDP and FSDP2, each started by ``python -m src.train``, torchrun or srun's
+environment.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from src.training.checkpoints import LAST, PREVIOUS
+from src.training.run import train
+from tests.training.conftest import SMALL, curves, metrics, train_config
+from tests.training.test_resume import assert_same_run
+
+ROOT = Path(__file__).parents[2]
+
+# 12 steps, validated (and saved) at 5 and 10, logged at 4, 8 and 12.
+LAYOUT = (*SMALL, "trainer.log_every_n_steps=4", "trainer.accelerator=cpu")
+TWO = (*LAYOUT, "trainer.devices=2", "micro_batch_size=2")  # 2 x 2 x 2
+STRATEGIES = ("ddp", "fsdp")
+
+
+def start(*arguments: str, launcher=("-m", "src.train"), **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    """Wait for a process; return what it said on standard error."""
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    return said
+
+
+def saved(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / LAST, weights_only=True)
+
+
+def rewound(run: Path, to: Path) -> Path:
+    """Copy a finished run as it was when its checkpoint before the last one had been saved."""
+    shutil.copytree(run, to)
+    (to / "metrics.json").unlink()
+    (to / "checkpoints" / PREVIOUS).replace(to / "checkpoints" / LAST)
+    return to
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> str:
+    return f"data.corpus_dir={tmp_path_factory.mktemp('corpora')}"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, corpora) -> Path:
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    given = [*LAYOUT, "micro_batch_size=8", corpora]
+    train(train_config(*given), folder, given)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, corpora) -> tuple[Path, str]:
+    """The runs of two processes, one after another, and what was said meanwhile."""
+    folder = tmp_path_factory.mktemp("sweep")
+    strategies = f"trainer.strategy={','.join(STRATEGIES)}"
+    own = (f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=${hydra.job.num}")
+    return folder, finish(start("-m", *TWO, strategies, corpora, *own))
+
+
+@pytest.fixture(params=STRATEGIES)
+def together(request, sweep) -> Path:
+    return sweep[0] / str(STRATEGIES.index(request.param))
+
+
+def test_two_processes_log_what_one_logs(together, alone):
+    for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "grad_norm", "lr"):
+        one, two = curves(alone)[tag], curves(together)[tag]
+        assert list(two) == list(one), tag
+        assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-5, abs=1e-6), tag
+    timed = {"train_seconds", "real_tokens_per_second"}
+    one, two = metrics(alone), metrics(together)
+    assert one.keys() == two.keys()
+    for key in one.keys() - timed:
+        assert two[key] == pytest.approx(one[key], rel=1e-5), key
+
+
+def test_two_processes_have_the_gradients_and_weights_of_one(together, alone):
+    """AdamW's first moment is the gradients' running mean, so it tells of all steps."""
+    one, two = saved(alone), saved(together)
+    assert two["global_step"] == one["global_step"] == 12
+    assert two["state_dict"].keys() == one["state_dict"].keys()
+
+    def moments(checkpoint):
+        """By shape and size: the two engines number the parameters otherwise."""
+        (optimizer,) = checkpoint["optimizer_states"]
+        tensors = [state["exp_avg"] for state in optimizer["state"].values()]
+        return sorted(tensors, key=lambda t: (tuple(t.shape), float(t.abs().sum())))
+
+    for ours, theirs in zip(moments(two), moments(one), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-3)
+    for name, weight in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], weight, atol=2e-4, rtol=1e-3, msg=name)
+    best = [load_file(run / "model" / "model.safetensors") for run in (together, alone)]
+    assert best[0].keys() == best[1].keys()
+    for name, weight in best[1].items():
+        torch.testing.assert_close(best[0][name], weight, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_speed_is_of_all_processes(together, alone):
+    counted = [
+        next(v for k, v in saved(run)["callbacks"].items() if "TrainingLog" in k)["num_tokens"]
+        for run in (together, alone)
+    ]
+    assert counted[0] == counted[1]
+
+
+def test_each_rank_has_random_numbers_of_its_own(together):
+    first, second = saved(together)["ranks"]
+    assert not torch.equal(first["torch"], second["torch"])
+
+
+def test_they_leave_one_run_and_speak_with_one_voice(sweep):
+    folder, said = sweep
+    for job, strategy in enumerate(STRATEGIES):
+        run = folder / str(job)
+        events = (run / "tensorboard").glob("events.out.tfevents.*")
+        assert len({path.name.split(".")[-2] for path in events}) == 1  # the writer's process
+        assert said.count(f"2 x cpu, 32-true, {strategy}") == 1
+        assert (run / "train.log").read_text().count("talk to it") == 1
+    for once in ("run folder ", "talk to it", "warning: only"):
+        assert said.count(once) == len(STRATEGIES), once
+    assert not {p.name for p in folder.iterdir()} - {"0", "1", "multirun.yaml"}
+
+
+def test_a_run_of_two_that_was_interrupted_ends_as_one_that_was_not(sweep, tmp_path):
+    whole = sweep[0] / "0"
+    killed = rewound(whole, tmp_path / "killed")
+    assert "2 x cpu" in finish(start(f"resume={killed}"))
+    assert_same_run(killed, whole)
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_with_dropout_under_torchrun_too(strategy, corpora, tmp_path):
+    own = (*LAYOUT, "micro_batch_size=2", "model.dropout=0.1", f"trainer.strategy={strategy}")
+    torchrun = (*TORCHRUN, "src.train")
+    whole = tmp_path / "whole"
+    finish(start(*own, corpora, f"hydra.run.dir={whole}", launcher=torchrun))
+    killed = rewound(whole, tmp_path / "killed")
+    finish(start(f"resume={killed}", launcher=torchrun))
+    assert_same_run(killed, whole)
+
+
+@pytest.mark.slow
+def test_a_mistake_under_torchrun_is_said_once(corpora):
+    said = finish(start(*LAYOUT, "batch_size=7", launcher=(*TORCHRUN, "src.train")), code=1)
+    assert said.count("error: batch_size=7 cannot be shared by 2 devices") == 1
+    assert said.count("Traceback") == 1  # torchrun's own
+
+
+@pytest.mark.slow
+def test_sruns_processes_find_each_other(port, alone, corpora, tmp_path):
+    step = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": str(port),
+    }
+    own = (*LAYOUT, "micro_batch_size=2", corpora)
+    run = tmp_path / "run"
+    tasks = [
+        start(
+            *own,
+            f"hydra.run.dir={run if rank == '0' else tmp_path / 'never'}",
+            SLURM_PROCID=rank,
+            SLURM_LOCALID=rank,
+            **step,
+        )
+        for rank in ("1", "0")
+    ]
+    assert finish(tasks[0]) == ""
+    finish(tasks[1])
+    assert metrics(run)["val/loss"] == pytest.approx(metrics(alone)["val/loss"], rel=1e-5)
+    assert not (tmp_path / "never").exists()
+
+
+def wait_for_training(run: Path) -> None:
+    """Return when the first figures of the fit are in the log."""
+    log, end = run / "train.log", time.monotonic() + 200
+    while not log.exists() or "/100000  loss" not in log.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_first_stops_all_at_one_step(number, strategy, corpora, tmp_path):
+    run = tmp_path / "run"
+    own = ("max_steps=100000", "trainer.log_every_n_steps=1", f"trainer.strategy={strategy}")
+    started = start(*TWO, *own, corpora, f"hydra.run.dir={run}")
+    wait_for_training(run)
+    started.send_signal(number)
+    said = finish(started, code=128 + number)
+    assert said.count("stopped at step") == 1
+    assert f"stopped at step {saved(run)['global_step']}" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_torchrun_stops_all_at_one_step(number, corpora, tmp_path):
+    run = tmp_path / "run"
+    own = ("max_steps=100000", "trainer.log_every_n_steps=1")
+    launcher = (*TORCHRUN, "src.train")
+    started = start(*LAYOUT, *own, corpora, f"hydra.run.dir={run}", launcher=launcher)
+    wait_for_training(run)
+    started.send_signal(number)
+    said = finish(started, code=1)
+    assert f"stopped at step {saved(run)['global_step']}" in said
+
+
+@pytest.mark.slow
+def test_a_run_of_two_that_diverges_says_so_once(corpora, tmp_path):
+    own = ("optimizer.learning_rate=1e20", "optimizer.warmup_steps=0", "max_steps=60")
+    said = finish(start(*TWO, *own, corpora, f"hydra.run.dir={tmp_path}"), code=2)
+    assert said.count("error: ") == 1
+    assert "the gradient has not been finite" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_a_compiled_model_is_sharded_too(precision, alone, corpora, tmp_path):
+    own = ("trainer.strategy=fsdp", "trainer.compile=true", f"trainer.precision={precision}")
+    finish(start(*TWO, *own, corpora, f"hydra.run.dir={tmp_path}"))
+    assert metrics(tmp_path)["val/loss"] == pytest.approx(metrics(alone)["val/loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_all(corpora, tmp_path):
+    own = ("max_steps=100000", "trainer.log_every_n_steps=1")
+    started = start(*TWO, *own, corpora, f"hydra.run.dir={tmp_path}")
+    wait_for_training(tmp_path)
+    tasks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    os.kill(int(tasks[0]), signal.SIGKILL)
+    said = finish(started, code=128 + signal.SIGKILL)
+    assert said.count("error: the process of rank 1 was ended by SIGKILL") == 1
+    assert "Traceback" not in said
