@@ -198,10 +198,11 @@ class Benchmark:
         temporary = self.folder / ".benchmark.json"
         temporary.write_text(json.dumps(self.figures, indent=2) + "\n")
         os.replace(temporary, self.folder / "benchmark.json")
-        draw(self.figures, self.folder / "benchmark.png")
+        drawn = draw(self.figures, self.folder / "benchmark.png")
         console = Console()
         show_scale(self.figures, console)
         show_learning(self.figures, console)
         show(self.figures, console)
         log.info("all figures:  %s", self.folder / "benchmark.json")
-        log.info("picture:      %s", self.folder / "benchmark.png")
+        if drawn:
+            log.info("picture:      %s", self.folder / "benchmark.png")
