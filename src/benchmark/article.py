@@ -14,6 +14,7 @@ from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job
 from src.data.blocks import Batch
 from src.model.config import GPT2Config
+from src.model.gpt2 import GPT2
 from src.model.loss import IGNORE_INDEX
 from src.model.pretrained import load_pretrained
 
@@ -72,15 +73,21 @@ def load_article_gpt(folder: str) -> ArticleGPT:
     """Return the model with the weights that all variants share."""
     shared = load_pretrained(folder)
     model = ArticleGPT(shared.config)
+    state = shared.state_dict()
+    model.load_state_dict({own: state[name] for name, own in shared_names(shared).items()})
+    return model
+
+
+def shared_names(model: GPT2) -> dict[str, str]:
+    """Return, for each of our names, what the same tensor is called here."""
     own = {"attn.c_attn": "c_attn", "attn.c_proj": "attn_proj"}
     own |= {"mlp.c_fc": "c_fc", "mlp.c_proj": "mlp_proj"}
-    state = {}
-    for name, tensor in shared.state_dict().items():
+    names = {}
+    for name in model.state_dict():
+        names[name] = name
         for theirs, ours in own.items():
-            name = name.replace(theirs, ours)
-        state[name] = tensor
-    model.load_state_dict(state)
-    return model
+            names[name] = names[name].replace(theirs, ours)
+    return names
 
 
 def dense_labels(batch: Batch) -> Tensor:
@@ -105,15 +112,18 @@ def _train(job: Job, stopwatch: Stopwatch, packing: bool) -> None:
     micro = min(batch_size, _micro_batch_size(job.device))
     data = open_blocks(job.config, packing=packing, batch_size=batch_size, micro_batch_size=micro)
     model = load_article_gpt(job.config.model.pretrained).to(job.device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY
-    )
+    values = (LEARNING_RATE, BETAS, WEIGHT_DECAY)
+    if job.setting.get("optimizer") == "config":  # to compare what is learnt
+        given = job.config.optimizer
+        values = (given.learning_rate, tuple(given.betas), given.weight_decay)
+    rate, betas, decay = values
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=betas, weight_decay=decay)
     half = job.device.type == "cuda"
     scaler = torch.amp.GradScaler(job.device.type, enabled=half)
     batches = data.train_dataloader()
     accumulate = batches.batches.accumulate
     num_tokens = 0
-    stopwatch.begin()
+    stopwatch.begin(model)
     for index, batch in enumerate(batches):
         input_ids = batch["input_ids"].to(job.device)
         labels = dense_labels(batch).to(job.device)

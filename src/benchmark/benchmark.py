@@ -13,12 +13,23 @@ from rich.console import Console
 from src.benchmark import variants
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import open_blocks, write_inputs
+from src.benchmark.learn import (
+    equal_settings,
+    held_out_loss,
+    learning_figures,
+    measure_learning,
+    pupils,
+    show_learning,
+    write_held_out,
+)
 from src.benchmark.machine import describe, matmul_peak, needed_flops_per_token
 from src.benchmark.picture import draw
 from src.benchmark.prepare import NUM_LENGTHS, measure_packing
 from src.benchmark.report import Figures, figures_of, lightning_figures, ratios_of, show
 from src.benchmark.rounds import Measured, measure
+from src.benchmark.scale import measure_preparation, measure_training, show_scale
 from src.benchmark.workers import Job, Variant
+from src.data.sources import open_source
 from src.errors import UserError
 from src.model.device import choose_device
 from src.training.config import AUTO, TrainConfig
@@ -62,6 +73,8 @@ class Benchmark:
             "prepare": self._prepare,
             "pack": self._pack,
             "generate": self._generate,
+            "scale": self._scale,
+            "learn": self._learn,
         }
         facts = describe(self.device, self.precision)
         self.figures |= {f"machine.{name}": value for name, value in facts.items()}
@@ -109,12 +122,15 @@ class Benchmark:
         )
 
     def _train(self) -> None:
+        types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        before = {name: matmul_peak(self.device, dtype) for name, dtype in types.items()}
+        measured = self._measure("train", variants.training(self.device), self._job(self.shared))
+        # Once more: other programs may have been at work the first time.
         peaks = {
-            name: matmul_peak(self.device, dtype)
-            for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+            name: max(before[name], matmul_peak(self.device, dtype))
+            for name, dtype in types.items()
         }
         self.figures |= {f"machine.matmul_{name}_flops": peak for name, peak in peaks.items()}
-        measured = self._measure("train", variants.training(self.device), self._job(self.shared))
         self.figures |= figures_of("train", measured)
         shape = replace(self.shared.model, pretrained=None).shape(self.config.model.vocab_size)
         flops = needed_flops_per_token(shape, self.blocks)
@@ -148,11 +164,45 @@ class Benchmark:
         )
         self.figures |= figures_of("generate", measured) | ratios_of("generate", measured)
 
+    def _scale(self) -> None:
+        scale = self.config.scale
+        names = scale.cpu_models if self.device.type == "cpu" else scale.gpu_models
+        for name in names:
+            size = replace(
+                self.config.sizes[name], pretrained=None, tokenizer=self.config.model.tokenizer
+            )
+            folder = self.work / f"scale_{name}"
+            shared = write_inputs(folder, self.given, size, self.config.num_rows)
+            self.figures |= measure_training(name, self._job(shared), scale)
+            shutil.rmtree(folder)
+        source = open_source(self.given.data)
+        self.figures |= measure_preparation(self._job(self.shared), source, scale)
+
+    def _learn(self) -> None:
+        learn = self.config.learn
+        data = replace(self.given.data, block_size=learn.block_size)
+        given = replace(self.given, data=data, batch_size=learn.batch_size)
+        given = equal_settings(given, learn.learning_rate)
+        folder = self.work / "learn"
+        shared = write_inputs(folder, given, self.config.tiny, learn.num_rows)
+        held_out = write_held_out(folder, given, shared)
+        rows = open_blocks(shared, packing=True, batch_size=1, micro_batch_size=1)
+        num_tokens = round(learn.epochs * rows.splits["train"].num_tokens)
+        chosen = [pupil for pupil in pupils(num_tokens) if self.config.has(pupil.name)]
+        job = replace(self._job(shared), folder=folder)
+        learnt = measure_learning(job, chosen, held_out, learn.seeds)
+        before = held_out_loss(Path(shared.model.pretrained), held_out)
+        self.figures |= learning_figures(learnt, before)
+
     def _write(self) -> None:
         temporary = self.folder / ".benchmark.json"
         temporary.write_text(json.dumps(self.figures, indent=2) + "\n")
         os.replace(temporary, self.folder / "benchmark.json")
-        draw(self.figures, self.folder / "benchmark.png")
-        show(self.figures, Console())
+        drawn = draw(self.figures, self.folder / "benchmark.png")
+        console = Console()
+        show_scale(self.figures, console)
+        show_learning(self.figures, console)
+        show(self.figures, console)
         log.info("all figures:  %s", self.folder / "benchmark.json")
-        log.info("picture:      %s", self.folder / "benchmark.png")
+        if drawn:
+            log.info("picture:      %s", self.folder / "benchmark.png")

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from src.benchmark.learn import PUPILS, LearnConfig
+from src.benchmark.scale import ScaleConfig
 from src.benchmark.variants import NAMES, PARTS
 from src.errors import UserError
 from src.model.config import ModelConfig
 from src.training.config import AUTO, TrainConfig
 
 ALL = "all"
+ALONE = ("scale", "learn")  # minutes and more: only if asked for
 
 
 @dataclass
@@ -25,16 +28,27 @@ class BenchmarkConfig(TrainConfig):
     batch_size: int | str
     tiny: ModelConfig
     tiny_block_size: int
+    sizes: dict[str, ModelConfig]
+    scale: ScaleConfig
+    learn: LearnConfig
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
-        if self.what not in (ALL, *PARTS):
-            raise UserError(f"what={self.what}: must be one of {', '.join((*PARTS, ALL))}")
+        whats = (*PARTS, *ALONE, ALL)
+        if self.what not in whats:
+            raise UserError(f"what={self.what}: must be one of {', '.join(whats)}")
+        names = NAMES | PUPILS.keys()
         for name in self.variants or ():
-            if name not in NAMES:
+            if name not in names:
                 raise UserError(
-                    f"variants: there is no {name}; there are {', '.join(sorted(NAMES))}"
+                    f"variants: there is no {name}; there are {', '.join(sorted(names))}"
                 )
+        for key in ("cpu_models", "gpu_models"):
+            for name in getattr(self.scale, key):
+                if name not in self.sizes:
+                    raise UserError(
+                        f"scale.{key}: there is no {name}; there are {', '.join(self.sizes)}"
+                    )
         if not 0 <= self.seconds < float("inf"):
             raise UserError(f"seconds={self.seconds}: must be 0 or more")
         for key in ("repeats", "num_rows", "cpu_batch_size", "gpu_batch_size", "tiny_block_size"):

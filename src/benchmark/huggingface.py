@@ -67,11 +67,15 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
     config = job.config.optimizer
     fused = job.precision != "16-mixed"
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=tuple(config.betas), fused=fused
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=tuple(config.betas),
+        weight_decay=config.weight_decay,
+        fused=fused,
     )
     scaler = torch.amp.GradScaler(job.device.type, enabled=job.precision == "16-mixed")
     steps = _steps(job)
-    stopwatch.begin()
+    stopwatch.begin(model)
     for micro_batches in steps:
         num_labels = sum(int((labels != IGNORE_INDEX).sum()) for _, labels, _ in micro_batches)
         for inputs, labels, _ in micro_batches:

@@ -34,7 +34,7 @@ class Laps(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock."""
-        self.stopwatch.begin()
+        self.stopwatch.begin(module.model)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -78,7 +78,7 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
         model.compile()
     module.train()
     num_tokens = 0
-    stopwatch.begin()
+    stopwatch.begin(model)
     for index, batch in enumerate(batches):
         num_tokens += batch["num_tokens"]
         batch = module.transfer_batch_to_device(batch, device, 0)

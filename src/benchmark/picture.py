@@ -11,11 +11,11 @@ from matplotlib import pyplot as plt
 from src.benchmark.report import UNITS, Figures, variants_of
 
 
-def draw(figures: Figures, path: Path) -> None:
-    """Write the picture of all parts that were measured; nothing if there are none."""
+def draw(figures: Figures, path: Path) -> bool:
+    """Write the picture of all parts that have bars; return whether there are any."""
     parts = {part: names for part in UNITS if (names := variants_of(figures, part))}
     if not parts:
-        return
+        return False
     heights = [len(names) + 1 for names in parts.values()]
     figure, axes = plt.subplots(
         len(parts),
@@ -52,3 +52,4 @@ def draw(figures: Figures, path: Path) -> None:
     )
     figure.savefig(path, dpi=120)
     plt.close(figure)
+    return True

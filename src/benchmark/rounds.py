@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from src.benchmark.stopwatch import Repeat
+from src.benchmark.stopwatch import Repeat, free_memory_bytes
 from src.benchmark.workers import Failed, Job, Setting, Variant, Worker
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ def measure(
         job: what they all work on; each gets a setting and a folder of its own.
         num_rounds: repeats of each.
         seconds: of a repeat, at least.
-        keep_alive: whether a variant's process waits for its next turn, or is started anew.
+        keep_alive: whether a variant's process waits for its next turn, or is started anew. Those
+            that wait are ended when what is free would not do for the largest.
     """
     workers: dict[str, Worker] = {}
     measured: dict[str, Measured] = {}
@@ -77,7 +78,7 @@ def measure(
 
     try:
         for variant in variants:
-            chosen = choose_setting(part, variant, job, seconds)
+            chosen = choose_setting(part, variant, job, seconds, keep_alive)
             if chosen is not None:
                 workers[variant.name], measured[variant.name] = chosen
         for number in range(1, num_rounds + 1):
@@ -85,10 +86,16 @@ def measure(
                 if variant.name not in measured:
                     continue
                 result = repeat(variant, f"{number}/{num_rounds}")
-                if result is not None:
-                    measured[variant.name].repeats.append(result)
-                    if not keep_alive:
-                        workers[variant.name].close()
+                if result is None:
+                    continue
+                measured[variant.name].repeats.append(result)
+                largest = max(m.peak_memory_bytes for m in measured.values() if m.repeats)
+                if not keep_alive:
+                    workers[variant.name].close()
+                elif free_memory_bytes(job.device) < largest:
+                    log.warning("warning: %s: memory is short, processes start anew", part)
+                    for worker in workers.values():
+                        worker.close()
     finally:
         for worker in workers.values():
             worker.close()
@@ -96,7 +103,7 @@ def measure(
 
 
 def choose_setting(
-    part: str, variant: Variant, job: Job, seconds: float
+    part: str, variant: Variant, job: Job, seconds: float, keep_alive: bool
 ) -> tuple[Worker, Measured] | None:
     """Return the worker with the variant's fastest setting; None if none of them runs."""
     if variant.needs is not None and importlib.util.find_spec(variant.needs) is None:
@@ -121,6 +128,8 @@ def choose_setting(
         candidate = worker(number, setting)
         try:
             speed = candidate.repeat(seconds).per_second
+            if not keep_alive:
+                candidate.close()
         except Failed as failure:
             candidate.close()
             tried.append({**setting, "failed": str(failure)})

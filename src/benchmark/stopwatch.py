@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PROCESS_STATUS = Path("/proc/self/status")
 
@@ -50,8 +51,10 @@ class Stopwatch:
         self.warmup_laps_left = num_warmup_laps
         self.long_lap = long_lap
 
-    def begin(self) -> None:
+    def begin(self, model: nn.Module | None = None) -> None:
         """Start the clock: all is loaded and the first step comes next.
+
+        ``model`` is what learns, for those who want to see it afterwards (``learn.Lesson``).
 
         Raises:
             Finished: nothing is to be measured.
@@ -113,3 +116,10 @@ def peak_memory_bytes(device: torch.device) -> int:
         (line,) = (x for x in PROCESS_STATUS.read_text().splitlines() if x.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Return what another process could have: of a GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available

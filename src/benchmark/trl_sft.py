@@ -10,6 +10,7 @@ from src.benchmark.inputs import ENDLESS, read_pairs
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job, Setting
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
+from src.training.config import OptimizerConfig
 
 GPT2_DROPOUT = 0.1  # of OpenAI's configuration, which TRL leaves as it is
 
@@ -66,7 +67,7 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
         """Tells the stopwatch of every optimizer step."""
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            stopwatch.begin()
+            stopwatch.begin(trainer.model)
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             num_tokens, trainer.num_tokens = trainer.num_tokens, 0
@@ -75,6 +76,8 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
     config, pairs = job.config, read_pairs(job.config)
     setting = dict(job.setting)
     dropout = setting.pop("dropout", GPT2_DROPOUT)
+    if setting.pop("optimizer", None) == "config":  # to compare what is learnt
+        setting |= _as_config(config.optimizer)
     arguments = {
         "output_dir": str(job.folder),
         "use_cpu": job.device.type == "cpu",
@@ -114,6 +117,18 @@ def real_tokens(inputs: dict[str, Any]) -> int | Tensor:
     """Return how many tokens of a collated batch are not padding."""
     mask = inputs.get("attention_mask")
     return inputs["input_ids"].numel() if mask is None else mask.sum()
+
+
+def _as_config(given: OptimizerConfig) -> dict[str, Any]:
+    """Return TRL's names for our optimizer's values, at a constant learning rate."""
+    return {
+        "learning_rate": given.learning_rate,
+        "lr_scheduler_type": "constant",
+        "adam_beta1": given.betas[0],
+        "adam_beta2": given.betas[1],
+        "weight_decay": given.weight_decay,
+        "max_grad_norm": given.max_grad_norm or 0.0,
+    }
 
 
 def _accumulate(job: Job, setting: Setting, tokenizer: Any, pairs: list[tuple[str, str]]) -> int:

@@ -88,8 +88,9 @@ class Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
+        # No daemon: it may need processes of its own, which load its batches.
         self.process = context.Process(
-            target=run_in_process, args=(self.variant, self.job, theirs, self.log), daemon=True
+            target=run_in_process, args=(self.variant, self.job, theirs, self.log)
         )
         self.process.start()
         theirs.close()  # so that its end is noticed

@@ -1,16 +1,15 @@
 """A row of any known column layout becomes a conversation, or a reason why it cannot."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from src.errors import UserError
 
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Conversation:
+class Conversation(NamedTuple):
     """Pairs of prompt and response, stripped, after an optional system text.
 
     ``family`` is a label that the source may give for scoring by kind.
@@ -34,10 +33,11 @@ def _text(value: Any) -> str:
         return ""
     if not isinstance(value, str):
         raise UnusableRow("not_text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UnusableRow("invalid_unicode") from None
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UnusableRow("invalid_unicode") from None
     return value.strip()
 
 
@@ -141,6 +141,7 @@ class RowReader:
         if not columns:  # a later row may have an optional column that the first has not
             rename |= {name: name for name in names}
         self.rename = {name: rename[name] for name in names if name in rename}
+        self.required = {self.rename[name] for name in self.layout.required}
 
     def __call__(self, row: Row) -> Conversation:
         """Return the row's conversation.
@@ -148,10 +149,10 @@ class RowReader:
         Raises:
             UnusableRow: with the reason under which the row is counted.
         """
-        if any(self.rename[name] not in row for name in self.layout.required):
+        if not self.required <= row.keys():
             raise UnusableRow("missing_column")
         conversation = self.layout.parse(
             {name: row[column] for name, column in self.rename.items() if column in row}
         )
         family = row.get("family")
-        return replace(conversation, family=family) if isinstance(family, str) else conversation
+        return conversation._replace(family=family) if isinstance(family, str) else conversation

@@ -15,29 +15,31 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
 from src.data.conversation import Conversation
+from src.data.encoding import encode_all, spare_cores
 from src.data.sources import SPLITS, RowReport, Source, prompt_hash
-from src.data.template import JINJA, Example, encode_conversations
+from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
+from src.data.words import ids_dtype
 
 FORMAT = 1  # part of the key: raise it when the files or the encoding change
+BATCH_SIZE = 1024  # rows that are encoded and written at a time
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """One split's examples, memory-mapped."""
+class Corpus(Examples):
+    """One split's examples, memory-mapped; ``prompts`` (examples,) are hashes."""
 
-    input_ids: np.ndarray
-    supervised: np.ndarray
-    offsets: np.ndarray
     prompts: np.ndarray
 
     @classmethod
@@ -49,19 +51,6 @@ class Corpus:
             empty = path.stat().st_size <= 128
             arrays[name] = np.load(path, mmap_mode=None if empty else "r")
         return cls(**arrays)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each example (examples,), its end token included."""
-        return np.diff(self.offsets)
-
-    def example(self, index: int) -> Example:
-        """Return example ``index``."""
-        window = slice(self.offsets[index], self.offsets[index + 1])
-        return Example(self.input_ids[window], self.supervised[window])
 
 
 class NpyWriter:
@@ -85,7 +74,7 @@ class NpyWriter:
     def append(self, values: np.ndarray) -> None:
         """Write ``values`` (n,) after what is there."""
         self.length += len(values)
-        self.file.write(np.ascontiguousarray(values, self.dtype).tobytes())
+        self.file.write(np.ascontiguousarray(values, self.dtype).data)
 
     def close(self) -> None:
         """Write the length and flush to the disk."""
@@ -101,9 +90,8 @@ class SplitWriter:
 
     def __init__(self, folder: Path, vocab_size: int):
         folder.mkdir(parents=True)
-        ids = np.uint16 if vocab_size <= 2**16 else np.uint32
         dtypes = {
-            "input_ids": ids,
+            "input_ids": ids_dtype(vocab_size),
             "supervised": np.bool_,
             "offsets": np.int64,
             "prompts": np.uint64,
@@ -111,14 +99,12 @@ class SplitWriter:
         self.files = {name: NpyWriter(folder / f"{name}.npy", dtypes[name]) for name in dtypes}
         self.files["offsets"].append(np.zeros(1))
 
-    def append(self, conversation: Conversation, example: Example) -> None:
-        """Write one example."""
-        self.files["input_ids"].append(example.input_ids)
-        self.files["supervised"].append(example.supervised)
-        self.files["offsets"].append(np.array([self.files["input_ids"].length]))
-        self.files["prompts"].append(
-            np.array([prompt_hash(conversation.turns[0][0])], dtype=np.uint64)
-        )
+    def append(self, examples: Examples, prompts: np.ndarray) -> None:
+        """Write ``examples`` and the hashes of their first prompts (examples,)."""
+        self.files["offsets"].append(examples.offsets[1:] + self.files["input_ids"].length)
+        self.files["input_ids"].append(examples.input_ids)
+        self.files["supervised"].append(examples.supervised)
+        self.files["prompts"].append(prompts)
 
     def close(self) -> None:
         """Finish the files."""
@@ -135,9 +121,9 @@ def corpus_key(source: Source, tokenizer: Tokenizer, supervise: str) -> str:
 def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: Path) -> Path:
     """Return the folder of the corpus, building it unless it is there.
 
-    Rows are read once, encoded in batches and written as they come; memory does not grow with the
-    number of rows. Several processes may ask at once: one builds, the others wait. A build that
-    is interrupted leaves nothing behind that could be taken for a corpus.
+    Rows are read once, encoded in batches on all cores and written as they come; memory does not
+    grow with the number of rows. Several processes may ask at once: one builds, the others wait. A
+    build that is interrupted leaves nothing behind that could be taken for a corpus.
 
     Raises:
         UserError: the source cannot be read or holds nothing to learn from.
@@ -162,20 +148,25 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
 def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -> RowReport:
     writers = {split: SplitWriter(folder / split, tokenizer.vocab_size) for split in SPLITS}
     report = RowReport()
-    for batch in _batches(source.conversations(report), size=4096):
-        examples = encode_conversations((c for _, c in batch), tokenizer, supervise)
-        for (split, conversation), example in zip(batch, examples, strict=True):
-            writers[split].append(conversation, example)
+    read: deque[tuple[np.ndarray, np.ndarray]] = deque()  # of each batch: splits, prompts' hashes
+
+    def batches() -> Iterator[list[Conversation]]:
+        pairs = source.conversations(report)
+        while batch := list(islice(pairs, BATCH_SIZE)):
+            splits, conversations = zip(*batch, strict=True)
+            prompts = [prompt_hash(c.turns[0][0]) for c in conversations]
+            read.append((np.array(splits), np.array(prompts, dtype=np.uint64)))
+            yield list(conversations)
+
+    with closing(encode_all(batches(), tokenizer, supervise, spare_cores())) as encoded:
+        for examples in encoded:
+            splits, prompts = read.popleft()
+            for split in np.unique(splits):
+                own = splits == split
+                writers[split].append(examples.take(own), prompts[own])
     for writer in writers.values():
         writer.close()
     return report
-
-
-def _batches(
-    pairs: Iterator[tuple[str, Conversation]], size: int
-) -> Iterator[list[tuple[str, Conversation]]]:
-    for _, group in groupby(enumerate(pairs), key=lambda numbered: numbered[0] // size):
-        yield [pair for _, pair in group]
 
 
 def read_report(folder: Path) -> RowReport:

@@ -50,8 +50,9 @@ def _open_text(path: Path) -> Iterator[IO[str]]:
         raise UserError(f"{path}: not UTF-8 text: {error.reason}; convert it to UTF-8") from error
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _object(value: Any, path: Path, kind: str, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
+        where = f"{path}, {kind} {number}"
         raise UserError(f"{where}: expected an object like {{...}}, found {type(value).__name__}")
     return value
 
@@ -61,12 +62,13 @@ def _jsonl(path: Path) -> Rows:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            where = f"{path}, line {number}"
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:  # or a number of 5,000 digits
-                raise UserError(f"{where}: not valid JSON: {error}; mend or remove it") from error
-            yield _object(value, where)
+                raise UserError(
+                    f"{path}, line {number}: not valid JSON: {error}; mend or remove it"
+                ) from error
+            yield _object(value, path, "line", number)
 
 
 def _json(path: Path) -> Rows:
@@ -84,7 +86,7 @@ def _json(path: Path) -> Rows:
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
     for number, row in enumerate(value, start=1):
-        yield _object(row, f"{path}, row {number}")
+        yield _object(row, path, "row", number)
 
 
 def _csv(path: Path) -> Rows:

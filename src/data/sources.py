@@ -118,7 +118,7 @@ class Source:
             )
 
     def _split(self, split: str, prompt: str) -> str:
-        if split != "train":
+        if split != "train" or not (self.test_fraction or self.validation_fraction):
             return split
         place = prompt_hash(prompt) / 2**64
         if place < self.test_fraction:

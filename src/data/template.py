@@ -9,22 +9,18 @@ Context and response are encoded as separate segments, so that the boundary betw
 and what is taught is exact whatever the tokenizer merges.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from src.data.conversation import Conversation
 from src.data.tokenizer import END_OF_TEXT, Tokenizer
+from src.data.words import WordEncoder
 
 PROMPT_HEADER = "### Prompt: "
 RESPONSE_HEADER = "### Response:"
-
-# responses: each response and its end token. blog: also the constant RESPONSE_HEADER, as the
-# article scored it (three tokens an example that are always right after a few steps).
-SUPERVISE_MODES = ("responses", "blog")
 
 # The same template for everyone who reads a Hugging Face folder.
 JINJA = (
@@ -41,58 +37,91 @@ JINJA = (
 
 @dataclass(frozen=True)
 class Example:
-    """``input_ids`` (L,) int64 and ``supervised`` (L,) bool: is this token taught?"""
+    """``input_ids`` (L,) and ``supervised`` (L,) bool: is this token taught?"""
 
     input_ids: np.ndarray
     supervised: np.ndarray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples end to end: ``input_ids`` and ``supervised`` (tokens,), and where each one starts.
+
+    ``offsets`` (examples + 1,) int64; its last is the number of tokens.
+    """
+
+    input_ids: np.ndarray
+    supervised: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example (examples,), its end token included."""
+        return np.diff(self.offsets)
+
+    def example(self, index: int) -> Example:
+        """Return example ``index``."""
+        window = slice(self.offsets[index], self.offsets[index + 1])
+        return Example(self.input_ids[window], self.supervised[window])
+
+    def take(self, chosen: np.ndarray) -> "Examples":
+        """Return those examples for which ``chosen`` (examples,) is true."""
+        if chosen.all():
+            return self
+        tokens = np.repeat(chosen, self.lengths)
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[chosen])])
+        return Examples(self.input_ids[tokens], self.supervised[tokens], offsets)
 
 
 def _context(prompt: str, system: str) -> str:
     return (f"{system}\n\n" if system else "") + f"{PROMPT_HEADER}{prompt}\n"
 
 
-def _segments(conversation: Conversation, supervise: str) -> list[tuple[str, bool]]:
-    """Text pieces in order; an end token follows each piece that is a response."""
-    segments = []
-    for number, (prompt, response) in enumerate(conversation.turns):
-        context = _context(prompt, "" if number else conversation.system)
+# What of a turn is taught, piece by piece; the end token belongs to the last.
+# responses: each response and its end token. blog: also the constant RESPONSE_HEADER, as the
+# article scored it (three tokens an example that are always right after a few steps).
+TAUGHT = {"responses": (False, True), "blog": (False, True, True)}
+SUPERVISE_MODES = tuple(TAUGHT)
+
+
+def _pieces(conversation: Conversation, supervise: str) -> Iterator[str]:
+    system = conversation.system
+    for prompt, response in conversation.turns:
         if supervise == "blog":
-            segments += [(context, False), (RESPONSE_HEADER, True), (f" {response}", True)]
+            yield _context(prompt, system)
+            yield RESPONSE_HEADER
         else:
-            segments += [(context + RESPONSE_HEADER, False), (f" {response}", True)]
-    return segments
+            yield _context(prompt, system) + RESPONSE_HEADER
+        yield f" {response}"
+        system = ""
 
 
-def encode_conversations(
-    conversations: Iterable[Conversation],
-    tokenizer: Tokenizer,
-    supervise: str,
-    batch_size: int = 1024,
-) -> Iterator[Example]:
-    """Yield the example of each conversation, encoded in batches of ``batch_size``.
+def encode_examples(
+    conversations: Sequence[Conversation], encoder: WordEncoder, supervise: str
+) -> Examples:
+    """Return the examples of ``conversations``.
 
     >>> # "### Prompt: Hello\\n### Response: Hi<|endoftext|>" with GPT-2's tokenizer:
     >>> # input_ids   21017 45965 25 18435 198 21017 18261 25 15902 50256
     >>> # responses       0     0  0     0   0     0     0  0     1     1
     >>> # blog            0     0  0     0   0     1     1  1     1     1
     """
-    assert supervise in SUPERVISE_MODES, supervise
-    per_turn = 3 if supervise == "blog" else 2
-    conversations = iter(conversations)
-    while batch := list(islice(conversations, batch_size)):
-        segments = [segment for c in batch for segment in _segments(c, supervise)]
-        ids = iter(tokenizer.encode_batch([text for text, _ in segments]))
-        flags = iter(supervised for _, supervised in segments)
-        for conversation in batch:
-            tokens: list[int] = []
-            taught: list[bool] = []
-            for number in range(per_turn * len(conversation.turns)):
-                piece, flag = next(ids), next(flags)
-                if number % per_turn == per_turn - 1:
-                    piece = [*piece, tokenizer.end_id]
-                tokens += piece
-                taught += [flag] * len(piece)
-            yield Example(np.array(tokens), np.array(taught))
+    taught = TAUGHT[supervise]
+    pieces = encoder.encode_batch([p for c in conversations for p in _pieces(c, supervise)])
+    end = np.array([encoder.tokenizer.end_id], encoder.dtype).tobytes()
+    last = slice(len(taught) - 1, None, len(taught))
+    pieces[last] = [piece + end for piece in pieces[last]]
+    num_pieces = np.array([0, *(len(taught) * len(c.turns) for c in conversations)])
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces)) // encoder.dtype.itemsize
+    ends = np.concatenate([[0], np.cumsum(lengths)])  # of each piece
+    return Examples(
+        input_ids=np.frombuffer(b"".join(pieces), encoder.dtype),
+        supervised=np.repeat(np.resize(taught, len(pieces)), lengths),
+        offsets=ends[np.cumsum(num_pieces)],
+    )
 
 
 def encode_prompt(
@@ -106,7 +135,7 @@ def encode_prompt(
     if history:
         turns = tuple((asked.strip(), replied.strip()) for asked, replied in history)
         past = Conversation(turns, system)
-        ids = next(encode_conversations([past], tokenizer, "responses")).input_ids.tolist()
+        ids = encode_examples([past], WordEncoder(tokenizer), "responses").input_ids.tolist()
     context = _context(prompt.strip(), "" if history else system)
     return ids + tokenizer.encode(context + RESPONSE_HEADER)
 

@@ -96,8 +96,14 @@ def test_every_figure_is_in_the_json(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("what=trian", "what=trian: must be one of train, prepare, pack, generate, all"),
+        (
+            "what=trian",
+            "what=trian: must be one of train, prepare, pack, generate, scale, learn, all",
+        ),
         ("variants=[our]", "there is no our; there are bare_loop"),
+        ("scale.cpu_models=[huge]", "scale.cpu_models: there is no huge; there are gpt2, medium"),
+        ("scale.num_rows=[0]", "scale.num_rows=[0]: each must be at least 1"),
+        ("learn.epochs=0", "learn.epochs=0.0: must be above 0"),
         ("repeats=0", "repeats=0: must be at least 1"),
         ("seconds=-1", "seconds=-1"),
         ("batch_size=some", "batch_size=some: must be at least 1, or auto"),

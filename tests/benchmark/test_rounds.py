@@ -82,3 +82,15 @@ def test_a_variant_that_fails_or_is_not_installed_is_left_out_and_named(run, cal
     assert set(measured) == {"a"}
     assert "it broke" in caplog.text
     assert "pip install 'gpt2-chat[peers]'" in caplog.text
+
+
+def test_processes_that_wait_end_when_memory_is_short(run, calls, monkeypatch):
+    free = iter([100, 100, 5, *[100] * 9])  # beside workers of 10 bytes and more
+    monkeypatch.setattr(rounds, "free_memory_bytes", lambda device: next(free))
+    run(variant("a", 1), variant("b", 1))
+    assert calls[:6] == ["a", "b", "a", "a closed", "b closed", "b"]
+
+
+def test_settings_are_tried_one_process_at_a_time(run, calls):
+    run(variant("a", 3, 9), keep_alive=False)
+    assert calls[:4] == ["a", "a closed", "a", "a closed"]

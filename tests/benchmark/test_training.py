@@ -64,7 +64,7 @@ def test_the_bare_loop_takes_the_same_steps_as_ours(job, tmp_path):
         def __init__(self, name):
             self.name, self.laps = name, 0
 
-        def begin(self):
+        def begin(self, model):
             pass
 
         def lap(self, amount):

@@ -1,5 +1,6 @@
 """Processes of their own: their memory, their mistakes."""
 
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -21,6 +22,10 @@ def answer(job: Job, stopwatch: Stopwatch) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "err":
                 raise KeyError("a bug")
+            case "fork":
+                child = multiprocessing.Process(target=print)
+                child.start()
+                child.join()
             case "refuse":
                 raise UserError("lower the batch")
         stopwatch.lap(7)
@@ -66,3 +71,8 @@ def test_what_ends_a_worker_is_said_in_one_line(worker, do, error, message):
     with pytest.raises(error, match=message) as caught:
         worker(do).repeat(0.0)
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_may_start_processes_of_its_own(worker):
+    """As a loader does with data.num_workers."""
+    assert worker("fork").repeat(0.0).amount == 7

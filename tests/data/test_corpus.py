@@ -16,8 +16,9 @@ from src.data.corpus import (
 )
 from src.data.packing import pack
 from src.data.sources import SPLITS, Part, RowReport, Source, open_source, prompt_hash
-from src.data.template import encode_conversations
+from src.data.template import encode_examples
 from src.data.tokenizer import train_tokenizer
+from src.data.words import WordEncoder
 from tests.conftest import TEXTS, shared_data
 
 
@@ -70,14 +71,15 @@ def test_a_corpus_holds_the_example_of_every_usable_row(source, tokenizer, corpo
         corpus = Corpus.open(folder / split)
         conversations = [conversation for name, conversation in pairs if name == split]
         assert len(corpus) == len(conversations) == report.used[split] > 600
-        examples = list(encode_conversations(conversations, tokenizer, "blog"))
-        assert corpus.lengths.tolist() == [len(example.input_ids) for example in examples]
-        assert np.array_equal(corpus.input_ids, np.concatenate([e.input_ids for e in examples]))
-        assert np.array_equal(corpus.supervised, np.concatenate([e.supervised for e in examples]))
+        examples = encode_examples(conversations, WordEncoder(tokenizer), "blog")
+        assert corpus.offsets.tolist() == examples.offsets.tolist()
+        assert np.array_equal(corpus.input_ids, examples.input_ids)
+        assert np.array_equal(corpus.supervised, examples.supervised)
         assert corpus.prompts.tolist() == [prompt_hash(c.turns[0][0]) for c in conversations]
         last = corpus.example(len(corpus) - 1)
-        assert last.input_ids.tolist() == examples[-1].input_ids.tolist()
-        assert last.supervised.tolist() == examples[-1].supervised.tolist()
+        alone = encode_examples(conversations[-1:], WordEncoder(tokenizer), "blog")
+        assert last.input_ids.tolist() == alone.input_ids.tolist()
+        assert last.supervised.tolist() == alone.supervised.tolist()
 
 
 def test_a_corpus_is_mapped_not_read(source, tokenizer, corpora):

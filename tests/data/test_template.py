@@ -1,10 +1,12 @@
 import random
 
+import numpy as np
 import pytest
 
 from src.data.conversation import Conversation
-from src.data.template import Example, encode_conversations, encode_prompt, save_template
+from src.data.template import Example, encode_examples, encode_prompt, save_template
 from src.data.tokenizer import END_OF_TEXT, Tokenizer
+from src.data.words import WordEncoder
 from tests.conftest import TEXTS
 
 HELLO = Conversation((("Hello", "Hi"),))
@@ -12,8 +14,9 @@ SYSTEM = Conversation((("Hello", "Hi"), ("Bye", "See you")), system="Be kind.")
 
 
 def encode(conversation: Conversation, tokenizer: Tokenizer, supervise="responses") -> Example:
-    (example,) = encode_conversations([conversation], tokenizer, supervise)
-    return example
+    examples = encode_examples([conversation], WordEncoder(tokenizer), supervise)
+    assert len(examples) == 1
+    return examples.example(0)
 
 
 def table(conversation: Conversation, tokenizer: Tokenizer) -> list[tuple[str, int, int, int]]:
@@ -149,14 +152,20 @@ def test_a_literal_end_token_in_a_row_is_text(any_tokenizer, mode):
 
 
 @pytest.mark.parametrize("mode", ["responses", "blog"])
-def test_batches_change_nothing(tokenizer, mode):
+def test_examples_are_the_same_together_and_alone(tokenizer, mode):
     conversations = [SYSTEM, HELLO, Conversation((("a", "b"),) * 3)] * 3
-    whole = list(encode_conversations(conversations, tokenizer, mode))
-    for batch_size in (1, 4, 9):
-        parts = list(encode_conversations(iter(conversations), tokenizer, mode, batch_size))
-        assert [p.input_ids.tolist() for p in parts] == [w.input_ids.tolist() for w in whole]
-        assert [p.supervised.tolist() for p in parts] == [w.supervised.tolist() for w in whole]
-    assert list(encode_conversations([], tokenizer, mode)) == []
+    together = encode_examples(conversations, WordEncoder(tokenizer), mode)
+    odd = np.arange(9) % 2 == 1
+    some = together.take(odd)
+    assert together.lengths.sum() == together.offsets[-1] == len(together.input_ids)
+    for index, conversation in enumerate(conversations):
+        alone = encode(conversation, tokenizer, mode)
+        found = [together.example(index), *([some.example(index // 2)] if odd[index] else [])]
+        for example in found:
+            assert example.input_ids.tolist() == alone.input_ids.tolist()
+            assert example.supervised.tolist() == alone.supervised.tolist()
+    assert len(some) == 4
+    assert len(encode_examples([], WordEncoder(tokenizer), mode)) == 0
 
 
 def test_a_question_is_asked_as_it_was_trained(any_tokenizer):

@@ -1,0 +1,143 @@
+"""Conversations to examples on all cores, in order.
+
+Cutting and looking up words holds Python's lock, so the other cores run processes. They take
+batches while they have room for them; else this process, which also reads the rows, encodes one::
+
+    rows ──> batches ──┬─ a process ───┬──> examples, in the order of the rows
+                       ├─ a process ───┤
+                       └─ this process ┘
+
+They are started after the first few batches: few rows are done sooner than a process starts. A
+process is a bare interpreter at the other end of two pipes: it ends when its input does, whatever
+became of us, and runs none of the main module.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from queue import SimpleQueue
+
+from src.data.conversation import Conversation
+from src.data.template import Examples, encode_examples
+from src.data.tokenizer import Tokenizer
+from src.data.words import WordEncoder
+
+NUM_FIRST = 4  # batches that this process encodes before it starts others
+NUM_WAITING = 2  # batches in the hands of each process: one in work, one to go on with
+MAX_PROCESSES = 15  # reading does not feed more
+_START = "from src.data.encoding import serve; serve()"
+
+Batch = list[Conversation]
+
+
+def encode_all(
+    batches: Iterable[Batch], tokenizer: Tokenizer, supervise: str, num_processes: int
+) -> Iterator[Examples]:
+    """Yield the examples of each batch, with the help of at most ``num_processes`` processes.
+
+    Only a few batches are held at any time.
+    """
+    encoder = WordEncoder(tokenizer)
+    if encoder.cut is None:
+        num_processes = 0  # the library encodes whole texts, on all cores by itself
+    most = NUM_WAITING * num_processes
+    pending: deque[Future[Examples]] = deque()
+    with ExitStack() as stack:
+        pool = None
+        for number, batch in enumerate(batches):
+            if number == NUM_FIRST and num_processes:
+                pool = stack.enter_context(Pool(num_processes, tokenizer, supervise))
+            if pool is not None and sum(not future.done() for future in pending) < most:
+                pending.append(pool.submit(batch))
+            else:
+                future: Future[Examples] = Future()
+                future.set_result(encode_examples(batch, encoder, supervise))
+                pending.append(future)
+            while pending and (pending[0].done() or len(pending) > 2 * most):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def spare_cores() -> int:
+    """Return how many processes can run beside this one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(MAX_PROCESSES, (cores or 1) - 1)
+
+
+class Pool:
+    """Processes that encode, and a thread for each that talks to it."""
+
+    def __init__(self, num_processes: int, tokenizer: Tokenizer, supervise: str):
+        self.processes = [_Process(tokenizer, supervise) for _ in range(num_processes)]
+        self.threads = ThreadPoolExecutor(num_processes)
+        self.free: SimpleQueue[_Process] = SimpleQueue()
+        for process in self.processes:
+            self.free.put(process)
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.threads.shutdown(cancel_futures=True)
+        for process in self.processes:
+            process.close()
+
+    def submit(self, batch: Batch) -> Future[Examples]:
+        """Have ``batch`` encoded."""
+        return self.threads.submit(self._encode, batch)
+
+    def _encode(self, batch: Batch) -> Examples:
+        process = self.free.get()
+        try:
+            return process.encode(batch)
+        finally:
+            self.free.put(process)
+
+
+class _Process:
+    def __init__(self, tokenizer: Tokenizer, supervise: str):
+        self.setup: tuple[Tokenizer, str] | None = (tokenizer, supervise)
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _START],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+    def encode(self, batch: Batch) -> Examples:
+        """Send a batch and wait for its examples."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            if self.setup is not None:
+                pickle.dump(self.setup, self.process.stdin)
+                self.setup = None
+            pickle.dump(batch, self.process.stdin)
+            self.process.stdin.flush()
+            return pickle.load(self.process.stdout)
+        except (EOFError, BrokenPipeError) as error:
+            code = self.process.wait()
+            raise RuntimeError(f"a process that encodes rows ended with {code}") from error
+
+    def close(self) -> None:
+        """Let the process end."""
+        self.process.communicate()
+
+
+def serve() -> None:
+    """Encode batches from standard input to standard output until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the rows
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    tokenizer, supervise = pickle.load(requests)
+    encoder = WordEncoder(tokenizer)
+    while requests.peek(1):
+        pickle.dump(encode_examples(pickle.load(requests), encoder, supervise), answers)
+        answers.flush()

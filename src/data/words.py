@@ -1,0 +1,130 @@
+"""Many texts to token ids, each word encoded once.
+
+A byte-level BPE merges nothing across the words that its pre-tokenizer cuts a text into, and a few
+ten thousand words make up most of what people write. So texts are cut here by the tokenizer's own
+rule and the ids of a word are looked up; the ``tokenizers`` library is asked for new words only.
+That is several times as fast as asking it for every text, and gives the same ids.
+"""
+
+import json
+import re
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import models
+
+from src.data.tokenizer import Tokenizer
+
+MAX_WORDS = 2**17  # some 30 MB; what is remembered is forgotten when there are more
+LONGEST_WORD = 32  # characters: a longer one hardly comes again
+
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A pre-tokenizer's rule as regular expressions.
+
+    ``words`` cuts ASCII text as the library does. ``chunks`` cuts other text between a character
+    and the space after it, where no word goes across; None: the rule has no such place.
+    """
+
+    pre_tokenizers: tuple[dict[str, Any], ...]
+    words: Callable[[str], list[str]]
+    chunks: Callable[[str], list[str]] | None
+
+
+def _findall(pattern: str) -> Callable[[str], list[str]]:
+    return re.compile(pattern, re.ASCII).findall  # ASCII: \s is what it is to the library
+
+
+CUTS = (
+    Cut(  # GPT-2
+        (_BYTE_LEVEL,),
+        _findall(
+            r"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+",
+        ),
+        _findall(r" ?\S+|\s+(?!\S)|\s+"),
+    ),
+    Cut(  # our own: a word ends before each digit and after it
+        (_DIGITS, _BYTE_LEVEL),
+        _findall(
+            r"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+|\s+(?![^\s0-9])|\s+",
+        ),
+        None,
+    ),
+)
+# White space beyond ASCII, of which Python and the library hold different views.
+_OTHER_SPACE = re.compile("[\x85\xa0\u1680\u180e\u2000-\u200f\u2028\u2029\u202f\u205f\u3000\ufeff]")
+
+
+class WordEncoder:
+    """Encodes many texts with one tokenizer; ``dtype`` is that of the ids."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+        self.dtype = ids_dtype(tokenizer.vocab_size)
+        self.cut = cut_of(tokenizer)
+        self.ids_of = _Memory(tokenizer, self.dtype.char)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[bytes]:
+        """Return the ids of each text as the bytes of an array of ``dtype``."""
+        if len(self.ids_of) > MAX_WORDS:
+            self.ids_of.clear()
+        cuts = [self._cut(text) for text in texts]
+        whole = [text for text, cut in zip(texts, cuts, strict=True) if cut is None]
+        encoded = iter(self.tokenizer.encode_batch(whole) if whole else ())
+        ids_of, code = self.ids_of.__getitem__, self.dtype.char
+        return [
+            array(code, next(encoded)).tobytes()
+            if cut is None
+            else b"".join(map(ids_of, cut(text)))
+            for text, cut in zip(texts, cuts, strict=True)
+        ]
+
+    def _cut(self, text: str) -> Callable[[str], list[str]] | None:
+        """Return what cuts ``text``; None: the library must have it whole."""
+        if self.cut is None or text.isascii():
+            return self.cut and self.cut.words
+        return None if _OTHER_SPACE.search(text) else self.cut.chunks
+
+
+class _Memory(dict[str, bytes]):
+    """The ids of each word that was asked for."""
+
+    def __init__(self, tokenizer: Tokenizer, code: str):
+        super().__init__()
+        self.tokenizer, self.code = tokenizer, code
+
+    def __missing__(self, word: str) -> bytes:
+        ids = array(self.code, self.tokenizer.encode(word)).tobytes()
+        if len(word) <= LONGEST_WORD:
+            self[word] = ids
+        return ids
+
+
+def ids_dtype(vocab_size: int) -> np.dtype:
+    """Return the smallest type that holds every id."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+
+
+def cut_of(tokenizer: Tokenizer) -> Cut | None:
+    """Return how ``tokenizer`` cuts texts into words; None if it is no rule of ours."""
+    backend = tokenizer.backend
+    plain = (
+        backend.normalizer is None
+        and isinstance(backend.model, models.BPE)
+        and not backend.model.dropout
+        and all(token.special for token in backend.get_added_tokens_decoder().values())
+    )
+    if not plain or backend.pre_tokenizer is None:
+        return None
+    state = json.loads(backend.pre_tokenizer.__getstate__())
+    parts = state["pretokenizers"] if state["type"] == "Sequence" else [state]
+    for part in parts:
+        part.pop("trim_offsets", None)  # decides offsets, not words
+    return next((cut for cut in CUTS if list(cut.pre_tokenizers) == parts), None)

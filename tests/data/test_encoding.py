@@ -1,0 +1,110 @@
+"""Other processes change how fast, not what; and none of them stays."""
+
+import subprocess
+import sys
+import time
+from itertools import count
+
+import psutil
+import pytest
+
+from src.data import encoding
+from src.data.conversation import Conversation
+from src.data.encoding import encode_all
+from src.data.template import encode_examples
+from src.data.words import WordEncoder
+
+
+def batch(number: int) -> list[Conversation]:
+    return [Conversation(((f"question {number} {i}", f"answer {i}"),)) for i in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch) -> list[subprocess.Popen]:
+    """The processes that were started; other processes' work begins at the second batch."""
+    processes = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            processes.append(self)
+
+    monkeypatch.setattr(encoding.subprocess, "Popen", Popen)
+    monkeypatch.setattr(encoding, "NUM_FIRST", 1)
+    return processes
+
+
+def test_examples_come_in_order_from_any_number_of_processes(tokenizer, started):
+    batches = [batch(number) for number in range(60)]
+    encoder = WordEncoder(tokenizer)
+    expected = [encode_examples(each, encoder, "blog") for each in batches]
+    for num_processes in (0, 2):
+        found = []
+        for examples in encode_all(iter(batches), tokenizer, "blog", num_processes):
+            found.append(examples)
+            time.sleep(0.02 * bool(num_processes))  # so that the others get to do some
+        for a, b in zip(found, expected, strict=True):
+            assert a.input_ids.tolist() == b.input_ids.tolist()
+            assert a.supervised.tolist() == b.supervised.tolist()
+            assert a.offsets.tolist() == b.offsets.tolist()
+    assert [process.returncode for process in started] == [0, 0]
+
+
+def test_few_rows_start_no_process(tokenizer, started):
+    assert len(list(encode_all([batch(0)], tokenizer, "blog", 2))) == 1
+    assert not started
+
+
+def test_reading_goes_no_further_ahead_than_a_few_batches(tokenizer):
+    read = []
+    batches = (read.append(number) or batch(number) for number in count())
+    encoded = encode_all(batches, tokenizer, "blog", 2)
+    for taken in range(1, 100):
+        next(encoded)
+        assert len(read) - taken <= 8
+    encoded.close()
+
+
+def test_a_break_while_reading_ends_the_processes(tokenizer, started):
+    def broken():
+        yield from (batch(number) for number in range(9))
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(encode_all(broken(), tokenizer, "blog", 2))
+    assert [process.returncode for process in started] == [0, 0]
+
+
+def test_a_process_that_dies_is_named(tokenizer, started):
+    def killing():
+        for number in range(2000):
+            if number == 3:
+                started[0].kill()
+            time.sleep(0.01)
+            yield batch(number)
+
+    with pytest.raises(RuntimeError, match="a process that encodes rows ended with -9"):
+        list(encode_all(killing(), tokenizer, "blog", 1))
+
+
+def test_processes_end_when_ours_is_killed(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from src.data import encoding\n"
+        "from src.data.conversation import Conversation\n"
+        "from src.data.tokenizer import train_tokenizer\n"
+        "pool = encoding.Pool(1, train_tokenizer(['a b c'] * 9, 300), 'blog')\n"
+        "pool.submit([Conversation((('a', 'b'),))]).result()\n"
+        "print(pool.processes[0].process.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    child = int(done.stdout)
+    for _ in range(100):
+        if not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("it is still there")
+    assert not done.stderr
