@@ -21,6 +21,7 @@ from src.data.tokenizer import END_OF_TEXT, Tokenizer
 
 PROMPT_HEADER = "### Prompt: "
 RESPONSE_HEADER = "### Response:"
+TEMPLATE_FILE = "chat_template.jinja"  # in a model folder
 
 # responses: each response and its end token. blog: also the constant RESPONSE_HEADER, as the
 # article scored it (three tokens an example that are always right after a few steps).
@@ -113,4 +114,4 @@ def encode_prompt(
 
 def save_template(folder: Path) -> None:
     """Write ``chat_template.jinja``, which transformers, vLLM and llama.cpp read."""
-    (folder / "chat_template.jinja").write_text(JINJA)
+    (folder / TEMPLATE_FILE).write_text(JINJA)
