@@ -22,7 +22,10 @@ class ChatConfig:
     temperature: float | None
     top_k: int | None
     top_p: float | None
+    repetition_penalty: float | None
+    stop: list[str] | None
     seed: int | None
+    weights: str | None
 
     def __post_init__(self) -> None:
         """Put what is given here over the generation preset."""
@@ -37,13 +40,13 @@ def chat(config: DictConfig, **text: str) -> None:
     prompt = settings.prompt if settings.prompt is not None else _read_standard_input()
 
     from src.model.device import choose_device
-    from src.talk.assistant import Assistant
-    from src.talk.model_folder import load_model_folder, newest_model_folder
+    from src.talk.assistant import load_assistant
+    from src.talk.messages import Message
+    from src.talk.model_folder import newest_model_folder
 
     folder = settings.model_path or str(newest_model_folder(RUNS))
-    model, tokenizer = load_model_folder(folder)
-    assistant = Assistant(model.to(choose_device(settings.device)), tokenizer)
-    for piece in assistant.stream(prompt, settings.generation):
+    assistant = load_assistant(folder, choose_device(settings.device))
+    for piece in assistant.reply([Message("user", prompt)], settings.generation):
         print(piece, end="", flush=True)
     print()
 

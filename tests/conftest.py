@@ -14,6 +14,7 @@ import torch
 
 from src.data.config import DataConfig
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from src.model.generation import GenerationConfig
 
 # Real rows and GPT-2's own vocabulary, where a developer has them: not part of this repository.
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -86,3 +87,17 @@ def shared_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not here: this test needs the real data")
     return path
+
+
+def greedy(max_new_tokens: int, **changes) -> GenerationConfig:
+    """The values of ``conf/generation/greedy.yaml``, unless changed."""
+    values = {
+        "temperature": 0.0,
+        "top_k": None,
+        "top_p": None,
+        "repetition_penalty": 1.0,
+        "stop": [],
+        "seed": 0,
+        "weights": "fp32",
+    }
+    return GenerationConfig(max_new_tokens, **values | changes)

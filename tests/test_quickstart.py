@@ -12,15 +12,15 @@ import torch
 import transformers
 
 from src.data.sample import sample_rows
-from src.model.generation import GenerationConfig
 from src.talk.assistant import Assistant
 from src.talk.model_folder import load_model_folder
+from tests.conftest import greedy
 from tests.training.conftest import curves
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-GREEDY = GenerationConfig(max_new_tokens=48, temperature=0.0, top_k=None, top_p=None, seed=0)
+GREEDY = greedy(48)
 
 
 def held_out_prompts() -> list[str]:

@@ -4,6 +4,7 @@ A new variant is one function here and one line in ``variants``.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from src.benchmark import article, huggingface
 from src.benchmark.inputs import open_blocks
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job
-from src.model.generation import GenerationConfig, generate
+from src.model.generation import generate
 from src.model.pretrained import load_pretrained
 
 PROMPT_TOKENS = 32
@@ -26,10 +27,8 @@ def decode_ours(job: Job, stopwatch: Stopwatch) -> None:
     prompts = read_prompts(job, job.setting["batch_size"]).tolist()
 
     def answer(num_tokens: int) -> int:
-        greedy = GenerationConfig(
-            max_new_tokens=num_tokens, temperature=0.0, top_k=None, top_p=None, seed=0
-        )
-        steps = generate(model, prompts, NO_TOKEN, greedy)
+        generation = replace(job.config.generation, max_new_tokens=num_tokens, temperature=0.0)
+        steps = generate(model, prompts, NO_TOKEN, generation)
         return sum(len(tokens) - tokens.count(None) for tokens in steps)
 
     _repeat(job, stopwatch, answer)

@@ -21,6 +21,7 @@ from src.data.words import WordEncoder
 
 PROMPT_HEADER = "### Prompt: "
 RESPONSE_HEADER = "### Response:"
+TEMPLATE_FILE = "chat_template.jinja"  # in a model folder
 
 # The same template for everyone who reads a Hugging Face folder.
 JINJA = (
@@ -142,4 +143,4 @@ def encode_prompt(
 
 def save_template(folder: Path) -> None:
     """Write ``chat_template.jinja``, which transformers, vLLM and llama.cpp read."""
-    (folder / "chat_template.jinja").write_text(JINJA)
+    (folder / TEMPLATE_FILE).write_text(JINJA)

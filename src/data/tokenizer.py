@@ -17,6 +17,7 @@ from src.hub import local_folder
 END_OF_TEXT = "<|endoftext|>"
 REPLACEMENT = "\ufffd"  # what decoding gives for bytes that make no character, or none yet
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+SETTINGS = "tokenizer_config.json"
 
 
 class Tokenizer:
@@ -38,6 +39,12 @@ class Tokenizer:
         self.backend.no_padding()
         self.end_id: int = end_id
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The ids of the special tokens, by their texts."""
+        added = self.backend.get_added_tokens_decoder().items()
+        return {token.content: index for index, token in added if token.special}
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``."""
@@ -71,7 +78,7 @@ class Tokenizer:
             "unk_token": END_OF_TEXT,
             "clean_up_tokenization_spaces": False,
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (folder / SETTINGS).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_tokenizer(name_or_path: str, key: str = "model.tokenizer") -> Tokenizer:

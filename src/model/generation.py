@@ -13,16 +13,21 @@ from src.errors import UserError
 from src.model.attention import CachedAttention
 from src.model.gpt2 import GPT2
 
+WEIGHTS = ("fp32", "bf16", "int8")
+
 
 @dataclass
 class GenerationConfig:
-    """The values of ``conf/generation``. ``temperature`` 0 is greedy."""
+    """The values of ``conf/generation``; its comments say what each value means."""
 
     max_new_tokens: int
     temperature: float
     top_k: int | None
     top_p: float | None
+    repetition_penalty: float
+    stop: list[str]
     seed: int
+    weights: str
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -38,6 +43,14 @@ class GenerationConfig:
             raise UserError(f"top_k={self.top_k}: must be at least 1, or null")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p={self.top_p}: must be in (0, 1], or null")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise UserError(
+                f"repetition_penalty={self.repetition_penalty}: must be above 0; 1 is none"
+            )
+        if not all(self.stop):
+            raise UserError("stop: a stop string is empty; leave it out")
+        if self.weights not in WEIGHTS:
+            raise UserError(f"weights={self.weights}: must be one of {', '.join(WEIGHTS)}")
 
 
 def next_token(logits: Tensor, config: GenerationConfig, generator: torch.Generator) -> Tensor:

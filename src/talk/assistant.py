@@ -1,40 +1,110 @@
-"""Someone to talk to: a prompt in, a reply out, whole or as it comes."""
+"""Someone to talk to: messages in, a reply out, whole or as it comes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from src.data.template import encode_prompt
-from src.data.tokenizer import REPLACEMENT, Tokenizer
-from src.errors import UserError
+import torch
+
+from src.data.tokenizer import Tokenizer
 from src.model.generation import GenerationConfig, generate
 from src.model.gpt2 import GPT2
+from src.talk.chat_template import ChatTemplate, own_template
+from src.talk.messages import Message, check_messages, fit
+from src.talk.model_folder import load_model_folder
+from src.talk.text_stream import TextStream
+
+StopReason = Literal["end", "stop", "length", "cancelled"]
+
+
+class Reply:
+    """A reply as it comes: iterate over its pieces; its facts are true of what has come so far.
+
+    ``stop_reason`` is None until it ends: ``end`` (the model's end token), ``stop`` (a stop
+    string), ``length`` (``max_new_tokens``, or no position left) or ``cancelled`` (``close``).
+    """
+
+    def __init__(
+        self, tokens: Iterator[int], stream: TextStream, num_prompt_tokens: int, max_new_tokens: int
+    ):
+        self.num_prompt_tokens = num_prompt_tokens
+        self.num_new_tokens = 0
+        self.num_dropped_turns = 0
+        self.seconds = 0.0  # until the last token so far, reading the prompt included
+        self.stop_reason: StopReason | None = None
+        self._max_new_tokens = max_new_tokens
+        self._tokens = tokens
+        self._stream = stream
+        self._pieces = self._read()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return self._stream.text
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens a second, reading the prompt included."""
+        return self.num_new_tokens / self.seconds if self.seconds else 0.0
+
+    def whole(self) -> str:
+        """Wait for the rest; return all of it."""
+        for _ in self._pieces:
+            pass
+        return self.text
+
+    def close(self) -> None:
+        """Stop here: no other token is computed."""
+        self._pieces.close()
+        self.stop_reason = self.stop_reason or "cancelled"
+
+    def _read(self) -> Iterator[str]:
+        began = time.perf_counter()
+        for token in self._tokens:
+            self.num_new_tokens += 1
+            self.seconds = time.perf_counter() - began
+            piece = self._stream.push(token)
+            if piece:
+                yield piece
+            if self._stream.stopped:
+                self.stop_reason = "stop"
+                return
+        piece = self._stream.finish()
+        full = self.num_new_tokens == self._max_new_tokens
+        self.stop_reason = "stop" if self._stream.stopped else "length" if full else "end"
+        if piece:
+            yield piece
 
 
 class Assistant:
-    """A model with its tokenizer, spoken to through the chat template."""
+    """A model with its tokenizer, spoken to through a chat template (None: ours)."""
 
-    def __init__(self, model: GPT2, tokenizer: Tokenizer):
+    def __init__(self, model: GPT2, tokenizer: Tokenizer, template: ChatTemplate | None = None):
         self.model = model
         self.tokenizer = tokenizer
+        self.template = template or own_template(tokenizer)
 
-    def stream(
-        self,
-        prompt: str,
-        generation: GenerationConfig,
-        history: Sequence[tuple[str, str]] = (),
-    ) -> Iterator[str]:
-        """Yield the reply to ``prompt`` piece by piece; never half a character.
-
-        Args:
-            prompt: any text.
-            generation: how to decode.
-            history: earlier pairs of prompt and reply.
+    def reply(self, messages: Sequence[Message], generation: GenerationConfig) -> Reply:
+        """Return the reply to ``messages``; nothing is decoded before it is iterated over.
 
         Raises:
-            UserError: the prompt is empty, no valid text, or too long for the model.
+            UserError: a message is empty, no valid text, out of turn, or too long for the model.
         """
-        ids = self._encode(prompt, history)
-        steps = generate(self.model, [ids], self.tokenizer.end_id, generation)
-        yield from self._pieces(token for (token,) in steps if token is not None)
+        check_messages(messages)
+        positions = self.model.config.n_positions
+        fitted = fit(messages, self.template, positions, generation.max_new_tokens)
+        steps = generate(self.model, [fitted.ids], self.tokenizer.end_id, generation)
+        reply = Reply(
+            (token for (token,) in steps if token is not None),
+            TextStream(self.tokenizer, generation.stop),
+            len(fitted.ids),
+            min(generation.max_new_tokens, positions - len(fitted.ids)),
+        )
+        reply.num_dropped_turns = fitted.num_dropped_turns
+        return reply
 
     def replies(
         self, prompts: Sequence[str], generation: GenerationConfig, batch_size: int = 64
@@ -45,44 +115,34 @@ class Assistant:
         replies = [""] * len(prompts)
         for start in range(0, len(prompts), batch_size):
             rows = by_length[start : start + batch_size]
-            tokens: list[list[int]] = [[] for _ in rows]
+            streams = [TextStream(self.tokenizer, generation.stop) for _ in rows]
             batch = [encoded[i] for i in rows]
             for step in generate(self.model, batch, self.tokenizer.end_id, generation):
-                for row, token in enumerate(step):
+                for stream, token in zip(streams, step, strict=True):
                     if token is not None:
-                        tokens[row].append(token)
-            for row, reply in zip(rows, tokens, strict=True):
-                replies[row] = "".join(self._pieces(reply))
+                        stream.push(token)
+                if all(stream.stopped for stream in streams):
+                    break
+            for row, stream in zip(rows, streams, strict=True):
+                stream.finish()
+                replies[row] = stream.text
         return replies
 
     def can_read(self, prompt: str) -> bool:
         """Whether ``prompt`` leaves the model at least one position for a reply."""
         return len(self._encode(prompt)) < self.model.config.n_positions
 
-    def _encode(self, prompt: str, history: Sequence[tuple[str, str]] = ()) -> list[int]:
-        if not prompt.strip():
-            raise UserError("the prompt is empty: write a question")
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"the prompt is not valid Unicode: character {error.start} is half a surrogate pair"
-            ) from error
-        return encode_prompt(self.tokenizer, prompt, history)
+    def _encode(self, prompt: str) -> list[int]:
+        question = [Message("user", prompt)]
+        check_messages(question)
+        return self.template(question)
 
-    def _pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Decode tokens as they come, holding back bytes until they make whole characters."""
-        pending: list[int] = []
-        begun = False
-        for token in tokens:
-            pending.append(token)
-            text = self.tokenizer.decode(pending)
-            if text.endswith(REPLACEMENT):
-                continue
-            pending.clear()
-            text = text if begun else text.lstrip()  # the template's space before a reply
-            begun = begun or bool(text)
-            if text:
-                yield text
-        if pending:
-            yield self.tokenizer.decode(pending)
+
+def load_assistant(model_path: str, device: torch.device, key: str = "model_path") -> Assistant:
+    """Load model, tokenizer and chat template of a folder or hub name.
+
+    Raises:
+        UserError: there is none, it is no GPT-2, or it is broken; names ``key``.
+    """
+    model, tokenizer, template = load_model_folder(model_path, key)
+    return Assistant(model.to(device), tokenizer, template)

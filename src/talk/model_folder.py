@@ -9,11 +9,17 @@ import os
 from pathlib import Path
 
 from src.data.template import save_template
-from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.data.tokenizer import SETTINGS, Tokenizer, load_tokenizer
 from src.errors import UserError
+from src.hub import local_folder
 from src.model.generation import GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained, save_pretrained
+from src.talk.chat_template import ChatTemplate, load_chat_template
+
+# What a hub is asked for.
+FILES = ("config.json", "*.safetensors*", "tokenizer*.json", "vocab.json", "merges.txt", "*.jinja")
+NEEDED = ("config.json", "*.safetensors", SETTINGS)  # a cached copy without them is incomplete
 
 
 def save_model_folder(
@@ -37,20 +43,23 @@ def save_model_folder(
     os.replace(building, folder)
 
 
-def load_model_folder(name_or_path: str, key: str = "model_path") -> tuple[GPT2, Tokenizer]:
-    """Load model and tokenizer of a folder or hub name.
+def load_model_folder(
+    name_or_path: str, key: str = "model_path"
+) -> tuple[GPT2, Tokenizer, ChatTemplate]:
+    """Load model, tokenizer and chat template of a folder or hub name.
 
     Raises:
         UserError: there is none, or it is no GPT-2; names ``key``.
     """
-    model = load_pretrained(name_or_path, key=key)
-    tokenizer = load_tokenizer(name_or_path, key=key)
+    folder = local_folder(name_or_path, FILES, required=NEEDED, key=key)
+    model = load_pretrained(str(folder), key=key)
+    tokenizer = load_tokenizer(str(folder), key=key)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
             f"{key}={name_or_path}: its tokenizer has {tokenizer.vocab_size} tokens, its model "
             f"only {model.config.vocab_size}"
         )
-    return model, tokenizer
+    return model, tokenizer, load_chat_template(folder, tokenizer)
 
 
 def newest_model_folder(runs: Path) -> Path:
@@ -76,6 +85,7 @@ def _generation_settings(config: GenerationConfig, end_id: int) -> dict[str, obj
         "pad_token_id": end_id,
         "max_new_tokens": config.max_new_tokens,
         "do_sample": config.temperature > 0,
+        "repetition_penalty": config.repetition_penalty,
     }
     if config.temperature > 0:
         settings["temperature"] = config.temperature

@@ -6,14 +6,14 @@ import torch
 from src.errors import UserError
 from src.model.attention import CachedAttention
 from src.model.generation import GenerationConfig, generate, next_token
+from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
 NEVER = 96  # an end token that a test's model may still choose
 
 
 def settings(**changes) -> GenerationConfig:
-    values = {"max_new_tokens": 12, "temperature": 0.0, "top_k": None, "top_p": None, "seed": 0}
-    return GenerationConfig(**values | changes)
+    return greedy(**{"max_new_tokens": 12} | changes)
 
 
 def decode(model, prompts, end_id=NEVER, **changes) -> list[list[int]]:

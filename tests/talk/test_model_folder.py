@@ -7,12 +7,12 @@ import transformers
 
 from src.data.tokenizer import train_tokenizer
 from src.errors import UserError
-from src.model.generation import GenerationConfig
 from src.talk.assistant import Assistant
 from src.talk.model_folder import load_model_folder, newest_model_folder, save_model_folder
+from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
-GREEDY = GenerationConfig(max_new_tokens=12, temperature=0.0, top_k=None, top_p=None, seed=0)
+GREEDY = greedy(12)
 
 
 @pytest.fixture
@@ -27,11 +27,9 @@ def model(tokenizer):
 
 def test_what_is_saved_is_loaded(model, tokenizer, tmp_path):
     save_model_folder(tmp_path / "model", model, tokenizer, GREEDY)
-    again, same_tokenizer = load_model_folder(str(tmp_path / "model"))
+    again = Assistant(*load_model_folder(str(tmp_path / "model")))
     prompts = ["Hello", "how are you?"]
-    assert Assistant(again, same_tokenizer).replies(prompts, GREEDY) == Assistant(
-        model, tokenizer
-    ).replies(prompts, GREEDY)
+    assert again.replies(prompts, GREEDY) == Assistant(model, tokenizer).replies(prompts, GREEDY)
 
 
 def test_transformers_opens_the_folder_and_says_the_same(model, tokenizer, tmp_path):
@@ -56,7 +54,7 @@ def test_transformers_opens_the_folder_and_says_the_same(model, tokenizer, tmp_p
 
 
 def test_sampling_settings_are_written_for_others_to_use(model, tokenizer, tmp_path):
-    sampling = GenerationConfig(30, 0.7, 50, 0.9, 1)
+    sampling = greedy(30, temperature=0.7, top_k=50, top_p=0.9, seed=1)
     save_model_folder(tmp_path / "model", model, tokenizer, sampling)
     settings = json.loads((tmp_path / "model" / "generation_config.json").read_text())
     assert settings["do_sample"] is True

@@ -1,0 +1,89 @@
+"""Messages become the ids that a model was taught to answer: by our template, or by its own."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from src.data.template import JINJA, TEMPLATE_FILE, encode_prompt
+from src.data.tokenizer import SETTINGS, Tokenizer
+from src.errors import UserError
+from src.talk.messages import Message
+
+ChatTemplate = Callable[[Sequence[Message]], list[int]]
+
+BREAK = "\ue000"  # of Unicode's private use: stands inside a special token that somebody typed
+
+
+def own_template(tokenizer: Tokenizer) -> ChatTemplate:
+    """Return the template that we train with."""
+
+    def encode(messages: Sequence[Message]) -> list[int]:
+        system = messages[0].content.strip() if messages[0].role == "system" else ""
+        said = [message.content for message in messages if message.role != "system"]
+        history = list(zip(said[:-1:2], said[1::2], strict=True))
+        return encode_prompt(tokenizer, said[-1], history, system)
+
+    return encode
+
+
+def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
+    """Return the chat template of a model folder; ours, if it has none.
+
+    Raises:
+        UserError: it is broken.
+    """
+    path, config = folder / TEMPLATE_FILE, folder / SETTINGS
+    settings = json.loads(config.read_text()) if config.exists() else {}
+    source = path.read_text() if path.exists() else settings.get("chat_template")
+    if source is None or source == JINJA:
+        return own_template(tokenizer)
+    if not isinstance(source, str):
+        raise UserError(f"{folder}: several chat templates in one folder are not supported")
+    return jinja_template(source, tokenizer, settings)
+
+
+def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object]) -> ChatTemplate:
+    """Return a template written in Jinja, as ``transformers`` runs it.
+
+    Special tokens are those that the template itself writes; one that somebody typed is text.
+
+    Raises:
+        UserError: it is not valid Jinja, or, when called, refuses the messages.
+    """
+    import jinja2
+    import jinja2.sandbox
+
+    def refuse(reason: str) -> None:
+        raise UserError(f"the model's chat template refuses this conversation: {reason}")
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse
+    try:
+        compiled = environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise UserError(f"the model's chat template is broken: {error}") from error
+    special = tokenizer.special_tokens
+    splitter = re.compile("(" + "|".join(map(re.escape, special)) + ")")
+    names = {key: value for key, value in settings.items() if key.endswith("_token")}
+
+    def encode(messages: Sequence[Message]) -> list[int]:
+        said = [asdict(replace(m, content=_broken(m.content, splitter))) for m in messages]
+        try:
+            text = compiled.render(messages=said, add_generation_prompt=True, **names)
+        except jinja2.TemplateError as error:
+            raise UserError(f"the model's chat template is broken: {error}") from error
+        ids: list[int] = []
+        for piece in splitter.split(text):
+            if piece in special:
+                ids.append(special[piece])
+            elif piece:
+                ids += tokenizer.encode(piece.replace(BREAK, ""))
+        return ids
+
+    return encode
+
+
+def _broken(text: str, splitter: re.Pattern[str]) -> str:
+    return splitter.sub(lambda match: match[0][0] + BREAK + match[0][1:], text.replace(BREAK, ""))

@@ -1,0 +1,63 @@
+"""Tokens become text as they come: never half a character, never a part of a stop string."""
+
+from collections.abc import Sequence
+
+from src.data.tokenizer import REPLACEMENT, Tokenizer
+
+MAX_PENDING = 4  # tokens: a character has at most four bytes, and a token at least one
+
+
+class TextStream:
+    """The text of one reply; ``text`` is what has been given out so far.
+
+    Args:
+        tokenizer: what decodes.
+        stop: texts at which the reply ends, without them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
+        self.tokenizer = tokenizer
+        self.stop = tuple(stop)
+        self.text = ""
+        self.stopped = False  # a stop string came
+        self.pending: list[int] = []  # tokens whose bytes make no whole character yet
+        self.held = ""  # whole characters that may be the beginning of a stop string
+
+    def push(self, token: int) -> str:
+        """Return the text that ``token`` completes, perhaps none."""
+        self.pending.append(token)
+        text = self.tokenizer.decode(self.pending)
+        if text.endswith(REPLACEMENT) and len(self.pending) < MAX_PENDING:
+            return ""
+        self.pending.clear()
+        return self._give(text, final=False)
+
+    def finish(self) -> str:
+        """Return what was held back: no other token comes."""
+        text = self.tokenizer.decode(self.pending) if self.pending else ""
+        self.pending.clear()
+        return self._give(text, final=True)
+
+    def _give(self, text: str, final: bool) -> str:
+        if self.stopped:
+            return ""
+        text = self.held + text
+        if not self.text:
+            text = text.lstrip()  # the template's space before a reply
+        found = [place for stop in self.stop if (place := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            piece, self.held = text[: min(found)], ""
+        else:
+            keep = 0 if final else self._may_stop(text)
+            piece, self.held = text[: len(text) - keep], text[len(text) - keep :]
+        self.text += piece
+        return piece
+
+    def _may_stop(self, text: str) -> int:
+        """Return how many characters at the end of ``text`` begin a stop string."""
+        longest = max((len(stop) for stop in self.stop), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self.stop):
+                return length
+        return 0
