@@ -127,6 +127,19 @@ def _answer(assistant: "Assistant", settings: ChatConfig, model_path: str, promp
         show("\n")
 
 
+def assigned(arguments: list[str]) -> list[str]:
+    """Return the arguments, none of which is a bare text.
+
+    Raises:
+        UserError: one is; it may be meant as the prompt.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        bare = "=" not in argument and not argument.startswith(("-", "~"))
+        if bare and not before.startswith("-"):  # as job is in: --cfg job
+            raise UserError(f'{argument}: arguments are key=value; a question is prompt="..."')
+    return arguments
+
+
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
@@ -144,4 +157,4 @@ def _read_standard_input() -> str:
 
 
 if __name__ == "__main__":
-    run_door(chat, "chat", free_text=FREE_TEXT)
+    run_door(chat, "chat", free_text=FREE_TEXT, rewrite=assigned)

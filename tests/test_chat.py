@@ -42,7 +42,7 @@ def assistant(folder) -> Assistant:
 def ask(door, folder):
     def run(*arguments: str) -> tuple[int, str, str]:
         given = (f"model_path={folder}", "device=cpu", *arguments)
-        return door(chat.chat, "chat", *given, free_text=chat.FREE_TEXT)
+        return door(chat.chat, "chat", *given, free_text=chat.FREE_TEXT, rewrite=chat.assigned)
 
     return run
 
@@ -88,6 +88,8 @@ def test_several_answers_differ_by_their_seeds_alone(ask, assistant):
         (("prompt=hi", "num_answers=0"), "num_answers=0: must be at least 1"),
         (("prompt=hi", "format=xml"), "format=xml: must be one of text, json"),
         (("prompt=bad \udcff",), "the prompt is not valid Unicode: character 4"),
+        (("Who are you?",), "Who are you?: arguments are key=value; a question is prompt="),
+        (("prompt=hi", "seed=1", "hi"), "hi: arguments are key=value"),
         (("prompt=hi", "system=\udcff"), "message 1 is not valid Unicode"),
         (("prompt=" + "long " * 200,), "leaves no room for an answer"),
     ],
@@ -103,6 +105,11 @@ def test_all_of_a_pipe_is_one_prompt(ask, assistant, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\nthere\n"))
     expected = replies(assistant, "Hello\nthere\n")
     assert ask("max_new_tokens=16") == (0, expected + "\n", "")
+
+
+def test_options_of_hydra_are_no_questions():
+    for arguments in (["--cfg", "job", "seed=1"], ["-m", "seed=1,2"], ["~stop", "--help"]):
+        assert chat.assigned(arguments) == arguments
 
 
 @pytest.mark.parametrize(
