@@ -16,12 +16,12 @@ from src.model.generation import GenerationConfig
 from src.talk.messages import Message, check_messages
 from src.talk.screen import note, show
 
-if TYPE_CHECKING:  # torch comes later: a mistake in the command is told at once
+if TYPE_CHECKING:  # imported once the command is known to be right
     from src.talk.assistant import Assistant
 
 FREE_TEXT = ("prompt", "system", "model_path")
 FORMATS = ("text", "json")
-MAX_PIPED = 2**20  # characters: far more than any GPT-2 reads
+MAX_PIPED = 2**18  # characters: GPT-2 reads 1,024 tokens, of at most 128 characters each
 
 
 @dataclass

@@ -118,7 +118,7 @@ def test_options_of_hydra_are_no_questions():
         (io.StringIO(""), "the prompt is empty"),
         (None, "the prompt is empty"),  # closed
         (io.TextIOWrapper(io.BytesIO(b"caf\xe9 !"), "utf-8"), "standard input is not UTF-8"),
-        (io.StringIO("x" * 10**7), "standard input has more than 1,048,576 characters"),
+        (io.StringIO("x" * 10**7), "standard input has more than 262,144 characters"),
     ],
 )
 def test_a_pipe_that_holds_no_question_is_one_line(stdin, message, ask, monkeypatch):
