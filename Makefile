@@ -29,7 +29,7 @@ format: setup    ## format and mend what can be mended
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-chat: setup      ## ask the newest model: make chat PROMPT="Who are you?"
+chat: setup      ## talk to the newest model; for one answer: make chat PROMPT="Who are you?"
 	@$(PY) -m src.chat $(if $(PROMPT),prompt="$$PROMPT")
 
 tensorboard: setup ## the curves of all runs, at http://localhost:6006

@@ -1,13 +1,27 @@
-"""Ask a trained model: ``python -m src.chat prompt="..."``; the answer goes to standard output."""
+"""Talk to a trained model: ``python -m src.chat``; with ``prompt="..."`` or a pipe, one answer.
 
+Standard output gets answers and nothing else.
+"""
+
+import json
 import sys
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, TextIO
 
 from omegaconf import DictConfig
 
 from src.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.model.generation import GenerationConfig
+from src.talk.messages import Message, check_messages
+from src.talk.screen import note, show
+
+if TYPE_CHECKING:  # imported once the command is known to be right
+    from src.talk.assistant import Assistant
+
+FREE_TEXT = ("prompt", "system", "model_path")
+FORMATS = ("text", "json")
+MAX_PIPED = 2**18  # characters: GPT-2 reads 1,024 tokens, of at most 128 characters each
 
 
 @dataclass
@@ -16,8 +30,11 @@ class ChatConfig:
 
     generation: GenerationConfig
     prompt: str | None
+    system: str | None
     model_path: str | None
     device: str
+    num_answers: int
+    format: str
     max_new_tokens: int | None
     temperature: float | None
     top_k: int | None
@@ -28,37 +45,116 @@ class ChatConfig:
     weights: str | None
 
     def __post_init__(self) -> None:
-        """Put what is given here over the generation preset."""
+        """Put what is given here over the generation preset, and check the rest.
+
+        Raises:
+            UserError: names the key and what it may be.
+        """
         names = (field.name for field in fields(self.generation))
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         self.generation = replace(self.generation, **given)
+        if self.num_answers < 1:
+            raise UserError(f"num_answers={self.num_answers}: must be at least 1")
+        if self.num_answers > 1 and not self.generation.temperature:
+            raise UserError(
+                f"num_answers={self.num_answers}: temperature=0 gives the same answer each time; "
+                f"add temperature=0.7 or generation=sampling"
+            )
+        if self.format not in FORMATS:
+            raise UserError(f"format={self.format}: must be one of {', '.join(FORMATS)}")
 
 
 def chat(config: DictConfig, **text: str) -> None:
-    """Stream the reply to one prompt."""
+    """Hold a conversation at a terminal, or answer one prompt."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding has no sign for
     settings = typed(ChatConfig, config, **text)
-    prompt = settings.prompt if settings.prompt is not None else _read_standard_input()
+    if settings.prompt is None and not _is_terminal(sys.stdin):
+        settings.prompt = _read_standard_input()
+    if settings.prompt is not None:
+        check_messages([Message("user", settings.prompt)])
+    elif settings.format != "text" or settings.num_answers > 1:
+        raise UserError("format and num_answers are for one prompt: add prompt=... or pipe it in")
 
     from src.model.device import choose_device
     from src.talk.assistant import load_assistant
-    from src.talk.messages import Message
     from src.talk.model_folder import newest_model_folder
 
-    folder = settings.model_path or str(newest_model_folder(RUNS))
-    assistant = load_assistant(folder, choose_device(settings.device))
-    for piece in assistant.reply([Message("user", prompt)], settings.generation):
-        print(piece, end="", flush=True)
-    print()
+    model_path = settings.model_path or str(newest_model_folder(RUNS))
+    assistant = load_assistant(model_path, choose_device(settings.device))
+    if settings.prompt is None:
+        _talk(assistant, settings, model_path)
+    else:
+        _answer(assistant, settings, model_path, settings.prompt)
+
+
+def _talk(assistant: "Assistant", settings: ChatConfig, model_path: str) -> None:
+    from src.talk.session import Session
+    from src.talk.terminal import converse, line_editor, open_history
+
+    session = Session(assistant, settings.generation, settings.system)
+    model = assistant.model
+    note(
+        f"{model_path}: {model.num_parameters:,} parameters on {model.wte.weight.device}\n"
+        f"/help lists the commands, Ctrl-D leaves"
+    )
+    converse(session, line_editor(open_history()))
+
+
+def _answer(assistant: "Assistant", settings: ChatConfig, model_path: str, prompt: str) -> None:
+    from src.talk.session import opening
+
+    messages = [*opening(assistant, settings.system), Message("user", prompt)]
+    for number in range(settings.num_answers):
+        seed = settings.generation.seed + number
+        reply = assistant.reply(messages, replace(settings.generation, seed=seed))
+        if settings.format == "json":
+            facts = {
+                "text": reply.whole(),
+                "prompt": prompt,
+                "model": model_path,
+                "seed": seed,
+                "num_prompt_tokens": reply.num_prompt_tokens,
+                "num_new_tokens": reply.num_new_tokens,
+                "tokens_per_second": round(reply.tokens_per_second, 1),
+                "stop_reason": reply.stop_reason,
+            }
+            print(json.dumps(facts), flush=True)
+            continue
+        if settings.num_answers > 1:
+            note(f"answer {number + 1} of {settings.num_answers}, seed={seed}")
+        for piece in reply:
+            show(piece)
+        show("\n")
+
+
+def assigned(arguments: list[str]) -> list[str]:
+    """Return the arguments, none of which is a bare text.
+
+    Raises:
+        UserError: one is; it may be meant as the prompt.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        bare = "=" not in argument and not argument.startswith(("-", "~"))
+        if bare and not before.startswith("-"):  # as job is in: --cfg job
+            raise UserError(f'{argument}: arguments are key=value; a question is prompt="..."')
+    return arguments
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _read_standard_input() -> str:
-    if sys.stdin.isatty():
-        print("Your question, then Ctrl-D:", file=sys.stderr)
+    if sys.stdin is None:  # closed
+        return ""
     try:
-        return sys.stdin.read()
+        text = sys.stdin.read(MAX_PIPED + 1)
     except UnicodeDecodeError as error:
         raise UserError(f"standard input is not UTF-8 text: {error.reason}") from error
+    if len(text) > MAX_PIPED:
+        raise UserError(f"standard input has more than {MAX_PIPED:,} characters: shorten it")
+    return text
 
 
 if __name__ == "__main__":
-    run_door(chat, "chat", free_text=("prompt", "model_path"))
+    run_door(chat, "chat", free_text=FREE_TEXT, rewrite=assigned)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
+from src.cli import run_door
 from src.data.config import DataConfig
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from src.model.generation import GenerationConfig
@@ -79,6 +81,25 @@ def quickstart_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([*command, *own], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def door(monkeypatch, tmp_path, capsys):
+    """Run a door in a folder of its own; return (exit code, standard output, standard error)."""
+
+    def run(job, config_name, *arguments, **options) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [config_name, *arguments])
+        GlobalHydra.instance().clear()
+        code = 0
+        try:
+            run_door(job, config_name, **options)
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 def shared_data(name: str) -> Path:

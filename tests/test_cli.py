@@ -7,32 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from src import chat, train
-from src.cli import run_door
 from tests.training.conftest import SMALL, curves
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def door(monkeypatch, tmp_path, capsys):
-    """Run a door in a folder of its own; return (exit code, standard output, standard error)."""
-
-    def run(job, config_name, *arguments, **options) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [config_name, *arguments])
-        GlobalHydra.instance().clear()
-        code = 0
-        try:
-            run_door(job, config_name, **options)
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def rows_file(folder: Path, text: str, name: str = "rows.jsonl") -> str:
@@ -155,7 +134,8 @@ def test_any_text_reaches_the_job_as_it_was_typed(text, door):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("prompt=",), "no trained model"),
+        (("prompt=hi",), "no trained model"),
+        (("prompt=",), "the prompt is empty"),
         (("prompt=hi", "model_path=./nowhere"), "model_path=./nowhere: there is no such folder"),
         (("prompt=hi", "top_p=2.0"), "top_p=2.0: must be in (0, 1]"),
         (("prompt=hi", "device=tpu"), "no trained model"),

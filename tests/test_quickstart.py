@@ -115,6 +115,19 @@ def test_any_prompt_gets_an_answer_at_the_shell(quickstart_run):
     assert done.stdout.strip()
 
 
+def test_the_whole_answer_takes_less_than_three_seconds_of_one_core(quickstart_run):
+    """So its first token comes within three; the clock would count what else the machine does."""
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        done = ask(quickstart_run, "prompt=Who are you?", env=os.environ | {"OMP_NUM_THREADS": "1"})
+        after = os.times()
+        assert done.returncode == 0
+        used = (after.children_user, after.children_system)
+        seconds.append(sum(used) - before.children_user - before.children_system)
+    assert min(seconds) < 3
+
+
 def test_chat_finds_the_newest_run_and_writes_nothing(quickstart_run, tmp_path):
     run = tmp_path / "outputs" / "train" / "one"
     shutil.copytree(quickstart_run / "model", run / "model")

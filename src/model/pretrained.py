@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from src.errors import UserError
 from src.hub import local_folder
@@ -83,7 +84,7 @@ def load_pretrained(
     try:
         config = _read_config(folder, dropout, activation)
         state = from_hugging_face(_read_weights(folder))
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             model = GPT2(config)
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         found = {name: tensor.shape for name, tensor in state.items()}
@@ -93,6 +94,16 @@ def load_pretrained(
         return model.requires_grad_()
     except UserError as error:
         raise UserError(f"{key}={name_or_path}: {error}") from error
+
+
+class _Undrawn(TorchFunctionMode):
+    """Inside, ``nn.init`` draws nothing: on the meta device it would import torch's compiler."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def save_pretrained(model: GPT2, folder: Path, end_id: int) -> None:

@@ -1,0 +1,154 @@
+"""What a line of a conversation does: it is a question, or a command that begins with a slash."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from types import NoneType, UnionType
+from typing import get_args
+
+from src.errors import UserError
+from src.model.generation import GenerationConfig
+from src.talk.assistant import Reply
+from src.talk.session import ROWS, Session
+
+
+class Leave(Exception):
+    """The person has had enough."""
+
+
+def respond(session: Session, line: str) -> Reply | str:
+    """Return the reply to a question, or what a command has to say.
+
+    Raises:
+        UserError: there is no such command, or it or the question cannot be used.
+        Leave: on ``/quit``.
+    """
+    if not line.startswith("/"):
+        return session.ask(line.strip())
+    name, argument = (*line.split(maxsplit=1), "")[:2]
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UserError(
+            f"there is no command {name}; {_known(name, COMMANDS)} (a question that begins with "
+            f"a slash: a space before it)"
+        )
+    if argument and not command.argument:
+        raise UserError(f"{name} takes nothing after it")
+    return command.run(session, argument.strip())
+
+
+def changed(generation: GenerationConfig, assignments: str) -> GenerationConfig:
+    """Return ``generation`` with ``assignments``, such as ``temperature=0.7 seed=3``.
+
+    Raises:
+        UserError: a key or value cannot be used; names it.
+    """
+    kinds = {field.name: field.type for field in fields(generation)}
+    values = {}
+    for assignment in re.split(r"\s+(?=\w+=)", assignments):
+        key, equals, text = assignment.partition("=")
+        if key not in kinds:
+            raise UserError(f"there is no setting {key}; {_known(key, kinds)}")
+        if not equals:
+            raise UserError(f"{key}: write {key}=VALUE")
+        values[key] = _value(key, text.strip(), kinds[key])
+    if values.get("weights", generation.weights) != generation.weights:
+        raise UserError("weights are chosen when the model is loaded: start again with weights=...")
+    return replace(generation, **values)
+
+
+def _value(key: str, text: str, kind: type | UnionType) -> object:
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if NoneType in kinds and text.lower() in ("null", "none"):
+        return None
+    convert, expected = next(KINDS[kind] for kind in kinds if kind in KINDS)
+    try:
+        return convert(text)
+    except (ValueError, RecursionError) as error:
+        null = ", or null" if NoneType in kinds else ""
+        raise UserError(f"{key}={text}: must be {expected}{null}") from error
+
+
+def _texts(text: str) -> list[str]:
+    texts = json.loads(text) if text.startswith("[") else [text]
+    if not all(isinstance(item, str) for item in texts):
+        raise ValueError("not texts")
+    return texts
+
+
+KINDS: dict[object, tuple[Callable[[str], object], str]] = {
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    str: (str, "a word"),
+    list[str]: (_texts, 'a text, or a list such as ["a", "b"]'),
+}
+
+
+def _known(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(words)}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """``run(session, argument)`` returns a reply, or what to say.
+
+    Without an ``argument`` in its description it takes none.
+    """
+
+    argument: str
+    about: str
+    run: Callable[[Session, str], Reply | str]
+
+
+def _help(session: Session, argument: str) -> str:
+    rows = [(f"{name} {c.argument}".strip(), c.about) for name, c in COMMANDS.items()]
+    width = max(len(name) for name, _ in (*rows, *KEYS))
+    return "\n".join(f"{name:{width}}  {about}" for name, about in (*rows, *KEYS))
+
+
+def _clear(session: Session, argument: str) -> str:
+    session.clear()
+    return "forgotten: the next question is the first"
+
+
+def _retry(session: Session, argument: str) -> Reply:
+    return session.retry()
+
+
+def _settings(session: Session, argument: str) -> str:
+    if argument:
+        session.generation = changed(session.generation, argument)
+    return "\n".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for key, value in asdict(session.generation).items()
+    )
+
+
+def _save(session: Session, argument: str) -> str:
+    if not argument:
+        raise UserError(f"name the file: /save talk{ROWS}")
+    num_turns = session.save(argument)
+    turns = "1 turn" if num_turns == 1 else f"{num_turns} turns"
+    return f"saved {turns} as one row; to train on it: data=file data.path={argument}"
+
+
+def _quit(session: Session, argument: str) -> str:
+    raise Leave
+
+
+COMMANDS = {
+    "/help": Command("", "what can be said here", _help),
+    "/clear": Command("", "forget the conversation", _clear),
+    "/retry": Command("", "ask the last question again, with the next seed", _retry),
+    "/settings": Command("[key=value ...]", "show the settings, or change some", _settings),
+    "/save": Command(f"FILE{ROWS}", "write the conversation as a row to train on", _save),
+    "/quit": Command("", "leave", _quit),
+}
+KEYS = (  # of the line editor
+    ("Alt-Enter", "a new line in the question; so is Enter after a backslash"),
+    ("Ctrl-C", "stop the answer and keep what came"),
+    ("Ctrl-D", "leave"),
+)

@@ -1,0 +1,131 @@
+"""A conversation that goes on: what was said, asked, kept, and saved as a row to train on."""
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from src.errors import UserError
+from src.model.generation import GenerationConfig
+from src.talk.assistant import Assistant, Reply
+from src.talk.messages import Message, check_messages
+
+ROWS = ".jsonl"  # what training reads
+
+
+class Session:
+    """One conversation; ``messages`` holds its system text, if any, and its complete turns.
+
+    Args:
+        assistant: who answers.
+        generation: how; may be replaced between questions.
+        system: a text that stands before the first question.
+
+    Raises:
+        UserError: the model's template has no place for ``system``.
+    """
+
+    def __init__(self, assistant: Assistant, generation: GenerationConfig, system: str | None):
+        self.assistant = assistant
+        self.generation = generation
+        self.messages = opening(assistant, system)
+        self.question: str | None = None  # the last one
+        self.place = len(self.messages)  # of the last question and its answer
+        self.num_retries = 0
+
+    @property
+    def num_positions(self) -> int:
+        """The most tokens that the model reads, its reply among them."""
+        return self.assistant.model.config.n_positions
+
+    def ask(self, question: str) -> Reply:
+        """Return the reply to ``question`` after all that was said; ``keep`` it when it has ended.
+
+        Raises:
+            UserError: the question is empty, no valid text, or too long for the model.
+        """
+        return self._ask(question, len(self.messages), num_retries=0)
+
+    def retry(self) -> Reply:
+        """Return another reply to the last question, drawn with the next seed.
+
+        Raises:
+            UserError: nothing has been asked yet.
+        """
+        if self.question is None:
+            raise UserError("nothing has been asked yet")
+        return self._ask(self.question, self.place, self.num_retries + 1)
+
+    def _ask(self, question: str, place: int, num_retries: int) -> Reply:
+        generation = replace(self.generation, seed=self.generation.seed + num_retries)
+        asked = [*self.messages[:place], Message("user", question)]
+        reply = self.assistant.reply(asked, generation)
+        self.question, self.place, self.num_retries = question, place, num_retries
+        return reply
+
+    def keep(self, reply: Reply) -> None:
+        """Make the last question and ``reply`` part of the conversation, unless it is empty."""
+        if reply.text.strip():
+            assert self.question is not None
+            turn = [Message("user", self.question), Message("assistant", reply.text)]
+            self.messages[self.place :] = turn
+
+    def clear(self) -> None:
+        """Forget all that was said, but for the system text."""
+        self.messages = [message for message in self.messages if message.role == "system"]
+        self.question, self.place, self.num_retries = None, len(self.messages), 0
+
+    def save(self, name: str) -> int:
+        """Write the conversation as a row of messages, which training reads; return its turns.
+
+        The file appears whole or not at all.
+
+        Raises:
+            UserError: there is nothing to save, or a file of that name, or it cannot be written.
+        """
+        num_turns = sum(message.role == "user" for message in self.messages)
+        if not num_turns:
+            raise UserError("nothing has been answered yet")
+        if Path(name).suffix != ROWS:
+            raise UserError(f"{name}: give it a name that ends in {ROWS}, as training reads")
+        row = {"messages": [asdict(message) for message in self.messages]}
+        try:
+            _write_new(Path(name).expanduser(), json.dumps(row, ensure_ascii=False) + "\n")
+        except FileExistsError as error:
+            raise UserError(f"{name}: there is such a file; give another name") from error
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; ~nobody
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{name}: cannot write it: {reason}") from error
+        return num_turns
+
+
+def opening(assistant: Assistant, system: str | None) -> list[Message]:
+    """Return the message that ``system`` opens a conversation with; none if it has no text.
+
+    Raises:
+        UserError: it is not valid Unicode, or the model's template has no place for it.
+    """
+    if system is None or not system.strip():
+        return []
+    question = Message("user", "?")
+    messages = [Message("system", system), question]
+    check_messages(messages)
+    if assistant.template(messages) == assistant.template([question]):
+        raise UserError("system: this model's chat template has no place for a system text")
+    return messages[:1]
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet: whole, or not at all."""
+    path.open("x").close()  # the name is ours, or FileExistsError
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with building.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(building, path)
+    except BaseException:
+        building.unlink(missing_ok=True)
+        path.unlink()
+        raise
