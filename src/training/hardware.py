@@ -54,7 +54,7 @@ def device_memory(device: str, num_processes: int = 1) -> int:
 
 
 def choose_micro_batch_size(step: TrainingStep, memory: int) -> int:
-    """Return how many blocks a device takes at a time, at most: what its ``memory`` (bytes) holds."""
+    """Return how many blocks a device takes at a time, at most: what ``memory`` bytes hold."""
     limits = {"cpu": max(1, CPU_TOKENS // step.block_size), "cuda": GPU_BLOCKS, "mps": MPS_BLOCKS}
     room = SHARE_FILLED * memory
     fitting = [n for n in range(1, limits[step.device] + 1) if step.memory(n).total <= room]

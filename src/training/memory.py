@@ -1,8 +1,8 @@
 """How much device memory a training step needs, before it is tried.
 
 Counted from what ``model/`` keeps for the backward pass and what is alive beside it, when most is:
-in the loss, at the start of the backward pass, or in the optimizer's step. The tests hold it
-within 15% of the tensors alive in real steps. Not counted: what the CUDA context itself takes
+in the loss, or in the backward pass; the optimizer's step, fused, needs nothing more. The tests
+hold it within 15% of the tensors alive in real steps. Not counted: what the CUDA context itself takes
 (about half a GiB), fragmentation, and ``torch.compile``, which needs less rather than more.
 
 Shape letters: N positions of a micro-batch, T of a block, D width, H heads, L layers, V vocabulary,
@@ -15,7 +15,7 @@ from src.data.blocks import Blocks
 from src.errors import UserError
 from src.model.attention import GroupedAttention
 from src.model.config import GPT2Config
-from src.model.loss import CHUNK, CPU_TILE, VOCABULARY_MULTIPLE
+from src.model.loss import CHUNK, CPU_TILE, GPU_TILE, VOCABULARY_MULTIPLE
 from src.training.config import TrainConfig
 
 GIB = 2**30
@@ -119,7 +119,6 @@ class TrainingStep:
         moments = [
             (self._kept(num_blocks), self._loss(num_blocks)),
             (self._kept(num_blocks), self._backward(num_blocks)),
-            (0, self._optimizer()),
         ]
         activations, workspace = max(moments, key=sum)
         return Memory(state, activations, workspace + self._gathered())
@@ -192,9 +191,9 @@ class TrainingStep:
         worst = before = summed = 0  # of the chunks, the scores of the last one among them
         for start in range(0, min(supervised, 4 * CHUNK), CHUNK):
             chunk = min(CHUNK, supervised - start)
-            tile = min(chunk, CPU_TILE) if self.device == "cpu" else chunk
-            gradient = w * chunk * vocabulary
-            scoring = before + gradient + (FLOAT32 + w) * tile * vocabulary
+            tile = min(chunk, CPU_TILE if self.device == "cpu" else GPU_TILE)
+            gradient = w * chunk * vocabulary  # takes the place of the scores
+            scoring = gradient + max(before, 2 * FLOAT32 * tile * vocabulary)
             adding = gradient + (FLOAT32 + w) * matrix
             worst = max(worst, summed + scoring, adding)
             before = gradient
@@ -216,11 +215,6 @@ class TrainingStep:
         if self.activation_checkpointing:
             again = self._layer() * positions + self._cast_matrices()
         return max(flowing + matrix + again, head + 2 * FLOAT32 * supervised * d)
-
-    def _optimizer(self) -> int:
-        """Bytes alive in the optimizer's step: fp16's is not fused and has a temporary."""
-        fused = self.precision != "16-mixed"
-        return 0 if fused else FLOAT32 * self.num_trainable // self.num_shards
 
 
 def check_memory(step: TrainingStep, num_blocks: int, available: int) -> list[str]:

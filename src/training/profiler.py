@@ -8,9 +8,8 @@ from lightning.pytorch.profilers import PassThroughProfiler
 class NoProfiler(PassThroughProfiler):
     """Measures nothing and costs nothing.
 
-    Lightning asks its profiler for a context some hundred times a step, for every callback and
-    hook whether it does anything or not, and its own idle one makes a generator each time: a
-    third of what Lightning costs on a short step.
+    Lightning asks its profiler for a context at every callback and hook of a step, whether that
+    does anything or not, and its own idle one makes a generator each time.
     """
 
     IDLE = nullcontext()

@@ -120,7 +120,7 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
             patch.setattr("src.training.sft.frozen_checksum", lambda model: None)
             module = SFTModule(model, train_config().optimizer, num_steps=10, log_every_n_steps=1)
         module.trainer = SimpleNamespace(
-            accumulate_grad_batches=accumulate, world_size=1, precision=described.precision
+            accumulate_grad_batches=accumulate, world_size=1, precision_plugin=None
         )
         optimizer = module.configure_optimizers()["optimizer"]
         length = described.block_size
