@@ -112,7 +112,6 @@ def whole_model(model: GPT2) -> GPT2:
     """
     if not isinstance(model, FSDPModule):
         return model
-    model.reshard()
     device = model.wte.weight.device
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
