@@ -2,8 +2,8 @@
 
 Counted from what ``model/`` keeps for the backward pass and what is alive beside it, when most is:
 in the loss, or in the backward pass; the optimizer's step, fused, needs nothing more. The tests
-hold it within 15% of the tensors alive in real steps. Not counted: what the CUDA context itself takes
-(about half a GiB), fragmentation, and ``torch.compile``, which needs less rather than more.
+hold it within 15% of the tensors alive in real steps. Not counted: what the CUDA context itself
+takes (about half a GiB), fragmentation, and ``torch.compile``, which needs less rather than more.
 
 Shape letters: N positions of a micro-batch, T of a block, D width, H heads, L layers, V vocabulary,
 S supervised positions; w bytes of a number in the compute type.
@@ -172,7 +172,8 @@ class TrainingStep:
         if self.device == "cpu":
             if self.document_length > GroupedAttention.PLAIN_LENGTH:
                 return w * d + FLOAT32 * heads
-            return w * heads * int(self.document_length)
+            kept = 3 if self.shape.dropout else 1  # the softmax; by which factor; what was left
+            return kept * w * heads * int(self.document_length)
         flash = self.device == "cuda" and self.precision == "bf16-mixed" and not self.shape.dropout
         mask = 0 if flash else w * self.block_size
         return mask + FLOAT32 * heads  # and the logarithm of each softmax's sum

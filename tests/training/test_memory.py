@@ -104,7 +104,7 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
                     VarlenAttention(bounds, shape[1]) if flash else DenseAttention(bounds, shape)
                 ),
             )
-            monkeypatch.setattr(loss, "CPU_TILE", loss.CHUNK)
+            monkeypatch.setattr(loss, "CPU_TILE", loss.GPU_TILE)
             with torch.device("meta"):
                 model = build(described)
             stack.enter_context(FakeTensorMode())
@@ -149,14 +149,14 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
 
 def assert_near(described: TrainingStep, num_blocks: int, peak: int) -> None:
     ratio = described.memory(num_blocks).total / peak
-    assert 1 - ERROR < ratio < 1 + ERROR, f"estimated {ratio:.3f} of {peak / GIB:.2f} GiB"
+    assert abs(ratio - 1) < ERROR, f"estimated {ratio:.3f} of {peak / GIB:.2f} GiB"
 
 
-# Two layers: the others only repeat. Whole models are below, marked slow.
+# Two layers of most: the others only repeat. Whole models are below, marked slow.
 @pytest.mark.parametrize(
     ("size", "num_blocks", "accumulate", "changes"),
     [
-        ("gpt2", 4, 1, {}),
+        ("gpt2", 8, 1, {"layers": 12}),
         ("gpt2", 2, 1, {"precision": "32-true"}),
         ("gpt2", 16, 2, {"activation_checkpointing": True}),
         ("gpt2-medium", 8, 1, {}),
@@ -167,7 +167,7 @@ def assert_near(described: TrainingStep, num_blocks: int, peak: int) -> None:
     ],
 )
 def test_on_a_gpu(size, num_blocks, accumulate, changes, monkeypatch):
-    described = step(size, layers=2, **changes)
+    described = step(size, **{"layers": 2} | changes)
     peak = measured(described, num_blocks, monkeypatch, accumulate)
     assert_near(described, num_blocks, peak)
 
@@ -188,7 +188,7 @@ def test_on_a_gpu_with_all_layers(size, num_blocks, changes, monkeypatch):
         {"precision": "32-true"},
         {"activation_checkpointing": True},
         {"document_length": 512},
-        {"document_length": 64},
+        {"document_length": 256},
         {"dropout": 0.1},
         {"lora_rank": 8},
         {"lora_rank": 8, "lora_dropout": 0.1},
@@ -199,7 +199,7 @@ def test_on_a_cpu(changes, monkeypatch):
     values = {"vocab_size": 2000, "document_length": 128}
     described = step("small", device="cpu", block_size=512, **values | changes)
     documents = int(described.document_length)
-    assert_near(described, 1, measured(described, 1, monkeypatch, 2, documents))
+    assert_near(described, 4, measured(described, 4, monkeypatch, 2, documents))
 
 
 @pytest.mark.parametrize("size", SHAPES)
