@@ -5,7 +5,9 @@ import torch
 
 from src.errors import UserError
 from src.model.attention import CachedAttention
-from src.model.generation import GenerationConfig, generate, next_token
+from src.model.generation import generate
+from src.model.generation_config import GenerationConfig
+from src.model.sampling import next_token
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
@@ -94,9 +96,10 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(model):
 
 
 def draws(num: int = 4000, **changes) -> Counter:
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).expand(num, 4)
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
     generator = torch.Generator().manual_seed(0)
-    return Counter(next_token(logits, settings(**changes), generator).tolist())
+    config, seen = settings(**changes), torch.tensor([0])
+    return Counter(next_token(logits, config, generator, seen) for _ in range(num))
 
 
 def test_sampling_follows_the_probabilities():
