@@ -1,64 +1,62 @@
-"""Sequences decoded side by side over one static KV cache; they join and leave between steps.
+"""Sequences decoded side by side; they join and leave between steps.
 
 A prompt is read in one pass (prefill), then every step costs one position a sequence. The rows of
-the cache that run are always the first ones: whoever leaves has its place taken by the last.
-
-Shape letters: R rows of the cache, P positions, D width, H heads, V vocabulary; N tokens read.
+the cache that run are always the first ones: the place of one that leaves is taken by the last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from src.errors import UserError
 from src.model.decoding_weights import DecodingWeights
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
-from src.model.sampling import next_token
+from src.model.kv_cache import KVCache
+from src.model.sampling import is_plain, next_token
 
-Attend = Callable[[Tensor, int], Tensor]  # qkv (N, 3D), layer -> (N, D)
 
-
+@dataclass
 class Running:
-    """One sequence: its slot, its tokens (prompt and reply), its settings and its chance."""
+    """One sequence. All its tokens but the last are in the cache."""
 
-    def __init__(self, slot: int, prompt: Sequence[int], config: GenerationConfig, device):
-        self.slot = slot
-        self.tokens = list(prompt)
-        self.num_prompt_tokens = len(prompt)
-        self.config = config
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+    slot: int
+    tokens: list[int]  # prompt and reply
+    config: GenerationConfig
+    generator: torch.Generator = field(repr=False)
 
 
 class Decoder:
-    """Up to ``num_slots`` sequences side by side, each as if alone.
+    """Up to ``num_slots`` sequences side by side, each as if alone, with its own settings and seed.
 
     Args:
-        model: its weights as they are now; later changes may or may not be seen.
+        model: decoded with the weights that it has now.
         num_slots: how many sequences there is room for.
         weights: fp32, bf16 or int8.
-        num_positions: the most that a sequence may have, prompt and reply; None: the model's.
+        num_positions: the most that a sequence may have, prompt and reply; None: as the model.
     """
 
-    def __init__(self, model: GPT2, num_slots: int, weights: str, num_positions: int | None = None):
+    def __init__(
+        self, model: GPT2, num_slots: int, weights: str, num_positions: int | None = None
+    ):
         self.weights = DecodingWeights(model, weights)
-        config = model.config
-        self.num_heads = config.n_head
-        self.num_positions = min(num_positions or config.n_positions, config.n_positions)
         self.device = model.wte.weight.device
-        shape = (config.n_layer, num_slots, self.num_positions, config.n_embd)
+        most = model.config.n_positions
+        self.num_positions = min(num_positions or most, most)
         with torch.inference_mode():
-            self.keys = torch.zeros(shape, device=self.device)
-            self.values = torch.zeros(shape, device=self.device)
+            self.cache = KVCache(
+                model.config, num_slots, self.num_positions, self.weights.dtype, self.device
+            )
         self.rows: list[Running] = []  # by row of the cache
-        self.num_read = 0  # rows whose last token the model has yet to read; the rest just joined
+        self.num_unread = 0  # the first rows, whose last token was given out and is to be read
+        self.remembered: list[list[int]] = [[] for _ in range(num_slots)]  # by row: what it holds
         self.free = list(range(num_slots))[::-1]
 
     @property
     def num_free_slots(self) -> int:
-        """How many sequences may still join."""
+        """How many sequences may join."""
         return len(self.free)
 
     @torch.inference_mode()
@@ -67,112 +65,77 @@ class Decoder:
     ) -> list[int]:
         """Read the prompts and return the slot of each.
 
+        A prompt that begins as the one before it in its row, as the turns of a conversation do, is
+        read from where they part.
+
         Raises:
             UserError: a prompt is empty or leaves no position for an answer.
         """
         assert len(prompts) <= len(self.free), "more prompts than free slots"
         for prompt in prompts:
-            check_prompt(prompt, self.weights.config.n_positions)
-            assert len(prompt) < self.num_positions
-        slots = []
-        for prompt, config in zip(prompts, configs, strict=True):
-            running = Running(self.free.pop(), prompt, config, self.device)
-            row = len(self.rows)
-            self.rows.append(running)
-            ids = torch.tensor(prompt, device=self.device)
-            positions = torch.arange(len(prompt), device=self.device)
-            hidden = self._forward(ids, positions, self._prompt_attention(row, len(prompt)))
-            self._choose(self.weights.head(hidden[-1:]), [running])
-            slots.append(running.slot)
-        return slots
+            check_prompt(prompt, self.num_positions)
+        return [self._join(*pair) for pair in zip(prompts, configs, strict=True)]
+
+    def _join(self, prompt: Sequence[int], config: GenerationConfig) -> int:
+        generator = torch.Generator(self.device).manual_seed(config.seed)
+        running = Running(self.free.pop(), list(prompt), config, generator)
+        row = len(self.rows)
+        self.rows.append(running)
+        start = _num_equal(self.remembered[row], running.tokens[:-1])
+        self.remembered[row] = []
+        positions = torch.arange(start, len(prompt), device=self.device)
+        ids = torch.tensor(running.tokens[start:], device=self.device)
+        attend = self.cache.prompt(row, start, len(prompt))
+        hidden = self.weights.forward(ids, positions, attend)
+        self._choose(self.weights.logits(hidden[-1:]), [running])
+        return running.slot
 
     @torch.inference_mode()
     def step(self) -> dict[int, int]:
         """Return the next token of every running sequence, by slot.
 
-        No sequence may be kept beyond its last position: let it leave.
+        A sequence may have a reply of as many tokens as positions are left by its prompt; then it
+        must leave.
         """
-        if self.num_read:
-            running = self.rows[: self.num_read]
-            ids = torch.tensor([r.tokens[-1] for r in running], device=self.device)
-            at = [len(r.tokens) - 1 for r in running]
-            assert max(at) < self.num_positions, "a sequence has no more positions: let it leave"
+        if self.num_unread:
+            running = self.rows[: self.num_unread]
+            at = [len(sequence.tokens) - 1 for sequence in running]
+            assert max(at) < self.num_positions, "a sequence without another position must leave"
+            ids = torch.tensor([s.tokens[-1] for s in running], device=self.device)
             positions = torch.tensor(at, device=self.device)
-            hidden = self._forward(ids, positions, self._step_attention(positions, max(at) + 1))
-            self._choose(self.weights.head(hidden), running)
-        self.num_read = len(self.rows)
-        return {running.slot: running.tokens[-1] for running in self.rows}
+            attend = self.cache.step(positions, max(at) + 1, same=min(at) == max(at))
+            hidden = self.weights.forward(ids, positions, attend)
+            self._choose(self.weights.logits(hidden), running)
+        self.num_unread = len(self.rows)
+        return {sequence.slot: sequence.tokens[-1] for sequence in self.rows}
 
     @torch.inference_mode()
     def leave(self, slot: int) -> None:
         """Free a slot."""
-        row = next(i for i, running in enumerate(self.rows) if running.slot == slot)
-        if row < self.num_read:
-            self.num_read -= 1
-            self._move(self.num_read, row)
-            row = self.num_read
+        row = next(i for i, sequence in enumerate(self.rows) if sequence.slot == slot)
+        if row < self.num_unread:
+            self.num_unread -= 1
+            self._replace(row, self.num_unread)
+            row = self.num_unread
         last = len(self.rows) - 1
-        self._move(last, row)
-        self.rows.pop()
+        self._replace(row, last)
+        self.remembered[last] = self.rows.pop().tokens[:-1]
         self.free.append(slot)
 
-    def _move(self, source: int, target: int) -> None:
-        if source == target:
-            return
-        length = len(self.rows[source].tokens)
-        for cache in (self.keys, self.values):
-            cache[:, target, :length] = cache[:, source, :length]
-        self.rows[target] = self.rows[source]
-
-    def _forward(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Return the last hidden states (N, D) of tokens ``ids`` (N,) at ``positions`` (N,)."""
-        weights = self.weights
-        x = F.embedding(ids, weights.wte) + F.embedding(positions, weights.wpe)
-        for number, layer in enumerate(weights.layers):
-            x = x + layer.attn_proj(attend(layer.c_attn(layer.ln_1(x)), number))
-            x = x + layer.mlp_proj(layer.c_fc(layer.ln_2(x)))
-        return weights.ln_f(x)
-
-    def _prompt_attention(self, row: int, length: int) -> Attend:
-        def attend(qkv: Tensor, layer: int) -> Tensor:
-            q, k, v = qkv.chunk(3, -1)
-            self.keys[layer, row, :length] = k
-            self.values[layer, row, :length] = v
-            q, k, v = (
-                t.unflatten(-1, (self.num_heads, -1)).transpose(0, 1)[None] for t in (q, k, v)
-            )
-            return (
-                F.scaled_dot_product_attention(q, k, v, is_causal=True)[0]
-                .transpose(0, 1)
-                .flatten(1)
-            )
-
-        return attend
-
-    def _step_attention(self, positions: Tensor, length: int) -> Attend:
-        num_rows = len(positions)
-        rows = torch.arange(num_rows, device=self.device)
-        mask = (torch.arange(length, device=self.device) <= positions[:, None])[:, None, None]
-
-        def attend(qkv: Tensor, layer: int) -> Tensor:
-            q, k, v = qkv.chunk(3, -1)
-            keys, values = self.keys[layer], self.values[layer]
-            keys[rows, positions] = k
-            values[rows, positions] = v
-            q = q.unflatten(-1, (self.num_heads, 1, -1))
-            k, v = (
-                c[:num_rows, :length].unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-                for c in (keys, values)
-            )
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(1)
-
-        return attend
+    def _replace(self, row: int, by: int) -> None:
+        """Put a running row in the place of one that leaves; its old place still holds it too."""
+        if row != by:
+            self.cache.move(by, row, len(self.rows[by].tokens) - 1)
+            self.rows[row] = self.rows[by]
 
     def _choose(self, logits: Tensor, running: Sequence[Running]) -> None:
         """Append to each sequence its next token, chosen from ``logits`` (N, V)."""
-        for row, sequence in zip(logits.float(), running, strict=True):
-            seen = torch.tensor(sequence.tokens, device=self.device)
-            token = next_token(row, sequence.config, sequence.generator, seen)
+        likeliest = logits.argmax(-1).tolist()
+        for row, sequence in enumerate(running):
+            token, config = likeliest[row], sequence.config
+            if not is_plain(config):
+                seen = torch.tensor(sequence.tokens, device=self.device)
+                token = next_token(logits[row], config, sequence.generator, seen)
             sequence.tokens.append(token)
 
 
@@ -185,3 +148,11 @@ def check_prompt(prompt: Sequence[int], num_positions: int) -> None:
             f"the prompt has {len(prompt)} tokens and leaves no room for an answer: the model "
             f"reads at most {num_positions}; shorten it"
         )
+
+
+def _num_equal(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how long the common beginning of two sequences is."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

@@ -10,6 +10,11 @@ from torch import Tensor
 from src.model.generation_config import GenerationConfig
 
 
+def is_plain(config: GenerationConfig) -> bool:
+    """Whether the next token is simply the one of the highest score."""
+    return config.temperature == 0 and config.repetition_penalty == 1
+
+
 def next_token(
     logits: Tensor, config: GenerationConfig, generator: torch.Generator, seen: Tensor
 ) -> int:
