@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from src.cli import RUNS, run_door, typed
 from src.errors import UserError
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 
 
 @dataclass

@@ -14,7 +14,7 @@ import torch
 
 from src.data.config import DataConfig
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 
 # Real rows and GPT-2's own vocabulary, where a developer has them: not part of this repository.
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"

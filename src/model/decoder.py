@@ -4,6 +4,7 @@ A prompt is read in one pass (prefill), then every step costs one position a seq
 the cache that run are always the first ones: the place of one that leaves is taken by the last.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,8 +15,11 @@ from src.errors import UserError
 from src.model.decoding_weights import DecodingWeights
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
-from src.model.kv_cache import KVCache
+from src.model.kv_cache import KVCache, Span
 from src.model.sampling import is_plain, next_token
+
+READ_AT_ONCE = 4096  # tokens of prompts: what is computed of them is in memory at once
+MIN_REMEMBERED = 32  # tokens: to read fewer of them anew costs next to nothing
 
 
 @dataclass
@@ -38,9 +42,7 @@ class Decoder:
         num_positions: the most that a sequence may have, prompt and reply; None: as the model.
     """
 
-    def __init__(
-        self, model: GPT2, num_slots: int, weights: str, num_positions: int | None = None
-    ):
+    def __init__(self, model: GPT2, num_slots: int, weights: str, num_positions: int | None = None):
         self.weights = DecodingWeights(model, weights)
         self.device = model.wte.weight.device
         most = model.config.n_positions
@@ -74,21 +76,34 @@ class Decoder:
         assert len(prompts) <= len(self.free), "more prompts than free slots"
         for prompt in prompts:
             check_prompt(prompt, self.num_positions)
-        return [self._join(*pair) for pair in zip(prompts, configs, strict=True)]
+        slots: list[int] = []
+        while len(slots) < len(prompts):
+            first = len(slots)
+            num_prompts = _num_at_once(prompts[first:])
+            together = slice(first, first + num_prompts)
+            slots += self._join(prompts[together], configs[together])
+        return slots
 
-    def _join(self, prompt: Sequence[int], config: GenerationConfig) -> int:
-        generator = torch.Generator(self.device).manual_seed(config.seed)
-        running = Running(self.free.pop(), list(prompt), config, generator)
-        row = len(self.rows)
-        self.rows.append(running)
-        start = _num_equal(self.remembered[row], running.tokens[:-1])
-        self.remembered[row] = []
-        positions = torch.arange(start, len(prompt), device=self.device)
-        ids = torch.tensor(running.tokens[start:], device=self.device)
-        attend = self.cache.prompt(row, start, len(prompt))
-        hidden = self.weights.forward(ids, positions, attend)
-        self._choose(self.weights.logits(hidden[-1:]), [running])
-        return running.slot
+    def _join(
+        self, prompts: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+    ) -> list[int]:
+        joined, spans, unread = [], [], []
+        for prompt, config in zip(prompts, configs, strict=True):
+            row, tokens = len(self.rows), list(prompt)
+            start = _num_equal(self.remembered[row], tokens[:-1])
+            start = start if start >= MIN_REMEMBERED else 0
+            self.remembered[row] = []
+            spans.append(Span(row, start, len(tokens)))
+            unread += tokens[start:]
+            generator = torch.Generator(self.device).manual_seed(config.seed)
+            joined.append(Running(self.free.pop(), tokens, config, generator))
+            self.rows.append(joined[-1])
+        ids = torch.tensor(unread).to(self.device)
+        positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
+        hidden = self.weights.forward(ids, positions.to(self.device), self.cache.read(spans))
+        last = torch.tensor([span.end - span.start for span in spans]).cumsum(0) - 1
+        self._choose(self.weights.logits(hidden[last.to(self.device)]), joined)
+        return [sequence.slot for sequence in joined]
 
     @torch.inference_mode()
     def step(self) -> dict[int, int]:
@@ -148,6 +163,12 @@ def check_prompt(prompt: Sequence[int], num_positions: int) -> None:
             f"the prompt has {len(prompt)} tokens and leaves no room for an answer: the model "
             f"reads at most {num_positions}; shorten it"
         )
+
+
+def _num_at_once(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many of ``prompts`` to read together: one, or up to ``READ_AT_ONCE`` tokens."""
+    ends = itertools.accumulate(map(len, prompts))
+    return max(1, sum(end <= READ_AT_ONCE for end in ends))
 
 
 def _num_equal(a: Sequence[int], b: Sequence[int]) -> int:

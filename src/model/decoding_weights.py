@@ -1,19 +1,20 @@
-"""A GPT-2's weights as decoding wants them: few rows at a time, so that reading weights is the cost.
+"""A GPT-2's weights for decoding, where few rows are read at a time and weights are the cost.
 
-On a CPU a step is as long as its weights are big, if the kernels keep up with the memory. oneDNN's
-do, torch's plain matrix-vector product does not:
+On a CPU a step takes as long as its weights are big, if the kernels keep up with the memory. For
+one row torch's plain product does not:
 
 - fp32: the model's own weights. One row goes to oneDNN, several to torch.
-- bf16: half the bytes, in oneDNN's blocked layout. Head as in int8.
-- int8: a quarter, with a scale for each output (Dettmers et al., arXiv:2208.07339, without
-  outliers) and, for the integer instructions (VNNI), inputs of 8 bits with a scale for each row.
+- bf16: half the bytes, in oneDNN's blocked layout; the head as in int8.
+- int8: a quarter, a scale for each output; inputs of 8 bits too, a scale for each row, as FBGEMM
+  (Khudia et al., arXiv:2101.05615) multiplies integers on processors that can (VNNI).
 
-Elsewhere, and on a CPU without those instructions, plain products do the same, and int8 only
-saves memory. Norms, embeddings and what adds up (the residual path) are always fp32.
+Elsewhere plain products do the same, and int8 saves memory only. Norms, embeddings and what adds
+up (the residual path) are fp32 always.
 
 Shape letters: N rows (tokens read at once), D width, V vocabulary.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ from src.model.gpt2 import GPT2
 Attend = Callable[[Tensor, int], Tensor]  # qkv (N, 3D), number of the layer -> (N, D)
 
 CACHED_BYTES = 2**19  # a weight that stays in the processor's cache needs no oneDNN
+TINY = torch.finfo(torch.float32).tiny  # what divides may not be zero
 
 
 class Linear(Protocol):
@@ -69,10 +71,11 @@ class DecodingWeights:
     """
 
     def __init__(self, model: GPT2, weights: str):
-        on_cpu = model.wte.weight.device.type == "cpu"
         linear = {"fp32": Fp32Linear, "bf16": Bf16Linear, "int8": Int8Linear}[weights]
         self.config = model.config
-        self.dtype = torch.bfloat16 if weights == "bf16" else torch.float32  # of keys and values
+        # Of keys and values. A CPU without matrix units attends slower in bf16.
+        is_half = weights == "bf16" and not _is_cpu(model.wte.weight)
+        self.dtype = torch.bfloat16 if is_half else torch.float32
         with torch.inference_mode():
             self.wte, self.wpe = model.wte.weight.detach(), model.wpe.weight.detach()
             self.layers = [
@@ -88,9 +91,9 @@ class DecodingWeights:
                 for block in model.h
             ]
             self.ln_f = _norm(model.ln_f)
-            # Scores of 8 bits would tie: the bf16 product has no wider output.
-            head = Int8Linear if weights == "bf16" and on_cpu else linear
-            self.head = head(self.wte, None)
+            if weights == "bf16":  # its product would round the scores too, until they tie
+                linear = Int8Linear if _has_vnni(self.wte) else Fp32Linear
+            self.head = linear(self.wte, None)
 
     def forward(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Return the last hidden states (N, D) of tokens ``ids`` (N,) at ``positions`` (N,)."""
@@ -147,37 +150,47 @@ class Bf16Linear:
 class Int8Linear:
     """Weights of 8 bits, fp32 in and out.
 
-    With VNNI each row of inputs is rounded to 8 bits as well, by a scale of its own: what a row
-    becomes does not depend on its neighbours.
+    With VNNI the inputs are rounded to 8 bits as well, each row by a scale of its own: what
+    becomes of a row does not depend on its neighbours.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.bias = bias
-        scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        quantized = (weight / scale[:, None]).round_().to(torch.int8)
-        self.has_vnni = _is_cpu(weight) and torch.cpu._is_vnni_supported()
+        self.scale = weight.abs().amax(1).clamp_min_(TINY) / 127
+        self.weight = (weight / self.scale[:, None]).round_().to(torch.int8)
+        self.has_vnni = _has_vnni(weight)
         if self.has_vnni:
-            self.weight = torch.ops.onednn.qlinear_prepack(quantized, None)
-            self.scale = scale / 127
-            self.zero_points = torch.zeros(len(scale), dtype=torch.int32)
-            self.middle = torch.tensor(128.5)  # rounds, for what follows cuts off
-        else:
-            self.weight, self.scale = quantized, scale
+            self.weight = _pack_int8(self.weight, self.scale)
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self.has_vnni:
-            product = F.linear(x, self.weight.to(x.dtype)) * self.scale
-            return product if self.bias is None else product + self.bias
-        largest = torch.linalg.vector_norm(x, float("inf"), -1, True).clamp_min_(1e-30)
-        rounded = torch.addcdiv(self.middle, x, largest, value=127).to(torch.uint8)
-        product = torch.ops.onednn.qlinear_pointwise(
-            rounded, 1.0, 128, self.weight, self.scale, self.zero_points, None,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+            product = F.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
+            return product if self.bias is None else product.add_(self.bias)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        if len(x) == 1:
+            largest = float(x.abs().max()) or 1.0
+            product = multiply(x, largest / 127, 128, self.weight)
+            return product if self.bias is None else product.add_(self.bias)
+        largest = x.abs().amax(1, keepdim=True).clamp_min_(TINY)
+        product = multiply(x / largest, 1 / 127, 128, self.weight)
         if self.bias is None:
             return product.mul_(largest)
         return torch.addcmul(self.bias, product, largest)
 
 
+def _pack_int8(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
+    """Return FBGEMM's layout of ``weight`` (out, in) int8 with ``scale`` (out,)."""
+    zero_points = torch.zeros(len(scale), dtype=torch.long)
+    with warnings.catch_warnings():
+        # The newer oneDNN operator, onednn.qlinear_pointwise, costs a third more time a token.
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor.* are deprecated")
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)
+    return torch.ops.quantized.linear_prepack(quantized, None)
+
+
 def _is_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
+
+
+def _has_vnni(tensor: Tensor) -> bool:
+    return _is_cpu(tensor) and torch.cpu._is_vnni_supported()

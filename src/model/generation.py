@@ -8,12 +8,24 @@ from src.model.gpt2 import GPT2
 
 
 def generate(
-    model: GPT2, prompts: Sequence[Sequence[int]], end_id: int, config: GenerationConfig
+    model: GPT2,
+    prompts: Sequence[Sequence[int]],
+    end_id: int,
+    config: GenerationConfig,
+    decoder: Decoder | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield, step by step, the next token of each prompt; None for those that have ended.
 
     A sequence ends with ``end_id`` (not yielded), after ``max_new_tokens``, or where the model has
-    no more positions. Prompts of different lengths are decoded together, each as if alone.
+    no more positions. Prompts of different lengths are decoded together, each as if alone and by
+    the same seed.
+
+    Args:
+        model: what decodes.
+        prompts: token ids, of any lengths.
+        end_id: the token that ends a reply.
+        config: the settings of all.
+        decoder: one of this model with a free slot for each prompt; None: a new one.
 
     Raises:
         UserError: a prompt is empty or leaves no position for an answer.
@@ -21,22 +33,27 @@ def generate(
     positions = model.config.n_positions
     for prompt in prompts:
         check_prompt(prompt, positions)
-    longest = max(map(len, prompts)) + config.max_new_tokens
-    decoder = Decoder(model, len(prompts), config.weights, longest)
+    if decoder is None:
+        longest = max(map(len, prompts), default=0) + config.max_new_tokens
+        decoder = Decoder(model, len(prompts), config.weights, longest)
     slots = decoder.join(prompts, [config] * len(prompts))
     left = {
         slot: min(config.max_new_tokens, positions - len(prompt))
         for slot, prompt in zip(slots, prompts, strict=True)
     }
-    while left:
-        tokens = decoder.step()
-        for slot in list(tokens):
-            left[slot] -= 1
-            if tokens[slot] == end_id:
-                del tokens[slot], left[slot]
-                decoder.leave(slot)
-            elif not left[slot]:
-                del left[slot]
-                decoder.leave(slot)
-        if tokens:
-            yield [tokens.get(slot) for slot in slots]
+    try:
+        while left:
+            tokens = decoder.step()
+            for slot in tuple(left):
+                left[slot] -= 1
+                ended = tokens[slot] == end_id
+                if ended:
+                    del tokens[slot]
+                if ended or not left[slot]:
+                    del left[slot]
+                    decoder.leave(slot)
+            if tokens:
+                yield [tokens.get(slot) for slot in slots]
+    finally:
+        for slot in left:
+            decoder.leave(slot)

@@ -3,12 +3,23 @@
 Shape letters: R rows, one a sequence; P positions; T positions in use; D width; H heads; N tokens.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from src.model.config import GPT2Config
 from src.model.decoding_weights import Attend
+
+
+class Span(NamedTuple):
+    """Positions ``start`` to ``end`` of a row, the end left out."""
+
+    row: int
+    start: int
+    end: int
 
 
 class KVCache:
@@ -35,29 +46,41 @@ class KVCache:
         )
         self.data = torch.zeros(shape, dtype=dtype, device=device)
 
-    def prompt(self, row: int, start: int, end: int) -> Attend:
-        """Return what reads positions ``start`` to ``end`` of one row, (T, 3D), after earlier ones."""
+    def read(self, spans: Sequence[Span]) -> Attend:
+        """Return what reads many positions of several rows at once, one row after another.
+
+        Every position attends to itself and to those before it in its row.
+        """
         heads = self.num_heads
-        mask = None
-        if start:
-            shape = (end - start, end)
-            mask = torch.ones(shape, dtype=torch.bool, device=self.data.device).tril(start)
+        sizes = [span.end - span.start for span in spans]
+        masks = [self._mask(span) for span in spans]
 
         def attend(qkv: Tensor, layer: int) -> Tensor:
-            split = qkv.view(len(qkv), 3 * heads, -1).transpose(0, 1)  # (3H, T, D / H)
-            cache = self.data[layer, row]
-            cache[:, start:end] = split[heads:]
-            past = cache[None, :, :end]
-            attended = F.scaled_dot_product_attention(
-                split[None, :heads],
-                past[:, :heads],
-                past[:, heads:],
-                attn_mask=mask,
-                is_causal=mask is None,
-            )
-            return attended[0].transpose(0, 1).flatten(1)
+            split = qkv.to(self.data.dtype).view(len(qkv), 3 * heads, -1).transpose(0, 1)
+            attended = []
+            for part, span, mask in zip(split.split(sizes, 1), spans, masks, strict=True):
+                cache = self.data[layer, span.row]
+                cache[:, span.start : span.end] = part[heads:]
+                past = cache[None, :, : span.end]
+                attended.append(
+                    F.scaled_dot_product_attention(
+                        part[None, :heads],
+                        past[:, :heads],
+                        past[:, heads:],
+                        attn_mask=mask,
+                        is_causal=mask is None,
+                    )
+                )
+            return torch.cat(attended, 2)[0].transpose(0, 1).flatten(1)
 
         return attend
+
+    def _mask(self, span: Span) -> Tensor | None:
+        """Return (T, P) of what each position sees; None: what is causal."""
+        if not span.start:
+            return None
+        shape = (span.end - span.start, span.end)
+        return torch.ones(shape, dtype=torch.bool, device=self.data.device).tril(span.start)
 
     def step(self, positions: Tensor, length: int, same: bool) -> Attend:
         """Return what reads one position of each of the first rows, (N, 3D).
@@ -77,9 +100,12 @@ class KVCache:
             mask = mask.masked_fill_(after, float("-inf"))[:, None, None]
 
         def attend(qkv: Tensor, layer: int) -> Tensor:
-            split = qkv.view(num_rows, 3 * heads, -1)
+            split = qkv.to(self.data.dtype).view(num_rows, 3 * heads, -1)
             cache = self.data[layer]
-            cache[rows, :, positions] = split[:, heads:]
+            if num_rows == 1:
+                cache[0, :, length - 1] = split[0, heads:]
+            else:
+                cache[rows, :, positions] = split[:, heads:]
             past = cache[:num_rows, :, :length]
             attended = F.scaled_dot_product_attention(
                 split[:, :heads, None], past[:, :heads], past[:, heads:], attn_mask=mask
