@@ -17,6 +17,7 @@ from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.kv_cache import KVCache, Span
 from src.model.sampling import is_plain, next_token
+from src.model.step_graphs import StepGraphs
 
 READ_AT_ONCE = 4096  # tokens of prompts: what is computed of them is in memory at once
 MIN_REMEMBERED = 32  # tokens: to read fewer of them anew costs next to nothing
@@ -51,6 +52,8 @@ class Decoder:
             self.cache = KVCache(
                 model.config, num_slots, self.num_positions, self.weights.dtype, self.device
             )
+        on_gpu = self.device.type == "cuda"
+        self.graphs = StepGraphs(self.weights, self.cache) if on_gpu else None
         self.rows: list[Running] = []  # by row of the cache
         self.num_unread = 0  # the first rows, whose last token was given out and is to be read
         self.remembered: list[list[int]] = [[] for _ in range(num_slots)]  # by row: what it holds
@@ -116,13 +119,18 @@ class Decoder:
             running = self.rows[: self.num_unread]
             at = [len(sequence.tokens) - 1 for sequence in running]
             assert max(at) < self.num_positions, "a sequence without another position must leave"
-            ids = torch.tensor([s.tokens[-1] for s in running], device=self.device)
-            positions = torch.tensor(at, device=self.device)
-            attend = self.cache.step(positions, max(at) + 1, same=min(at) == max(at))
-            hidden = self.weights.forward(ids, positions, attend)
-            self._choose(self.weights.logits(hidden), running)
+            ids = [sequence.tokens[-1] for sequence in running]
+            read = self.graphs or self._read
+            self._choose(read(ids, at), running)
         self.num_unread = len(self.rows)
         return {sequence.slot: sequence.tokens[-1] for sequence in self.rows}
+
+    def _read(self, ids: list[int], at: list[int]) -> Tensor:
+        """Return next-token scores (N, V) of the first rows, which stand at positions ``at``."""
+        positions = torch.tensor(at, device=self.device)
+        attend = self.cache.step(positions, max(at) + 1, same=min(at) == max(at))
+        hidden = self.weights.forward(torch.tensor(ids, device=self.device), positions, attend)
+        return self.weights.logits(hidden)
 
     @torch.inference_mode()
     def leave(self, slot: int) -> None:

@@ -136,7 +136,8 @@ class Bf16Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.weight = weight.bfloat16()
         self.bias = None if bias is None else bias.bfloat16()
-        self.has_onednn = _is_cpu(weight) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        has_onednn = _is_cpu(weight) and torch.backends.mkldnn.is_available()
+        self.has_onednn = has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         if self.has_onednn:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
 

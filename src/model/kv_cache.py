@@ -87,8 +87,8 @@ class KVCache:
 
         Args:
             positions: (N,) int64.
-            length: T, of the longest row.
-            same: whether all rows are as long.
+            length: T, at least that of the longest row.
+            same: whether all rows are of that length.
         """
         heads, num_rows = self.num_heads, len(positions)
         device = self.data.device
@@ -102,7 +102,7 @@ class KVCache:
         def attend(qkv: Tensor, layer: int) -> Tensor:
             split = qkv.to(self.data.dtype).view(num_rows, 3 * heads, -1)
             cache = self.data[layer]
-            if num_rows == 1:
+            if same and num_rows == 1:
                 cache[0, :, length - 1] = split[0, heads:]
             else:
                 cache[rows, :, positions] = split[:, heads:]
