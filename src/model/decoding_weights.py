@@ -1,9 +1,9 @@
 """A GPT-2's weights for decoding, where few rows are read at a time and weights are the cost.
 
-On a CPU a step takes as long as its weights are big, if the kernels keep up with the memory. For
-one row torch's plain product does not:
+On a CPU a step takes as long as its weights are big, if the kernels keep up with the memory.
+torch's plain product does not, least of all with two to eight rows:
 
-- fp32: the model's own weights. One row goes to oneDNN, several to torch.
+- fp32: the model's own weights, multiplied by oneDNN.
 - bf16: half the bytes, in oneDNN's blocked layout; the head as in int8.
 - int8: a quarter, a scale for each output; inputs of 8 bits too, a scale for each row, as FBGEMM
   (Khudia et al., arXiv:2101.05615) multiplies integers on processors that can (VNNI).
@@ -125,7 +125,7 @@ class Fp32Linear:
         self.has_onednn = is_large and _is_cpu(weight) and torch.backends.mkldnn.is_available()
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.has_onednn and len(x) == 1:
+        if self.has_onednn:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
 

@@ -44,8 +44,9 @@ def test_top_k_and_top_p_keep_the_likeliest(changes, kept):
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.3, 4.0])
-def test_the_repetition_penalty_is_hugging_faces(penalty):
-    logits = torch.randn(50, generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("level", [0.0, -4.0])  # scores of both signs; almost none above 0
+def test_the_repetition_penalty_is_hugging_faces(penalty, level):
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(3)) + level
     seen = torch.tensor([int(logits.argmax()), int(logits.argmin()), 7, 7])
     processor = transformers.RepetitionPenaltyLogitsProcessor(penalty)
     expected = processor(seen[None], logits[None])[0]
