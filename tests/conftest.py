@@ -72,8 +72,18 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
 @pytest.fixture(scope="session")
 def quickstart_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a quickstart cut to a minute or so: for slow tests."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    command = [sys.executable, "-m", "src.train", "experiment=quickstart", f"max_steps={STEPS}"]
+    return train_quickstart(tmp_path_factory.mktemp("quickstart"), f"max_steps={STEPS}")
+
+
+@pytest.fixture(scope="session")
+def whole_quickstart_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a quickstart of 3 to 6 minutes: for what only a trained model shows."""
+    return train_quickstart(tmp_path_factory.mktemp("whole_quickstart"))
+
+
+def train_quickstart(folder: Path, *changes: str) -> Path:
+    """Train at a real shell; return the run folder."""
+    command = [sys.executable, "-m", "src.train", "experiment=quickstart", *changes]
     own = [f"hydra.run.dir={folder}", f"data.corpus_dir={folder / 'corpora'}"]
     root = Path(__file__).parents[1]
     done = subprocess.run([*command, *own], cwd=root, capture_output=True, text=True, check=False)

@@ -98,8 +98,10 @@ def test_greedy_text_equals_hugging_faces_generate_token_for_token(quickstart_ru
     assert len(set(ours)) > 25  # they are answers, not one text fifty times
 
 
-def test_bf16_and_int8_answer_as_fp32_does(quickstart_run):
-    assistant = Assistant(*load_model_folder(str(quickstart_run / "model")))
+@pytest.mark.timeout(1800)
+def test_bf16_and_int8_answer_as_fp32_does(whole_quickstart_run):
+    """After a minute of training many next tokens are a toss-up, which any rounding decides."""
+    assistant = Assistant(*load_model_folder(str(whole_quickstart_run / "model")))
     prompts = held_out_prompts()
     expected = assistant.replies(prompts, GREEDY)
     for weights in ("bf16", "int8"):
