@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from src.cli import RUNS, run_door, typed
 from src.errors import UserError
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 from src.talk.messages import Message, check_messages
 from src.talk.screen import note, show
 

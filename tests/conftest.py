@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from src.cli import run_door
 from src.data.config import DataConfig
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 
 # Real rows and GPT-2's own vocabulary, where a developer has them: not part of this repository.
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -74,8 +74,18 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
 @pytest.fixture(scope="session")
 def quickstart_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a quickstart cut to a minute or so: for slow tests."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    command = [sys.executable, "-m", "src.train", "experiment=quickstart", f"max_steps={STEPS}"]
+    return train_quickstart(tmp_path_factory.mktemp("quickstart"), f"max_steps={STEPS}")
+
+
+@pytest.fixture(scope="session")
+def whole_quickstart_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a quickstart of 3 to 6 minutes: for what only a trained model shows."""
+    return train_quickstart(tmp_path_factory.mktemp("whole_quickstart"))
+
+
+def train_quickstart(folder: Path, *changes: str) -> Path:
+    """Train at a real shell; return the run folder."""
+    command = [sys.executable, "-m", "src.train", "experiment=quickstart", *changes]
     own = [f"hydra.run.dir={folder}", f"data.corpus_dir={folder / 'corpora'}"]
     root = Path(__file__).parents[1]
     done = subprocess.run([*command, *own], cwd=root, capture_output=True, text=True, check=False)

@@ -98,6 +98,18 @@ def test_greedy_text_equals_hugging_faces_generate_token_for_token(quickstart_ru
     assert len(set(ours)) > 25  # they are answers, not one text fifty times
 
 
+@pytest.mark.timeout(1800)
+def test_bf16_and_int8_answer_as_fp32_does(whole_quickstart_run):
+    """After a minute of training many next tokens are a toss-up, which any rounding decides."""
+    assistant = Assistant(*load_model_folder(str(whole_quickstart_run / "model")))
+    prompts = held_out_prompts()
+    expected = assistant.replies(prompts, GREEDY)
+    for weights in ("bf16", "int8"):
+        replies = assistant.replies(prompts, greedy(48, weights=weights))
+        same = sum(a == b for a, b in zip(replies, expected, strict=True))
+        assert same / len(prompts) >= 0.95, weights
+
+
 def test_the_answer_and_nothing_else_is_on_standard_output(quickstart_run):
     expected = Assistant(*load_model_folder(str(quickstart_run / "model"))).replies(
         ["Who are you?"], GREEDY

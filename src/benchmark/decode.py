@@ -13,6 +13,7 @@ from src.benchmark import article, huggingface
 from src.benchmark.inputs import open_blocks
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job
+from src.model.decoder import Decoder
 from src.model.generation import generate
 from src.model.pretrained import load_pretrained
 
@@ -22,13 +23,17 @@ NO_TOKEN = -1  # an end token that no model says
 
 
 def decode_ours(job: Job, stopwatch: Stopwatch) -> None:
-    """Our cached decoding, greedy, of ``batch_size`` prompts at once."""
+    """Our cached decoding, greedy, of ``batch_size`` prompts at once, with ``weights``.
+
+    As in a conversation weights are packed once; the prompts are read anew for each answer.
+    """
     model = load_pretrained(job.config.model.pretrained).to(job.device)
     prompts = read_prompts(job, job.setting["batch_size"]).tolist()
+    decoder = Decoder(model, len(prompts), job.setting["weights"])
 
     def answer(num_tokens: int) -> int:
         generation = replace(job.config.generation, max_new_tokens=num_tokens, temperature=0.0)
-        steps = generate(model, prompts, NO_TOKEN, generation)
+        steps = generate(model, prompts, NO_TOKEN, generation, decoder)
         return sum(len(tokens) - tokens.count(None) for tokens in steps)
 
     _repeat(job, stopwatch, answer)

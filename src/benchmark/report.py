@@ -22,8 +22,11 @@ RATIOS = (
     ("prepare", "ours", "blog"),
     ("generate", "ours", "blog"),
     ("generate", "ours", "huggingface"),
+    ("generate", "ours_bf16", "huggingface"),
+    ("generate", "ours_int8", "huggingface"),
     ("generate", "ours", "huggingface_static"),
     ("generate", "ours_batch_32", "ours"),
+    ("generate", "ours_int8_batch_32", "ours_int8"),
 )
 UNITS = {
     "train": "real_tokens_per_second",

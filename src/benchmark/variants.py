@@ -59,8 +59,11 @@ def preparation() -> list[Variant]:
 def generation(device: torch.device) -> list[Variant]:
     """Return the variants of decoding; each warms up by itself."""
     variants = [
-        Variant("ours", decode.decode_ours, ({"batch_size": 1},), num_warmup_laps=0),
-        Variant("ours_batch_32", decode.decode_ours, ({"batch_size": 32},), num_warmup_laps=0),
+        _decoding("ours", 1, "fp32"),
+        _decoding("ours_bf16", 1, "bf16"),
+        _decoding("ours_int8", 1, "int8"),
+        _decoding("ours_batch_32", 32, "fp32"),
+        _decoding("ours_int8_batch_32", 32, "int8"),
         Variant("blog", decode.decode_blog, num_warmup_laps=0),
         Variant(
             "huggingface", decode.decode_huggingface, ({"cache": "dynamic"},), num_warmup_laps=0
@@ -72,6 +75,11 @@ def generation(device: torch.device) -> list[Variant]:
             Variant("huggingface_static", decode.decode_huggingface, static, num_warmup_laps=0)
         )
     return variants
+
+
+def _decoding(name: str, batch_size: int, weights: str) -> Variant:
+    setting = {"batch_size": batch_size, "weights": weights}
+    return Variant(name, decode.decode_ours, (setting,), num_warmup_laps=0)
 
 
 _CUDA = torch.device("cuda")  # has every variant that there is

@@ -177,34 +177,3 @@ class _FromSlots(torch.autograd.Function):
         (slots,) = ctx.saved_tensors
         zeros = grad.new_zeros(ctx.num_slots, grad.shape[1])
         return zeros.index_copy_(0, slots, grad), None
-
-
-class CachedAttention:
-    """Decoding: keys and values of earlier positions are kept, new ones are added.
-
-    Sequences of different lengths are padded on the right. A padded position lies behind every
-    real query of its sequence, so the causal mask hides it, and the next token overwrites it.
-
-    Args:
-        shape: (layers, B, H, positions, D / H) of keys and of values.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int, int, int, int], dtype: torch.dtype, device: torch.device
-    ):
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.slots = torch.arange(shape[3], device=device)
-
-    def at(self, position_ids: Tensor) -> "CachedAttention":
-        """Say where the next call's tokens stand: ``position_ids`` (B, T) int64."""
-        self.position_ids = position_ids
-        self.mask = (self.slots <= position_ids[:, :, None])[:, None]
-        return self
-
-    def __call__(self, qkv: Tensor, num_heads: int, layer: int, dropout: float) -> Tensor:
-        q, k, v = split_heads(qkv, num_heads)
-        index = self.position_ids[:, None, :, None].expand_as(k)
-        keys = self.keys[layer].scatter_(2, index, k)
-        values = self.values[layer].scatter_(2, index, v)
-        return merge_heads(F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask))

@@ -1,13 +1,17 @@
 """Someone to talk to: messages in, a reply out, whole or as it comes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Literal
 
 import torch
 
 from src.data.tokenizer import Tokenizer
-from src.model.generation import GenerationConfig, generate
+from src.model.decoder import Decoder
+from src.model.generation import generate
+from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
 from src.talk.chat_template import ChatTemplate, own_template
 from src.talk.messages import Message, check_messages, fit
@@ -25,7 +29,11 @@ class Reply:
     """
 
     def __init__(
-        self, tokens: Iterator[int], stream: TextStream, num_prompt_tokens: int, max_new_tokens: int
+        self,
+        tokens: Generator[int],
+        stream: TextStream,
+        num_prompt_tokens: int,
+        max_new_tokens: int,
     ):
         self.num_prompt_tokens = num_prompt_tokens
         self.num_new_tokens = 0
@@ -59,6 +67,7 @@ class Reply:
     def close(self) -> None:
         """Stop here: no other token is computed."""
         self._pieces.close()
+        self._tokens.close()
         self.stop_reason = self.stop_reason or "cancelled"
 
     def _read(self) -> Iterator[str]:
@@ -71,6 +80,7 @@ class Reply:
                 yield piece
             if self._stream.stopped:
                 self.stop_reason = "stop"
+                self._tokens.close()
                 return
         piece = self._stream.finish()
         full = self.num_new_tokens == self._max_new_tokens
@@ -80,12 +90,17 @@ class Reply:
 
 
 class Assistant:
-    """A model with its tokenizer, spoken to through a chat template (None: ours)."""
+    """A model with its tokenizer, spoken to through a chat template (None: ours).
+
+    Between two replies it keeps packed weights and what it has read: the next turn of a
+    conversation costs only its new tokens. So the model must not change under it.
+    """
 
     def __init__(self, model: GPT2, tokenizer: Tokenizer, template: ChatTemplate | None = None):
         self.model = model
         self.tokenizer = tokenizer
         self.template = template or own_template(tokenizer)
+        self._idle: dict[str, list[Decoder]] = defaultdict(list)  # by their weights, of one slot
 
     def reply(self, messages: Sequence[Message], generation: GenerationConfig) -> Reply:
         """Return the reply to ``messages``; nothing is decoded before it is iterated over.
@@ -96,15 +111,28 @@ class Assistant:
         check_messages(messages)
         positions = self.model.config.n_positions
         fitted = fit(messages, self.template, positions, generation.max_new_tokens)
-        steps = generate(self.model, [fitted.ids], self.tokenizer.end_id, generation)
         reply = Reply(
-            (token for (token,) in steps if token is not None),
+            self._tokens(fitted.ids, generation),
             TextStream(self.tokenizer, generation.stop),
             len(fitted.ids),
             min(generation.max_new_tokens, positions - len(fitted.ids)),
         )
         reply.num_dropped_turns = fitted.num_dropped_turns
         return reply
+
+    def _tokens(self, ids: list[int], generation: GenerationConfig) -> Generator[int]:
+        """Yield the tokens of a reply; several replies at a time have a decoder each."""
+        idle = self._idle[generation.weights]
+        try:
+            decoder = idle.pop()
+        except IndexError:
+            decoder = Decoder(self.model, 1, generation.weights)
+        try:
+            steps = generate(self.model, [ids], self.tokenizer.end_id, generation, decoder)
+            with closing(steps):
+                yield from (token for (token,) in steps if token is not None)
+        finally:
+            idle.append(decoder)
 
     def replies(
         self, prompts: Sequence[str], generation: GenerationConfig, batch_size: int = 64
@@ -113,16 +141,21 @@ class Assistant:
         encoded = [self._encode(prompt) for prompt in prompts]
         by_length = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
         replies = [""] * len(prompts)
+        longest = max(map(len, encoded), default=0) + generation.max_new_tokens
+        num_slots = min(batch_size, len(prompts))
+        decoder = Decoder(self.model, num_slots, generation.weights, longest)
         for start in range(0, len(prompts), batch_size):
             rows = by_length[start : start + batch_size]
             streams = [TextStream(self.tokenizer, generation.stop) for _ in rows]
             batch = [encoded[i] for i in rows]
-            for step in generate(self.model, batch, self.tokenizer.end_id, generation):
-                for stream, token in zip(streams, step, strict=True):
-                    if token is not None:
-                        stream.push(token)
-                if all(stream.stopped for stream in streams):
-                    break
+            steps = generate(self.model, batch, self.tokenizer.end_id, generation, decoder)
+            with closing(steps):
+                for step in steps:
+                    for stream, token in zip(streams, step, strict=True):
+                        if token is not None:
+                            stream.push(token)
+                    if all(stream.stopped for stream in streams):
+                        break
             for row, stream in zip(rows, streams, strict=True):
                 stream.finish()
                 replies[row] = stream.text

@@ -12,7 +12,7 @@ from src.data.template import save_template
 from src.data.tokenizer import SETTINGS, Tokenizer, load_tokenizer
 from src.errors import UserError
 from src.hub import local_folder
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained, save_pretrained
 from src.talk.chat_template import ChatTemplate, load_chat_template

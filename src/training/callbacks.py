@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from src.data.tokenizer import Tokenizer
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant
 from src.talk.model_folder import save_model_folder
 from src.training.checkpoints import Checkpoints, at_step_boundary

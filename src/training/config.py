@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from src.data.config import DataConfig
 from src.errors import UserError
 from src.model.config import ModelConfig
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 
 AUTO = "auto"
 

@@ -19,7 +19,10 @@ from tests.benchmark.conftest import TINY, benchmark_config
 ROOT = Path(__file__).parents[2]
 TRAIN = ("ours", "bare_loop", "blog_as_written", "blog_packed", "huggingface")
 TRL = ("trl_default", "trl_best")
-GENERATE = ("ours", "ours_batch_32", "blog", "huggingface")
+GENERATE = (
+    *("ours", "ours_bf16", "ours_int8", "ours_batch_32", "ours_int8_batch_32"),
+    *("blog", "huggingface"),
+)
 
 
 class ThreadWorker:

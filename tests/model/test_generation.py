@@ -1,11 +1,10 @@
-from collections import Counter
-
 import pytest
 import torch
 
 from src.errors import UserError
-from src.model.attention import CachedAttention
-from src.model.generation import GenerationConfig, generate, next_token
+from src.model.decoder import Decoder
+from src.model.generation import generate
+from src.model.generation_config import GenerationConfig
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
@@ -35,20 +34,6 @@ def uncached(model, prompt, num_tokens, end_id=NEVER) -> list[int]:
                 break
             ids.append(token)
     return ids[len(prompt) :]
-
-
-def test_cached_logits_equal_the_full_forward_at_every_position(model):
-    input_ids = torch.randint(97, (2, 40), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = model.logits(model(input_ids))
-        cache = CachedAttention((3, 2, 4, 40, 8), torch.float32, torch.device("cpu"))
-        positions = torch.arange(40).expand(2, 40)
-        pieces = [(0, 13), *((t, t + 1) for t in range(13, 40))]
-        actual = [
-            model(input_ids[:, a:b], positions[:, a:b], attention=cache.at(positions[:, a:b]))
-            for a, b in pieces
-        ]
-    torch.testing.assert_close(model.logits(torch.cat(actual, 1)), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_greedy_decoding_equals_the_uncached_way(model):
@@ -93,36 +78,13 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(model):
     assert any(first != decode(model, [[1, 2]], temperature=1.0, seed=s) for s in range(2, 6))
 
 
-def draws(num: int = 4000, **changes) -> Counter:
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).expand(num, 4)
-    generator = torch.Generator().manual_seed(0)
-    return Counter(next_token(logits, settings(**changes), generator).tolist())
-
-
-def test_sampling_follows_the_probabilities():
-    counts = draws(temperature=1.0)
-    for token, share in enumerate((0.5, 0.3, 0.15, 0.05)):
-        assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
-
-
-def test_low_temperature_sharpens():
-    counts = draws(temperature=0.5)  # squares the probabilities: .25 .09 .0225 .0025
-    assert counts[0] / 4000 == pytest.approx(0.25 / 0.365, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("changes", "kept"),
-    [
-        ({"top_k": 2}, {0, 1}),
-        ({"top_p": 0.7}, {0, 1}),
-        ({"top_p": 0.81}, {0, 1, 2}),
-        ({"top_p": 0.01}, {0}),
-        ({"top_k": 3, "top_p": 0.6}, {0, 1}),
-        ({"top_k": 99, "top_p": 1.0}, {0, 1, 2, 3}),
-    ],
-)
-def test_top_k_and_top_p_keep_the_likeliest(changes, kept):
-    assert set(draws(temperature=1.0, **changes)) == kept
+def test_an_answer_nobody_waits_for_frees_its_slots(model):
+    decoder = Decoder(model, 2, "fp32")
+    steps = generate(model, [[1, 2], [3]], NEVER, settings(), decoder)
+    next(steps)
+    assert decoder.num_free_slots == 0
+    steps.close()
+    assert decoder.num_free_slots == 2
 
 
 def test_training_mode_is_restored_and_dropout_is_off_while_decoding():

@@ -1,3 +1,6 @@
+import gc
+from itertools import zip_longest
+
 import pytest
 import torch
 
@@ -88,9 +91,10 @@ def test_a_reply_that_is_closed_computes_nothing_more(assistant, monkeypatch):
 def test_earlier_turns_are_part_of_what_the_model_reads(assistant, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "src.talk.assistant.generate", lambda model, prompts, *args: seen.append(prompts[0]) or []
+        "src.talk.assistant.generate",
+        lambda model, prompts, *args: seen.append(prompts[0]) or (step for step in ()),
     )
-    assistant.reply(ask("hi", "hello", "and you?"), GREEDY)
+    assistant.reply(ask("hi", "hello", "and you?"), GREEDY).whole()
     assert seen == [encode_prompt(assistant.tokenizer, "and you?", [("hi", "hello")])]
     assert assistant.tokenizer.decode(seen[0]) == (
         "### Prompt: hi\n### Response: hello<|endoftext|>### Prompt: and you?\n### Response:"
@@ -133,6 +137,44 @@ def test_hostile_prompts_are_only_text(assistant, prompt):
     ids = encode_prompt(assistant.tokenizer, prompt)
     assert assistant.tokenizer.end_id not in ids
     assert assistant.replies([prompt], GREEDY) == [assistant.reply(ask(prompt), GREEDY).whole()]
+
+
+def test_an_abandoned_reply_gives_its_decoder_back(assistant):
+    def given_back() -> int:
+        gc.collect()
+        return len(assistant._idle["fp32"])
+
+    assistant.reply(ask("hi"), GREEDY).whole()
+    before = given_back()
+    closed = assistant.reply(ask("hi"), GREEDY)
+    next(iter(closed))
+    assert given_back() == before - 1
+    closed.close()
+    assert given_back() == before
+    stopped = assistant.reply(ask("hi"), greedy(50, stop=[closed.text[0]]))
+    stopped.whole()
+    assert given_back() == before
+    dropped = assistant.reply(ask("hi"), GREEDY)
+    next(iter(dropped))
+    del dropped
+    assert given_back() == before
+    assert all(decoder.num_free_slots == 1 for decoder in assistant._idle["fp32"])
+
+
+def test_two_replies_at_a_time_do_not_disturb_each_other(assistant):
+    alone = [assistant.reply(ask(text), GREEDY).whole() for text in ("hi", "1 2 3")]
+    pair = [assistant.reply(ask(text), GREEDY) for text in ("hi", "1 2 3")]
+    pieces = [list(both) for both in zip_longest(*pair, fillvalue="")]
+    assert ["".join(said) for said in zip(*pieces, strict=True)] == alone
+
+
+def test_a_conversation_goes_on_as_if_read_anew(assistant):
+    said = ["Hello there, how are you? " * 3]
+    for _ in range(3):
+        reply = assistant.reply(ask(*said), GREEDY).whole()
+        fresh = Assistant(assistant.model, assistant.tokenizer)
+        assert reply == fresh.reply(ask(*said), GREEDY).whole()
+        said += [reply or "x", "and you?"]
 
 
 def test_a_seeded_answer_leaves_the_global_random_state_alone(assistant):

@@ -1,0 +1,187 @@
+"""Sequences decoded side by side; they join and leave between steps.
+
+A prompt is read in one pass (prefill), then every step costs one position a sequence. The rows of
+the cache that run are always the first ones: the place of one that leaves is taken by the last.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from src.errors import UserError
+from src.model.decoding_weights import DecodingWeights
+from src.model.generation_config import GenerationConfig
+from src.model.gpt2 import GPT2
+from src.model.kv_cache import KVCache, Span
+from src.model.sampling import is_plain, next_token
+from src.model.step_graphs import StepGraphs
+
+READ_AT_ONCE = 4096  # tokens of prompts: what is computed of them is in memory at once
+MIN_REMEMBERED = 32  # tokens: to read fewer of them anew costs next to nothing
+
+
+@dataclass
+class Running:
+    """One sequence. All its tokens but the last are in the cache."""
+
+    slot: int
+    tokens: list[int]  # prompt and reply
+    config: GenerationConfig
+    generator: torch.Generator = field(repr=False)
+
+
+class Decoder:
+    """Up to ``num_slots`` sequences side by side, each as if alone, with its own settings and seed.
+
+    Args:
+        model: decoded with the weights that it has now.
+        num_slots: how many sequences there is room for.
+        weights: fp32, bf16 or int8.
+        num_positions: the most that a sequence may have, prompt and reply; None: as the model.
+    """
+
+    def __init__(self, model: GPT2, num_slots: int, weights: str, num_positions: int | None = None):
+        self.weights = DecodingWeights(model, weights)
+        self.device = model.wte.weight.device
+        most = model.config.n_positions
+        self.num_positions = min(num_positions or most, most)
+        with torch.inference_mode():
+            self.cache = KVCache(
+                model.config, num_slots, self.num_positions, self.weights.dtype, self.device
+            )
+        on_gpu = self.device.type == "cuda"
+        self.graphs = StepGraphs(self.weights, self.cache) if on_gpu else None
+        self.rows: list[Running] = []  # by row of the cache
+        self.num_unread = 0  # the first rows, whose last token was given out and is to be read
+        self.remembered: list[list[int]] = [[] for _ in range(num_slots)]  # by row: what it holds
+        self.free = list(range(num_slots))[::-1]
+
+    @property
+    def num_free_slots(self) -> int:
+        """How many sequences may join."""
+        return len(self.free)
+
+    @torch.inference_mode()
+    def join(
+        self, prompts: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+    ) -> list[int]:
+        """Read the prompts and return the slot of each.
+
+        A prompt that begins as the one before it in its row, as the turns of a conversation do, is
+        read from where they part.
+
+        Raises:
+            UserError: a prompt is empty or leaves no position for an answer.
+        """
+        assert len(prompts) <= len(self.free), "more prompts than free slots"
+        for prompt in prompts:
+            check_prompt(prompt, self.num_positions)
+        slots: list[int] = []
+        while len(slots) < len(prompts):
+            first = len(slots)
+            num_prompts = _num_at_once(prompts[first:])
+            together = slice(first, first + num_prompts)
+            slots += self._join(prompts[together], configs[together])
+        return slots
+
+    def _join(
+        self, prompts: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+    ) -> list[int]:
+        joined, spans, unread = [], [], []
+        for prompt, config in zip(prompts, configs, strict=True):
+            row, tokens = len(self.rows), list(prompt)
+            start = _num_equal(self.remembered[row], tokens[:-1])
+            start = start if start >= MIN_REMEMBERED else 0
+            self.remembered[row] = []
+            spans.append(Span(row, start, len(tokens)))
+            unread += tokens[start:]
+            generator = torch.Generator(self.device).manual_seed(config.seed)
+            joined.append(Running(self.free.pop(), tokens, config, generator))
+            self.rows.append(joined[-1])
+        ids = torch.tensor(unread).to(self.device)
+        positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
+        hidden = self.weights.forward(ids, positions.to(self.device), self.cache.read(spans))
+        last = torch.tensor([span.end - span.start for span in spans]).cumsum(0) - 1
+        self._choose(self.weights.logits(hidden[last.to(self.device)]), joined)
+        return [sequence.slot for sequence in joined]
+
+    @torch.inference_mode()
+    def step(self) -> dict[int, int]:
+        """Return the next token of every running sequence, by slot.
+
+        A sequence may have a reply of as many tokens as positions are left by its prompt; then it
+        must leave.
+        """
+        if self.num_unread:
+            running = self.rows[: self.num_unread]
+            at = [len(sequence.tokens) - 1 for sequence in running]
+            assert max(at) < self.num_positions, "a sequence without another position must leave"
+            ids = [sequence.tokens[-1] for sequence in running]
+            read = self.graphs or self._read
+            self._choose(read(ids, at), running)
+        self.num_unread = len(self.rows)
+        return {sequence.slot: sequence.tokens[-1] for sequence in self.rows}
+
+    def _read(self, ids: list[int], at: list[int]) -> Tensor:
+        """Return next-token scores (N, V) of the first rows, which stand at positions ``at``."""
+        positions = torch.tensor(at, device=self.device)
+        attend = self.cache.step(positions, max(at) + 1, same=min(at) == max(at))
+        hidden = self.weights.forward(torch.tensor(ids, device=self.device), positions, attend)
+        return self.weights.logits(hidden)
+
+    @torch.inference_mode()
+    def leave(self, slot: int) -> None:
+        """Free a slot."""
+        row = next(i for i, sequence in enumerate(self.rows) if sequence.slot == slot)
+        if row < self.num_unread:
+            self.num_unread -= 1
+            self._replace(row, self.num_unread)
+            row = self.num_unread
+        last = len(self.rows) - 1
+        self._replace(row, last)
+        self.remembered[last] = self.rows.pop().tokens[:-1]
+        self.free.append(slot)
+
+    def _replace(self, row: int, by: int) -> None:
+        """Put a running row in the place of one that leaves; its old place still holds it too."""
+        if row != by:
+            self.cache.move(by, row, len(self.rows[by].tokens) - 1)
+            self.rows[row] = self.rows[by]
+
+    def _choose(self, logits: Tensor, running: Sequence[Running]) -> None:
+        """Append to each sequence its next token, chosen from ``logits`` (N, V)."""
+        likeliest = logits.argmax(-1).tolist()
+        for row, sequence in enumerate(running):
+            token, config = likeliest[row], sequence.config
+            if not is_plain(config):
+                seen = torch.tensor(sequence.tokens, device=self.device)
+                token = next_token(logits[row], config, sequence.generator, seen)
+            sequence.tokens.append(token)
+
+
+def check_prompt(prompt: Sequence[int], num_positions: int) -> None:
+    """Raise UserError if a prompt is empty or leaves no position for an answer."""
+    if not prompt:
+        raise UserError("the prompt is empty")
+    if len(prompt) >= num_positions:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens and leaves no room for an answer: the model "
+            f"reads at most {num_positions}; shorten it"
+        )
+
+
+def _num_at_once(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many of ``prompts`` to read together: one, or up to ``READ_AT_ONCE`` tokens."""
+    ends = itertools.accumulate(map(len, prompts))
+    return max(1, sum(end <= READ_AT_ONCE for end in ends))
+
+
+def _num_equal(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how long the common beginning of two sequences is."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

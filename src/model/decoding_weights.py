@@ -1,0 +1,197 @@
+"""A GPT-2's weights for decoding, where few rows are read at a time and weights are the cost.
+
+On a CPU a step takes as long as its weights are big, if the kernels keep up with the memory.
+torch's plain product does not, least of all with two to eight rows:
+
+- fp32: the model's own weights, multiplied by oneDNN.
+- bf16: half the bytes, in oneDNN's blocked layout; the head as in int8.
+- int8: a quarter, a scale for each output; inputs of 8 bits too, a scale for each row, as FBGEMM
+  (Khudia et al., arXiv:2101.05615) multiplies integers on processors that can (VNNI).
+
+Elsewhere plain products do the same, and int8 saves memory only. Norms, embeddings and what adds
+up (the residual path) are fp32 always.
+
+Shape letters: N rows (tokens read at once), D width, V vocabulary.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.model.gpt2 import GPT2
+
+Attend = Callable[[Tensor, int], Tensor]  # qkv (N, 3D), number of the layer -> (N, D)
+
+CACHED_BYTES = 2**19  # a weight that stays in the processor's cache needs no oneDNN
+TINY = torch.finfo(torch.float32).tiny  # what divides may not be zero
+
+
+class Linear(Protocol):
+    """A product with a weight and, where there is one, a bias."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (N, out) of ``x`` (N, in)."""
+        ...
+
+
+class Norm(NamedTuple):
+    """A layer norm."""
+
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (N, D)."""
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+class Layer(NamedTuple):
+    """One block, in the order in which it computes."""
+
+    ln_1: Norm
+    c_attn: Linear
+    attn_proj: Linear
+    ln_2: Norm
+    c_fc: Linear
+    activation: Callable[[Tensor], Tensor]
+    mlp_proj: Linear
+
+
+class DecodingWeights:
+    """A model to decode with, without what only training needs.
+
+    Args:
+        model: fp32 weights are its own; bf16 and int8 are copies of what they are now.
+        weights: fp32, bf16 or int8.
+    """
+
+    def __init__(self, model: GPT2, weights: str):
+        linear = {"fp32": Fp32Linear, "bf16": Bf16Linear, "int8": Int8Linear}[weights]
+        self.config = model.config
+        # Of keys and values. A CPU without matrix units attends slower in bf16.
+        is_half = weights == "bf16" and not _is_cpu(model.wte.weight)
+        self.dtype = torch.bfloat16 if is_half else torch.float32
+        with torch.inference_mode():
+            self.wte, self.wpe = model.wte.weight.detach(), model.wpe.weight.detach()
+            self.layers = [
+                Layer(
+                    _norm(block.ln_1),
+                    _pack(linear, block.attn.c_attn),
+                    _pack(linear, block.attn.c_proj),
+                    _norm(block.ln_2),
+                    _pack(linear, block.mlp.c_fc),
+                    block.mlp.activation,
+                    _pack(linear, block.mlp.c_proj),
+                )
+                for block in model.h
+            ]
+            self.ln_f = _norm(model.ln_f)
+            if weights == "bf16":  # its product would round the scores too, until they tie
+                linear = Int8Linear if _has_vnni(self.wte) else Fp32Linear
+            self.head = linear(self.wte, None)
+
+    def forward(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Return the last hidden states (N, D) of tokens ``ids`` (N,) at ``positions`` (N,)."""
+        x = F.embedding(ids, self.wte) + F.embedding(positions, self.wpe)
+        for number, layer in enumerate(self.layers):
+            x = x + layer.attn_proj(attend(layer.c_attn(layer.ln_1(x)), number))
+            x = x + layer.mlp_proj(layer.activation(layer.c_fc(layer.ln_2(x))))
+        return self.ln_f(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return next-token scores (N, V) in fp32 of hidden states (N, D)."""
+        return self.head(hidden).float()
+
+
+def _norm(norm: nn.LayerNorm) -> Norm:
+    return Norm(norm.weight.detach(), norm.bias.detach(), norm.eps)
+
+
+def _pack(linear: Callable[[Tensor, Tensor | None], Linear], module: nn.Linear) -> Linear:
+    return linear(module.weight.detach(), module.bias.detach())
+
+
+class Fp32Linear:
+    """The reference."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias = weight, bias
+        is_large = weight.nbytes > CACHED_BYTES
+        self.has_onednn = is_large and _is_cpu(weight) and torch.backends.mkldnn.is_available()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.has_onednn:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return F.linear(x, self.weight, self.bias)
+
+
+class Bf16Linear:
+    """Weights, inputs and outputs of bf16."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight = weight.bfloat16()
+        self.bias = None if bias is None else bias.bfloat16()
+        has_onednn = _is_cpu(weight) and torch.backends.mkldnn.is_available()
+        self.has_onednn = has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if self.has_onednn:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.bfloat16()
+        if self.has_onednn:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return F.linear(x, self.weight, self.bias)
+
+
+class Int8Linear:
+    """Weights of 8 bits, fp32 in and out.
+
+    With VNNI the inputs are rounded to 8 bits as well, each row by a scale of its own: what
+    becomes of a row does not depend on its neighbours.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.bias = bias
+        self.scale = weight.abs().amax(1).clamp_min_(TINY) / 127
+        self.weight = (weight / self.scale[:, None]).round_().to(torch.int8)
+        self.has_vnni = _has_vnni(weight)
+        if self.has_vnni:
+            self.weight = _pack_int8(self.weight, self.scale)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not self.has_vnni:
+            product = F.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
+            return product if self.bias is None else product.add_(self.bias)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        if len(x) == 1:
+            largest = float(x.abs().max()) or 1.0
+            product = multiply(x, largest / 127, 128, self.weight)
+            return product if self.bias is None else product.add_(self.bias)
+        largest = x.abs().amax(1, keepdim=True).clamp_min_(TINY)
+        product = multiply(x / largest, 1 / 127, 128, self.weight)
+        if self.bias is None:
+            return product.mul_(largest)
+        return torch.addcmul(self.bias, product, largest)
+
+
+def _pack_int8(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
+    """Return FBGEMM's layout of ``weight`` (out, in) int8 with ``scale`` (out,)."""
+    zero_points = torch.zeros(len(scale), dtype=torch.long)
+    with warnings.catch_warnings():
+        # The newer oneDNN operator, onednn.qlinear_pointwise, costs a third more time a token.
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor.* are deprecated")
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)
+    return torch.ops.quantized.linear_prepack(quantized, None)
+
+
+def _is_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _has_vnni(tensor: Tensor) -> bool:
+    return _is_cpu(tensor) and torch.cpu._is_vnni_supported()

@@ -1,0 +1,53 @@
+"""Scores of next tokens become a token: the likeliest, or one by chance.
+
+The order and the meaning of the settings are Hugging Face's: repetition penalty, temperature,
+top-k, top-p.
+"""
+
+import torch
+from torch import Tensor
+
+from src.model.generation_config import GenerationConfig
+
+
+def is_plain(config: GenerationConfig) -> bool:
+    """Whether the next token is simply the one of the highest score."""
+    return config.temperature == 0 and config.repetition_penalty == 1
+
+
+def next_token(
+    logits: Tensor, config: GenerationConfig, generator: torch.Generator, seen: Tensor
+) -> int:
+    """Choose the next token of one sequence from its ``logits`` (V,): the likeliest, or by chance.
+
+    Chance draws from softmax(logits / temperature), cut to the ``top_k`` likeliest tokens and then
+    to the fewest whose probabilities reach ``top_p`` (nucleus sampling, arXiv:1904.09751).
+
+    Args:
+        logits: float32.
+        config: the settings.
+        generator: what chance draws from, on the device of ``logits``.
+        seen: int64 tokens of prompt and reply, which ``repetition_penalty`` makes less likely
+            (arXiv:1909.05858): a positive score is divided by it, a negative one multiplied.
+    """
+    if config.repetition_penalty != 1:
+        scores = logits[seen]
+        penalty = config.repetition_penalty
+        scores = torch.where(scores < 0, scores * penalty, scores / penalty)
+        logits = logits.index_copy(0, seen, scores)
+    if config.temperature == 0:
+        return int(logits.argmax())
+    kept, tokens = logits / config.temperature, None
+    if config.top_k is not None and config.top_k < len(kept):
+        worst_kept = kept.topk(config.top_k).values[-1]
+        tokens = (kept >= worst_kept).nonzero().squeeze(1)
+        kept = kept[tokens]
+    if config.top_p is not None and config.top_p < 1:
+        kept, order = kept.sort(descending=True)
+        probabilities = kept.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities
+        num_kept = int((before < config.top_p).sum())
+        kept, order = kept[:num_kept], order[:num_kept]
+        tokens = order if tokens is None else tokens[order]
+    drawn = torch.multinomial(kept.softmax(-1), 1, generator=generator)
+    return int(drawn if tokens is None else tokens[drawn])

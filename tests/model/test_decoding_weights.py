@@ -1,0 +1,88 @@
+import warnings
+
+import pytest
+import torch
+
+from src.model.decoder import Decoder
+from src.model.decoding_weights import Bf16Linear, DecodingWeights, Fp32Linear, Int8Linear
+from tests.conftest import greedy
+from tests.model.conftest import random_model, tiny_config
+
+SIZES = [(64, 96), (400, 400)]  # (in, out); the second does not stay in a processor's cache
+
+
+def error(linear, width, out, rows=1, with_bias=True) -> float:
+    """How far a product is from the exact one, as a share of the size of its factors."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(out, width, generator=generator)
+    weight *= torch.rand(out, 1, generator=generator) * 10  # outputs of different sizes
+    bias = torch.randn(out, generator=generator) if with_bias else None
+    x = torch.randn(rows, width, generator=generator)
+    expected = torch.nn.functional.linear(x.double(), weight.double(), None)
+    expected += bias.double() if with_bias else 0
+    with torch.inference_mode():
+        actual = linear(weight, bias)(x)
+    assert actual.shape == (rows, out)
+    size = x.norm(dim=1)[:, None] * weight.norm(dim=1)
+    return float(((actual - expected).abs() / size).mean())
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize(("width", "out"), SIZES)
+@pytest.mark.parametrize(
+    ("linear", "most"), [(Fp32Linear, 1e-7), (Bf16Linear, 5e-4), (Int8Linear, 2e-3)]
+)
+def test_every_product_is_as_near_as_its_weights_allow(linear, most, width, out, rows, with_bias):
+    assert error(linear, width, out, rows, with_bias) < most
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_without_the_processors_instructions_the_products_are_the_same(monkeypatch, rows):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    for linear, most in ((Fp32Linear, 1e-7), (Int8Linear, 2e-3)):
+        assert error(linear, 400, 400, rows) < most
+
+
+def test_a_row_of_int8_does_not_depend_on_its_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 64, generator=generator)
+    with torch.inference_mode():
+        linear = Int8Linear(torch.randn(96, 64, generator=generator), torch.zeros(96))
+        beside = linear(torch.cat([x, torch.full((1, 64), 1000.0)]))[:3]
+        torch.testing.assert_close(beside, linear(x), atol=0, rtol=0)
+        torch.testing.assert_close(beside[:1], linear(x[:1]), atol=0.1, rtol=0)
+
+
+def test_nothing_times_a_weight_is_nothing():
+    for linear in (Fp32Linear, Bf16Linear, Int8Linear):
+        with torch.inference_mode():
+            for rows in (1, 2):
+                assert not linear(torch.randn(96, 64), None)(torch.zeros(rows, 64)).any()
+                assert not linear(torch.zeros(96, 64), None)(torch.randn(rows, 64)).any()
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_a_model_of_few_bits_scores_almost_as_one_of_fp32(weights):
+    model = random_model(tiny_config(n_embd=128, vocab_size=503))
+    prompts = [[1, 2, 3, 4], [9, 8, 7]]
+    scores = {}
+    for kind in ("fp32", weights):
+        decoder = Decoder(model, 2, kind)
+        decoder.join(prompts, [greedy(9)] * 2)
+        tokens, at = torch.tensor([5, 6]), torch.tensor([4, 3])
+        with torch.inference_mode():
+            attend = decoder.cache.step(at, 5, same=False)
+            packed = decoder.weights
+            scores[kind] = packed.logits(packed.forward(tokens, at, attend))
+    difference = (scores[weights] - scores["fp32"]).std() / scores["fp32"].std()
+    assert 0 < difference < 0.05
+    assert scores[weights].dtype == torch.float32
+
+
+def test_packing_says_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for weights in ("fp32", "bf16", "int8"):
+            DecodingWeights(random_model(tiny_config()), weights)

@@ -1,0 +1,83 @@
+from collections import Counter
+
+import pytest
+import torch
+import transformers
+
+from src.model.sampling import is_plain, next_token
+from tests.conftest import greedy
+
+NONE_SEEN = torch.tensor([], dtype=torch.long)
+
+
+def draws(num: int = 4000, **changes) -> Counter:
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    generator = torch.Generator().manual_seed(0)
+    config = greedy(1, **changes)
+    return Counter(next_token(logits, config, generator, NONE_SEEN) for _ in range(num))
+
+
+def test_sampling_follows_the_probabilities():
+    counts = draws(temperature=1.0)
+    for token, share in enumerate((0.5, 0.3, 0.15, 0.05)):
+        assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_low_temperature_sharpens():
+    counts = draws(temperature=0.5)  # squares the probabilities: .25 .09 .0225 .0025
+    assert counts[0] / 4000 == pytest.approx(0.25 / 0.365, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_p": 0.7}, {0, 1}),
+        ({"top_p": 0.81}, {0, 1, 2}),
+        ({"top_p": 0.01}, {0}),
+        ({"top_k": 3, "top_p": 0.6}, {0, 1}),
+        ({"top_k": 99, "top_p": 1.0}, {0, 1, 2, 3}),
+    ],
+)
+def test_top_k_and_top_p_keep_the_likeliest(changes, kept):
+    assert set(draws(temperature=1.0, **changes)) == kept
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.3, 4.0])
+@pytest.mark.parametrize("level", [0.0, -4.0])  # scores of both signs; almost none above 0
+def test_the_repetition_penalty_is_hugging_faces(penalty, level):
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(3)) + level
+    seen = torch.tensor([int(logits.argmax()), int(logits.argmin()), 7, 7])
+    processor = transformers.RepetitionPenaltyLogitsProcessor(penalty)
+    expected = processor(seen[None], logits[None])[0]
+    before = logits.clone()
+    config = greedy(1, repetition_penalty=penalty)
+    assert next_token(logits, config, torch.Generator(), seen) == expected.argmax()
+    assert torch.equal(logits, before)
+    hot = greedy(1, repetition_penalty=penalty, temperature=1.0)
+    generator = torch.Generator().manual_seed(0)
+    counts = Counter(next_token(logits, hot, generator, seen) for _ in range(4000))
+    for token, share in enumerate(expected.softmax(-1).tolist()):
+        assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("changes", [{"top_k": 5}, {"top_p": 0.6}, {"top_k": 20, "top_p": 0.8}])
+def test_what_is_kept_is_what_hugging_face_keeps(changes):
+    logits = 2 * torch.randn(60, generator=torch.Generator().manual_seed(5))
+    processors = transformers.LogitsProcessorList([transformers.TemperatureLogitsWarper(0.8)])
+    if "top_k" in changes:
+        processors.append(transformers.TopKLogitsWarper(changes["top_k"]))
+    if "top_p" in changes:
+        processors.append(transformers.TopPLogitsWarper(changes["top_p"]))
+    expected = processors(None, logits[None])[0].softmax(-1)
+    config, generator = greedy(1, temperature=0.8, **changes), torch.Generator().manual_seed(0)
+    counts = Counter(next_token(logits, config, generator, NONE_SEEN) for _ in range(4000))
+    assert set(counts) <= set(expected.nonzero().flatten().tolist())
+    for token, share in enumerate(expected.tolist()):
+        assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_only_greedy_without_a_penalty_is_plain():
+    assert is_plain(greedy(1))
+    assert not is_plain(greedy(1, temperature=0.1))
+    assert not is_plain(greedy(1, repetition_penalty=1.1))
