@@ -11,7 +11,7 @@ from src.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.serving.config import ServeConfig
 
-EXTRA = "pip install 'gpt2-chat[web]'"
+EXTRA = {"fastapi", "pydantic", "starlette", "uvicorn"}
 
 
 def serve(config: DictConfig, **text: str) -> None:
@@ -19,9 +19,12 @@ def serve(config: DictConfig, **text: str) -> None:
     settings = typed(ServeConfig, config, **text)
     try:
         from src.serving.app import create_app
-        from src.serving.server import bind, run_server
+        from src.serving.server import bind, make_server
     except ModuleNotFoundError as error:
-        raise UserError(f"the server needs {error.name}: {EXTRA}") from error
+        if error.name not in EXTRA:
+            raise
+        hint = "pip install 'gpt2-chat[web]'"
+        raise UserError(f"the server needs {error.name}, which is not installed: {hint}") from error
     from src.model.decoder import Decoder
     from src.model.device import choose_device
     from src.talk.assistant import load_assistant
@@ -40,7 +43,8 @@ def serve(config: DictConfig, **text: str) -> None:
         print(_welcome(settings, folder, bound.getsockname()[1]), file=sys.stderr)
 
     with Engine(decoder, assistant.tokenizer.end_id, settings.max_queue) as engine:
-        run_server(create_app(assistant, engine, settings), engine, settings, bound, ready)
+        app = create_app(assistant, engine, settings)
+        make_server(app, engine, settings, ready).run(sockets=[bound])
 
 
 def _welcome(settings: ServeConfig, folder: str, port: int) -> str:

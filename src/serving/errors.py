@@ -81,6 +81,8 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     place, kind, message = first["loc"][1:], first["type"], first["msg"]
     if kind == "json_invalid":
         return ApiError(f"the body is not valid JSON: {first['ctx']['error']}, byte {place[0]}")
+    if kind == "string_unicode":
+        return ApiError("the name of a field is not valid Unicode")
     if not place:
         return ApiError("the body must be a JSON object, sent with Content-Type: application/json")
     param = ".".join(map(str, place))

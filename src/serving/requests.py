@@ -27,6 +27,19 @@ def only(*neutral: object) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _whole_characters(value: str) -> str:
+    """Refuse half a surrogate pair: JSON can write it, no UTF-8 text can hold it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        message = "not valid Unicode: character {place} is half a surrogate pair"
+        raise PydanticCustomError("unicode", message, {"place": error.start}) from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -46,14 +59,14 @@ def _text_of_parts(value: object) -> object:
 def _prompts(value: object) -> list[str | list[int]]:
     """Return a list of prompts, each a text or token ids."""
     if isinstance(value, str):
-        return [value]
+        return [_whole_characters(value)]
     if isinstance(value, list) and value:
         if all(type(item) is int for item in value):
             return [value]
         if all(isinstance(item, list) and all(type(i) is int for i in item) for item in value):
             return value
         if all(isinstance(item, str) for item in value):
-            return value
+            return [_whole_characters(item) for item in value]
     raise PydanticCustomError(
         "prompt_type", "should be a text, a list of texts, a list of token ids, or a list of those"
     )
@@ -75,7 +88,7 @@ class StreamOptions(Strict):
 class GenerationRequest(Strict):
     """What both ways to ask share. None: as the server's settings say."""
 
-    model: str
+    model: Text
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -84,7 +97,7 @@ class GenerationRequest(Strict):
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     stop: (
         Annotated[
-            list[Annotated[str, Field(min_length=1)]],
+            list[Annotated[Text, Field(min_length=1)]],
             Field(max_length=MAX_STOP),
             BeforeValidator(_listed),
         ]
@@ -93,7 +106,7 @@ class GenerationRequest(Strict):
     n: Annotated[int, Field(ge=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None  # whose request it is: changes nothing
+    user: Text | None = None  # whose request it is: changes nothing
 
     frequency_penalty: Annotated[Any, only(0)] = None
     presence_penalty: Annotated[Any, only(0)] = None
@@ -109,7 +122,7 @@ class ChatMessage(Strict):
     """What one side said: a text, or a list of parts of type text."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text_of_parts)]
+    content: Annotated[Text, BeforeValidator(_text_of_parts)]
 
 
 class ChatRequest(GenerationRequest):

@@ -131,7 +131,9 @@ class Writer:
         yield "data: [DONE]\n\n"
 
     def _usage(self) -> Json:
-        new = sum(reply.num_new_tokens for reply in self.answers.replies)
+        replies = self.answers.replies
+        # The end token is counted, as everywhere in the field.
+        new = sum(reply.num_new_tokens + (reply.stop_reason == "end") for reply in replies)
         return {
             "prompt_tokens": self.num_prompt_tokens,
             "completion_tokens": new,

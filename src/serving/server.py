@@ -126,14 +126,10 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def run_server(
-    app: ASGIApp,
-    engine: Engine,
-    settings: ServeConfig,
-    bound: socket.socket,
-    ready: Callable[[], None],
-) -> None:
-    """Serve until a signal comes; uvicorn raises it again when all is in order."""
+def make_server(
+    app: ASGIApp, engine: Engine, settings: ServeConfig, ready: Callable[[], None]
+) -> Server:
+    """Return a server, whose ``run`` ends at a signal and raises it again when all is in order."""
     connection = partial(
         Connection,
         receive_seconds=settings.receive_seconds,
@@ -153,4 +149,4 @@ def run_server(
         timeout_keep_alive=settings.receive_seconds / 2,
         timeout_graceful_shutdown=settings.shutdown_seconds + SLACK,
     )
-    Server(config, engine, settings.shutdown_seconds, ready).run(sockets=[bound])
+    return Server(config, engine, settings.shutdown_seconds, ready)

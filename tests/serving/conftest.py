@@ -1,0 +1,119 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from src.data.tokenizer import train_tokenizer
+from src.model.decoder import Decoder
+from src.serving.app import create_app
+from src.serving.config import ServeConfig
+from src.serving.server import bind, make_server
+from src.talk.assistant import Assistant
+from src.talk.engine import Engine
+from tests.conftest import greedy
+from tests.model.conftest import random_model, tiny_config
+
+QUESTIONS = ["Hello", "how are you?", "1 2 3", "I am fine: are you there?", "you?", "3 2 1 fine"]
+
+
+def ask(text: object = "Hello", **fields) -> dict[str, object]:
+    """The body of a chat request."""
+    return {"model": "tiny", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def serve_config(**changes) -> ServeConfig:
+    values = {
+        "generation": greedy(24),
+        "host": "127.0.0.1",
+        "port": 0,
+        "model_path": None,
+        "model_name": "tiny",
+        "device": "cpu",
+        "num_slots": 4,
+        "max_queue": 64,
+        "max_answers": 4,
+        "max_text_kib": 64,
+        "max_seconds": 30.0,
+        "receive_seconds": 10.0,
+        "shutdown_seconds": 5.0,
+        "max_connections": 100,
+    }
+    return ServeConfig(**values | changes)
+
+
+@pytest.fixture(scope="session")
+def assistant() -> Assistant:
+    tokenizer = train_tokenizer(["Hello there, how are you? I am fine: 1 2 3."] * 3, 300)
+    config = tiny_config(vocab_size=tokenizer.vocab_size, n_positions=128)
+    return Assistant(random_model(config), tokenizer)
+
+
+class GatedDecoder(Decoder):
+    """Takes a step only while the gate is open; counts them."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.num_steps = 0
+        self.most_at_once = 0
+
+    def step(self) -> dict[int, int]:
+        assert self.gate.wait(30)
+        self.num_steps += 1
+        tokens = super().step()
+        self.most_at_once = max(self.most_at_once, len(tokens))
+        return tokens
+
+
+@contextmanager
+def running_engine(assistant: Assistant, num_slots: int, max_queue: int) -> Iterator[Engine]:
+    def decoder() -> GatedDecoder:
+        return GatedDecoder(assistant.model, num_slots, "fp32")
+
+    with Engine(decoder, assistant.tokenizer.end_id, max_queue) as engine:
+        try:
+            yield engine
+        finally:
+            engine.decoder.gate.set()
+
+
+@dataclass
+class Running:
+    """A server that listens, and its engine."""
+
+    url: str
+    port: int
+    engine: Engine
+
+
+@contextmanager
+def running_server(assistant: Assistant, **changes) -> Iterator[Running]:
+    """Serve on a free port of this machine, in a thread."""
+    settings = serve_config(**changes)
+    with running_engine(assistant, settings.num_slots, settings.max_queue) as engine:
+        listening = threading.Event()
+        app = create_app(assistant, engine, settings)
+        server = make_server(app, engine, settings, listening.set)
+        bound = bind(settings.host, settings.port)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            assert listening.wait(30)
+            port = bound.getsockname()[1]
+            yield Running(f"http://127.0.0.1:{port}", port, engine)
+        finally:
+            engine.decoder.gate.set()
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
