@@ -88,7 +88,8 @@ class Engine:
     @property
     def num_running(self) -> int:
         """How many replies are being computed."""
-        return len(self._joining) + len(self._running)
+        with self._changed:
+            return self._num_running()
 
     @property
     def num_waiting(self) -> int:
@@ -110,7 +111,7 @@ class Engine:
         with self._changed:
             if self._stopped:
                 raise EngineStopped
-            taken = len(self._running) + len(self._joining) + len(self._waiting)
+            taken = self._num_running() + len(self._waiting)
             if taken + len(jobs) > self.num_slots + self.max_queue:
                 raise QueueFull(f"{len(self._waiting)} answers are waiting already")
             self._waiting += jobs
@@ -131,14 +132,20 @@ class Engine:
             self._stopped = True
             self._changed.notify()
 
+    def _num_running(self) -> int:
+        return sum(not job.ended for job in [*self._joining, *self._running.values()])
+
     def _work(self) -> None:
         try:
             while self._begin():
+                failed = None
                 try:
                     self._compute()
                 except Exception as error:  # of this batch alone: those that wait go on
                     log.exception("decoding failed")
-                    self._restart(error)
+                    failed = error.with_traceback(None)  # its frames hold the decoder
+                if failed:
+                    self._restart(failed)
         finally:
             self.stop()
             with self._changed:
@@ -152,10 +159,11 @@ class Engine:
             return not self._stopped
 
     def _compute(self) -> None:
-        """Let go of what was cancelled, let in what waits, and take a step."""
+        """Let go of what has ended, let in what waits, and take a step."""
         with self._changed:
             for slot in [slot for slot, job in self._running.items() if job.ended]:
-                self._leave(slot)
+                self.decoder.leave(slot)
+                del self._running[slot]
             self._joining = starting = self._next_to_start()
             del self._waiting[: len(starting)]
         if starting:
@@ -164,7 +172,7 @@ class Engine:
             with self._changed:
                 self._running |= dict(zip(slots, starting, strict=True))
                 self._joining = []
-        tokens = self.decoder.step()
+        tokens = self.decoder.step() if self._running else {}
         with self._changed:
             for slot, token in tokens.items():
                 self._advance(slot, token)
@@ -184,13 +192,7 @@ class Engine:
         if job.ended:  # cancelled during the step
             return
         piece = job.reply.end() if token == self.end_id else job.reply.push(token)
-        if job.ended:
-            self._leave(slot)
         job.deliver(piece, job.ended)
-
-    def _leave(self, slot: int) -> None:
-        self.decoder.leave(slot)
-        del self._running[slot]
 
     def _restart(self, error: Exception) -> None:
         with self._changed:

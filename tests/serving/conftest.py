@@ -1,22 +1,17 @@
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from src.data.tokenizer import train_tokenizer
-from src.model.decoder import Decoder
 from src.serving.app import create_app
 from src.serving.config import ServeConfig
 from src.serving.server import bind, make_server
 from src.talk.assistant import Assistant
 from src.talk.engine import Engine
 from tests.conftest import greedy
-from tests.model.conftest import random_model, tiny_config
-
-QUESTIONS = ["Hello", "how are you?", "1 2 3", "I am fine: are you there?", "you?", "3 2 1 fine"]
+from tests.talk.conftest import running_engine, tiny_assistant
 
 
 def ask(text: object = "Hello", **fields) -> dict[str, object]:
@@ -46,39 +41,7 @@ def serve_config(**changes) -> ServeConfig:
 
 @pytest.fixture(scope="session")
 def assistant() -> Assistant:
-    tokenizer = train_tokenizer(["Hello there, how are you? I am fine: 1 2 3."] * 3, 300)
-    config = tiny_config(vocab_size=tokenizer.vocab_size, n_positions=128)
-    return Assistant(random_model(config), tokenizer)
-
-
-class GatedDecoder(Decoder):
-    """Takes a step only while the gate is open; counts them."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.gate = threading.Event()
-        self.gate.set()
-        self.num_steps = 0
-        self.most_at_once = 0
-
-    def step(self) -> dict[int, int]:
-        assert self.gate.wait(30)
-        self.num_steps += 1
-        tokens = super().step()
-        self.most_at_once = max(self.most_at_once, len(tokens))
-        return tokens
-
-
-@contextmanager
-def running_engine(assistant: Assistant, num_slots: int, max_queue: int) -> Iterator[Engine]:
-    def decoder() -> GatedDecoder:
-        return GatedDecoder(assistant.model, num_slots, "fp32")
-
-    with Engine(decoder, assistant.tokenizer.end_id, max_queue) as engine:
-        try:
-            yield engine
-        finally:
-            engine.decoder.gate.set()
+    return tiny_assistant()
 
 
 @dataclass
@@ -110,10 +73,3 @@ def running_server(assistant: Assistant, **changes) -> Iterator[Running]:
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)

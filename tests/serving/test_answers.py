@@ -5,7 +5,8 @@ from fastapi.testclient import TestClient
 
 from src.data.template import encode_prompt
 from src.serving.app import create_app
-from tests.serving.conftest import QUESTIONS, GatedDecoder, ask, running_engine, serve_config
+from tests.serving.conftest import ask, serve_config
+from tests.talk.conftest import QUESTIONS, GatedDecoder, running_engine
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
