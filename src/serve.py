@@ -63,4 +63,4 @@ def _end(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    run_door(serve, "serve", free_text=("model_path", "model_name"))
+    run_door(serve, "serve", free_text=("model_path",))

@@ -191,7 +191,10 @@ class Engine:
         job = self._running[slot]
         if job.ended:  # cancelled during the step
             return
-        piece = job.reply.end() if token == self.end_id else job.reply.push(token)
+        reply = job.reply
+        piece = reply.push(token) if token != self.end_id else ""
+        if not job.ended and (token == self.end_id or reply.is_full):
+            piece += reply.end()
         job.deliver(piece, job.ended)
 
     def _restart(self, error: Exception) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from src.serving.app import create_app
 from src.serving.config import ServeConfig
-from src.serving.server import bind, make_server
+from src.serving.server import Server, bind, make_server
 from src.talk.assistant import Assistant
 from src.talk.engine import Engine
 from tests.conftest import greedy
@@ -51,6 +51,7 @@ class Running:
     url: str
     port: int
     engine: Engine
+    server: Server
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def running_server(assistant: Assistant, **changes) -> Iterator[Running]:
         try:
             assert listening.wait(30)
             port = bound.getsockname()[1]
-            yield Running(f"http://127.0.0.1:{port}", port, engine)
+            yield Running(f"http://127.0.0.1:{port}", port, engine, server)
         finally:
             engine.decoder.gate.set()
             server.should_exit = True

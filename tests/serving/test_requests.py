@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from src.data.template import encode_prompt
 from src.serving.app import create_app
+from tests.conftest import greedy
 from tests.serving.conftest import ask, serve_config
 from tests.talk.conftest import running_engine
 
@@ -24,13 +25,13 @@ def client(assistant):
 
 @pytest.fixture(scope="module")
 def expected(assistant):
-    return assistant.replies(["Hello"], serve_config().generation)[0]
+    return assistant.replies(["Hello"], greedy(8))[0]
 
 
 @pytest.fixture(autouse=True)
 def the_next_answer_is_bit_identical(client, expected):
     yield
-    answer = client.post(CHAT, json=ask("Hello"))
+    answer = client.post(CHAT, json=ask("Hello", max_tokens=8))
     assert answer.json()["choices"][0]["message"]["content"] == expected
     assert client.get("/health").json() == {"status": "ok", "running": 0, "waiting": 0}
 

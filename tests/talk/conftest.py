@@ -20,16 +20,19 @@ def tiny_assistant() -> Assistant:
 
 
 class GatedDecoder(Decoder):
-    """Takes a step only while the gate is open; counts them."""
+    """Takes a step only while the gate is open; counts them, and can close it after one."""
 
     def __init__(self, *args):
         super().__init__(*args)
         self.gate = threading.Event()
         self.gate.set()
         self.num_steps = 0
+        self.hold_after: int | None = None
         self.most_at_once = 0
 
     def step(self) -> dict[int, int]:
+        if self.num_steps == self.hold_after:
+            self.gate.clear()
         assert self.gate.wait(30)
         self.num_steps += 1
         tokens = super().step()
