@@ -27,8 +27,9 @@ async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
 class Connection(H11Protocol):
     """A connection that nobody can hold for long.
 
-    The head of a request must arrive within ``receive_seconds`` of the connection, or of the
-    response before; everything from there to the end of the response has ``exchange_seconds``.
+    The head of a request must arrive within ``receive_seconds`` of its first byte, the first one
+    of the connection; from there to the end of the response are ``exchange_seconds``. Between
+    requests it is uvicorn's ``timeout_keep_alive`` that counts.
     """
 
     def __init__(
@@ -54,22 +55,15 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._watch()
+        exchange = self.cycle if self.cycle and not self.cycle.response_complete else None
+        if exchange is not self.timed:
+            self.timed = exchange
+            self._arm(self.exchange_seconds if exchange else self.receive_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.timer is not None:
             self.timer.cancel()
-
-    def _watch(self) -> None:
-        exchange = self.cycle if self.cycle and not self.cycle.response_complete else None
-        if exchange is not self.timed:
-            self.timed = exchange
-            self._arm(self.exchange_seconds if exchange else self.receive_seconds)
 
     def _arm(self, seconds: float) -> None:
         if self.timer is not None:

@@ -70,6 +70,7 @@ def refused(response, status: int = 400) -> dict[str, str]:
         ({"top_k": 1.0}, "top_k"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"repetition_penalty": float("nan")}, "repetition_penalty"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty"),
         ({"seed": 2**63}, "seed"),
         ({"seed": "1"}, "seed"),
         ({"n": 0}, "n"),
