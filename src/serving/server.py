@@ -27,9 +27,9 @@ async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
 class Connection(H11Protocol):
     """A connection that nobody can hold for long.
 
-    The head of a request must arrive within ``receive_seconds`` of its first byte, the first one
-    of the connection; from there to the end of the response are ``exchange_seconds``. Between
-    requests it is uvicorn's ``timeout_keep_alive`` that counts.
+    The head of a request must arrive within ``receive_seconds``, those of the first count from the
+    connection on; from there to the end of the response are ``exchange_seconds``. Between requests
+    uvicorn's ``timeout_keep_alive`` counts.
     """
 
     def __init__(
