@@ -44,7 +44,7 @@ class Answers:
         self._events: asyncio.Queue[tuple[int, str, bool]] = asyncio.Queue()
         self.replies = [
             Reply(
-                iter(()),
+                None,
                 TextStream(tokenizer, config.stop, strip),
                 len(prompt),
                 config.max_new_tokens,

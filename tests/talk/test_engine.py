@@ -31,7 +31,7 @@ class Asked:
         ids = assistant._encode(question)
         config = greedy(max_new_tokens, **changes)
         stream = TextStream(assistant.tokenizer, config.stop)
-        reply = Reply(iter(()), stream, len(ids), max_new_tokens)
+        reply = Reply(None, stream, len(ids), max_new_tokens)
         self.pieces: list[str] = []
         self.done = threading.Event()
         self.job = Job(ids, config, reply, self.deliver)
