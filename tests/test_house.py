@@ -15,11 +15,14 @@ ROOM_MAY_IMPORT = {
     "model": {"model"},
     "talk": {"talk", "data", "model"},
     "training": {"training", "talk", "data", "model"},
+    "serving": {"serving", "talk", "data", "model"},
     "benchmark": {"benchmark", "training", "talk", "data", "model"},
 }
 SHARED = {"errors", "hub"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "benchmark"}
+WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}
+WEB_ROOM = "serving"
 ROOM_DOORS = {"src/benchmark/__main__.py"}  # a door that stands in its room
 
 
@@ -46,6 +49,8 @@ def test_a_room_imports_only_what_lies_below_it(path):
     if len(parts) > 1 and name(path) not in ROOM_DOORS:
         assert ours <= ROOM_MAY_IMPORT[parts[0]] | SHARED
         assert not any(module.split(".")[0] == "hydra" for module in imports(path))
+    web = WEB_LIBRARIES & {module.split(".")[0] for module in imports(path)}
+    assert not web or parts[0] == WEB_ROOM
     lightning = any(module.split(".")[0] == "lightning" for module in imports(path))
     assert not lightning or parts[0] in LIGHTNING_ROOMS or name(path) in MAY_IMPORT_LIGHTNING
 
@@ -56,9 +61,10 @@ def test_a_file_is_one_idea(path):
     assert path.stem not in {"utils", "helpers", "common", "misc"}
 
 
-def test_chat_starts_without_what_only_training_needs():
+@pytest.mark.parametrize("door", ["src.chat", "src.serve, src.serving.app, src.serving.server"])
+def test_talk_starts_without_what_only_training_needs(door):
     code = (
-        "import sys, src.chat, src.talk.assistant, src.talk.model_folder;"
+        f"import sys, {door}, src.talk.assistant, src.talk.model_folder;"
         "slow = {'lightning', 'datasets', 'transformers', 'tensorboard', 'matplotlib'};"
         "print(sorted(slow & {m.split('.')[0] for m in sys.modules}))"
     )

@@ -24,13 +24,15 @@ StopReason = Literal["end", "stop", "length", "cancelled"]
 class Reply:
     """A reply as it comes: iterate over its pieces; its facts are true of what has come so far.
 
+    Without ``tokens`` whoever decodes calls ``push`` and ``end`` instead.
+
     ``stop_reason`` is None until it ends: ``end`` (the model's end token), ``stop`` (a stop
     string), ``length`` (``max_new_tokens``, or no position left) or ``cancelled`` (``close``).
     """
 
     def __init__(
         self,
-        tokens: Generator[int],
+        tokens: Generator[int] | None,
         stream: TextStream,
         num_prompt_tokens: int,
         max_new_tokens: int,
@@ -41,7 +43,7 @@ class Reply:
         self.seconds = 0.0  # until the last token so far, reading the prompt included
         self.stop_reason: StopReason | None = None
         self._max_new_tokens = max_new_tokens
-        self._tokens = tokens
+        self._tokens = tokens or (token for token in ())
         self._stream = stream
         self._pieces = self._read()
 
@@ -70,22 +72,37 @@ class Reply:
         self._tokens.close()
         self.stop_reason = self.stop_reason or "cancelled"
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another token."""
+        return self.num_new_tokens == self._max_new_tokens
+
+    def push(self, token: int) -> str:
+        """Take the next token; return the text that it completes."""
+        self.num_new_tokens += 1
+        piece = self._stream.push(token)
+        if self._stream.stopped:
+            self.stop_reason = "stop"
+        return piece
+
+    def end(self) -> str:
+        """No other token comes; return the text that was held back."""
+        piece = self._stream.finish()
+        stopped = self._stream.stopped
+        self.stop_reason = "stop" if stopped else "length" if self.is_full else "end"
+        return piece
+
     def _read(self) -> Iterator[str]:
         began = time.perf_counter()
         for token in self._tokens:
-            self.num_new_tokens += 1
+            piece = self.push(token)
             self.seconds = time.perf_counter() - began
-            piece = self._stream.push(token)
             if piece:
                 yield piece
-            if self._stream.stopped:
-                self.stop_reason = "stop"
+            if self.stop_reason:
                 self._tokens.close()
                 return
-        piece = self._stream.finish()
-        full = self.num_new_tokens == self._max_new_tokens
-        self.stop_reason = "stop" if self._stream.stopped else "length" if full else "end"
-        if piece:
+        if piece := self.end():
             yield piece
 
 

@@ -13,11 +13,13 @@ class TextStream:
     Args:
         tokenizer: what decodes.
         stop: texts at which the reply ends, without them.
+        strip: leave out blanks at the beginning: after a template's header there is one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()):
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), strip: bool = True):
         self.tokenizer = tokenizer
         self.stop = tuple(stop)
+        self.strip = strip
         self.text = ""
         self.stopped = False  # a stop string came
         self.pending: list[int] = []  # tokens whose bytes make no whole character yet
@@ -42,8 +44,8 @@ class TextStream:
         if self.stopped:
             return ""
         text = self.held + text
-        if not self.text:
-            text = text.lstrip()  # the template's space before a reply
+        if self.strip and not self.text:
+            text = text.lstrip()
         found = [place for stop in self.stop if (place := text.find(stop)) >= 0]
         if found:
             self.stopped = True

@@ -1,0 +1,66 @@
+"""Answer programs: ``python -m src.serve``, an API that OpenAI's clients speak."""
+
+import json
+import shlex
+import signal
+import sys
+
+from omegaconf import DictConfig
+
+from src.cli import RUNS, run_door, typed
+from src.errors import UserError
+from src.serving.config import ServeConfig
+
+EXTRA = {"fastapi", "pydantic", "starlette", "uvicorn"}
+
+
+def serve(config: DictConfig, **text: str) -> None:
+    """Serve until Ctrl-C (exit code 130) or SIGTERM, a server's ordinary end (0)."""
+    settings = typed(ServeConfig, config, **text)
+    try:
+        from src.serving.app import create_app
+        from src.serving.server import bind, make_server
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        hint = "pip install 'gpt2-chat[web]'"
+        raise UserError(f"the server needs {error.name}, which is not installed: {hint}") from error
+    from src.model.decoder import Decoder
+    from src.model.device import choose_device
+    from src.talk.assistant import load_assistant
+    from src.talk.engine import Engine
+    from src.talk.model_folder import newest_model_folder
+
+    signal.signal(signal.SIGTERM, _end)
+    bound = bind(settings.host, settings.port)
+    folder = settings.model_path or str(newest_model_folder(RUNS))
+    assistant = load_assistant(folder, choose_device(settings.device))
+
+    def decoder() -> Decoder:
+        return Decoder(assistant.model, settings.num_slots, settings.generation.weights)
+
+    def ready() -> None:
+        print(_welcome(settings, folder, bound.getsockname()[1]), file=sys.stderr)
+
+    with Engine(decoder, assistant.tokenizer.end_id, settings.max_queue) as engine:
+        app = create_app(assistant, engine, settings)
+        make_server(app, engine, settings, ready).run(sockets=[bound])
+
+
+def _welcome(settings: ServeConfig, folder: str, port: int) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}/v1"
+    message = {"role": "user", "content": "Who are you?"}
+    body = json.dumps({"model": settings.model_name, "messages": [message]})
+    return (
+        f"{folder} answers at {url} as model {settings.model_name}; Ctrl-C stops it. For example:\n"
+        f"curl {url}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    )
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    run_door(serve, "serve", free_text=("model_path",))

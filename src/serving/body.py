@@ -1,0 +1,69 @@
+"""A request's body is read whole before anything parses it: so many bytes, in so many seconds."""
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from src.serving.errors import ApiError
+
+DISCARD = 32  # times the limit: read and forgotten, so that a client can read why it is refused
+
+
+class BoundedBody:
+    """ASGI middleware: ``app`` gets bodies of at most ``max_bytes`` that came in ``seconds``."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float):
+        self.app = app
+        self.max_bytes = max_bytes
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self.seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            message = f"the request did not arrive within {self.seconds:g} seconds"
+            await self._refuse(ApiError(message, code="timeout", status=408), scope, receive, send)
+            return
+        except ApiError as error:
+            await self._refuse(error, scope, receive, send)
+            return
+        if body is None:
+            return  # the client has gone
+
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """Return the body; None: the client has gone."""
+        body = bytearray()
+        num_bytes, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunk = message.get("body", b"")
+            more = message.get("more_body", False)
+            num_bytes += len(chunk)
+            if num_bytes <= self.max_bytes:
+                body += chunk
+            else:
+                body.clear()
+            if num_bytes > DISCARD * self.max_bytes:
+                break
+        if num_bytes > self.max_bytes:
+            message = f"the body has more than {self.max_bytes} bytes"
+            raise ApiError(message, code="request_too_large", status=413)
+        return bytes(body)
+
+    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        response = error.response()
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)

@@ -1,0 +1,101 @@
+"""Every refusal has OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+MAX_MESSAGE = 400  # characters: a message may hold what a client sent
+
+TYPES = {404: "not_found_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+
+
+class ApiError(Exception):
+    """A request that is refused: why, and which of its parameters to change."""
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.message, self.param, self.code, self.status = message, param, code, status
+        self.headers = headers
+
+    @property
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """What the client reads."""
+        return {
+            "error": {
+                "message": _plain(self.message),
+                "type": TYPES.get(self.status, "invalid_request_error"),
+                "param": _plain(self.param) if self.param is not None else None,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        """The whole answer."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+def busy(message: str, status: int) -> ApiError:
+    """Return the refusal of a request that may be sent again in a second."""
+    code = "rate_limit_exceeded" if status == 429 else "overloaded"
+    return ApiError(message, code=code, status=status, headers={"Retry-After": "1"})
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Give every error of ``app`` OpenAI's shape."""
+
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _validation_error(error).response()
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        message = {
+            400: "the body could not be read as JSON",
+            404: f"there is no {request.url.path}; there is /v1/chat/completions",
+            405: f"{request.url.path} does not take {request.method}",
+        }.get(error.status_code, str(error.detail))
+        return ApiError(message, status=error.status_code, headers=error.headers).response()
+
+    @app.exception_handler(Exception)
+    async def ours(_: Request, error: Exception) -> JSONResponse:
+        return ApiError("the server failed; its log says why", status=500).response()
+
+
+def _validation_error(error: RequestValidationError) -> ApiError:
+    """Return the first thing that is wrong with a body."""
+    first = error.errors()[0]
+    place, kind, message = first["loc"][1:], first["type"], first["msg"]
+    if kind == "json_invalid":
+        return ApiError(f"the body is not valid JSON: {first['ctx']['error']}, byte {place[0]}")
+    if kind == "string_unicode":
+        return ApiError("the name of a field is not valid Unicode")
+    if not place:
+        return ApiError("the body must be a JSON object, sent with Content-Type: application/json")
+    param = ".".join(map(str, place))
+    if kind == "extra_forbidden":
+        return ApiError(f"{param}: not supported here", param, "unsupported_parameter")
+    if kind == "missing":
+        return ApiError(f"{param} is missing", param, "missing_required_parameter")
+    if kind == "unsupported":
+        return ApiError(f"{param}: {message}", param, "unsupported_parameter")
+    return ApiError(f"{param}: {message[0].lower()}{message[1:]}", param, "invalid_value")
+
+
+def _plain(text: str) -> str:
+    """Return ``text`` as one short line of valid Unicode."""
+    whole = " ".join(text.encode("utf-8", "replace").decode().split())
+    return whole if len(whole) <= MAX_MESSAGE else whole[:MAX_MESSAGE] + " ..."

@@ -1,0 +1,150 @@
+"""What a client may ask for, checked strictly: wrong types, ranges and unknown fields are refused.
+
+The names are OpenAI's; ``top_k`` and ``repetition_penalty`` are vLLM's. A field that we do not
+support may hold the value that asks for nothing, for some clients always send it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+MAX_STOP = 4
+INT64 = 2**63
+
+
+def only(*neutral: object) -> AfterValidator:
+    """Allow the values of a field that ask for nothing, and null."""
+
+    def check(value: object) -> object:
+        kinds = {bool: bool, int: float}
+        for one in (None, *neutral):
+            same = kinds.get(type(value), type(value)) is kinds.get(type(one), type(one))
+            if same and value == one:
+                return value
+        raise PydanticCustomError("unsupported", "not supported here")
+
+    return AfterValidator(check)
+
+
+def _whole_characters(value: str) -> str:
+    """Refuse half a surrogate pair: JSON can write it, no UTF-8 text can hold it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        message = "not valid Unicode: character {place} is half a surrogate pair"
+        raise PydanticCustomError("unicode", message, {"place": error.start}) from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _text_of_parts(value: object) -> object:
+    """Join the parts of a message that consists of texts."""
+    if not isinstance(value, list):
+        return value
+    for part in value:
+        if not isinstance(part, dict) or part.get("type") != "text" or set(part) - {"type", "text"}:
+            raise PydanticCustomError("unsupported", "only parts of type text are supported")
+        if not isinstance(part.get("text"), str):
+            raise PydanticCustomError("string_type", "a part's text should be a valid string")
+    return "\n".join(part["text"] for part in value)
+
+
+def _prompts(value: object) -> list[str | list[int]]:
+    """Return a list of prompts, each a text or token ids."""
+    if isinstance(value, str):
+        return [_whole_characters(value)]
+    if isinstance(value, list) and value:
+        if all(type(item) is int for item in value):
+            return [value]
+        if all(isinstance(item, list) and all(type(i) is int for i in item) for item in value):
+            return value
+        if all(isinstance(item, str) for item in value):
+            return [_whole_characters(item) for item in value]
+    raise PydanticCustomError(
+        "prompt_type", "should be a text, a list of texts, a list of token ids, or a list of those"
+    )
+
+
+class Strict(BaseModel):
+    """No conversion, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class StreamOptions(Strict):
+    """What a stream holds besides text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[Any, only(False)] = None
+
+
+class GenerationRequest(Strict):
+    """What both ways to ask share. None: as the server's settings say."""
+
+    model: Text
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None  # -1 and 0: all tokens
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
+    stop: (
+        Annotated[
+            list[Annotated[Text, Field(min_length=1)]],
+            Field(max_length=MAX_STOP),
+            BeforeValidator(_listed),
+        ]
+        | None
+    ) = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Text | None = None  # whose request it is: changes nothing
+
+    frequency_penalty: Annotated[Any, only(0)] = None
+    presence_penalty: Annotated[Any, only(0)] = None
+    logit_bias: Annotated[Any, only({})] = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with token counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatMessage(Strict):
+    """What one side said: a text, or a list of parts of type text."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[Text, BeforeValidator(_text_of_parts)]
+
+
+class ChatRequest(GenerationRequest):
+    """The body of ``/v1/chat/completions``."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+
+    logprobs: Annotated[Any, only(False)] = None
+    top_logprobs: Annotated[Any, only(0)] = None
+    tools: Annotated[Any, only([])] = None
+    tool_choice: Annotated[Any, only("none")] = None
+    response_format: Annotated[Any, only({"type": "text"})] = None
+    modalities: Annotated[Any, only(["text"])] = None
+
+
+class CompletionRequest(GenerationRequest):
+    """The body of ``/v1/completions``."""
+
+    prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
+
+    logprobs: Annotated[Any, only()] = None
+    echo: Annotated[Any, only(False)] = None
+    best_of: Annotated[Any, only(1)] = None
+    suffix: Annotated[Any, only("")] = None

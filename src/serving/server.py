@@ -1,0 +1,146 @@
+"""Uvicorn as we run it: bounded connections, slow clients dropped, stopped in good order."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from src.errors import UserError
+from src.serving.config import ServeConfig
+from src.serving.errors import busy
+from src.talk.engine import Engine
+
+SLACK = 5.0  # seconds for what an answer's time limit leaves out: to send what was computed
+
+
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    response = busy("too many connections; try again", 503).response()
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
+
+
+class Connection(H11Protocol):
+    """A connection that nobody can hold for long.
+
+    The head of a request must arrive within ``receive_seconds``, those of the first count from the
+    connection on; from there to the end of the response are ``exchange_seconds``. Between requests
+    uvicorn's ``timeout_keep_alive`` counts.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        receive_seconds: float,
+        exchange_seconds: float,
+        limit: int,
+        **options: Any,
+    ):
+        super().__init__(*args, **options)
+        self.receive_seconds = receive_seconds
+        self.exchange_seconds = exchange_seconds
+        self.limit = limit
+        self.timer: asyncio.TimerHandle | None = None
+        self.timed: object = None  # the exchange that the timer is for
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > self.limit:
+            self.app = _too_many
+        self._arm(self.receive_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        exchange = self.cycle if self.cycle and not self.cycle.response_complete else None
+        if exchange is not self.timed:
+            self.timed = exchange
+            self._arm(self.exchange_seconds if exchange else self.receive_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def _arm(self, seconds: float) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.loop.call_later(seconds, self.transport.abort)
+
+
+class Server(uvicorn.Server):
+    """Says when it listens; when told to stop, it lets running answers end for a while."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        engine: Engine,
+        shutdown_seconds: float,
+        ready: Callable[[], None],
+    ):
+        super().__init__(config)
+        self.engine = engine
+        self.shutdown_seconds = shutdown_seconds
+        self.ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A stopped engine ends every answer: each is sent, none has to be cancelled.
+        asyncio.get_running_loop().call_later(self.shutdown_seconds, self.engine.stop)
+        await super().shutdown(sockets)
+        self.engine.stop()
+        if self.server_state.tasks:  # a second Ctrl-C
+            await asyncio.wait(self.server_state.tasks, timeout=1)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket of that address, before anything slow is done; nobody listens yet.
+
+    Raises:
+        UserError: the address is taken or is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        hint = "; choose another with port=" if port else ""
+        raise UserError(
+            f"host={host} port={port}: cannot listen there: {error.strerror}{hint}"
+        ) from error
+    return bound
+
+
+def make_server(
+    app: ASGIApp, engine: Engine, settings: ServeConfig, ready: Callable[[], None]
+) -> Server:
+    """Return a server, whose ``run`` ends at a signal and raises it again when all is in order."""
+    connection = partial(
+        Connection,
+        receive_seconds=settings.receive_seconds,
+        exchange_seconds=settings.receive_seconds + settings.max_seconds + SLACK,
+        limit=settings.max_connections,
+    )
+    config = uvicorn.Config(
+        app,
+        http=connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.receive_seconds / 2,
+        timeout_graceful_shutdown=settings.shutdown_seconds + SLACK,
+    )
+    return Server(config, engine, settings.shutdown_seconds, ready)

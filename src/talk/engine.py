@@ -1,0 +1,211 @@
+"""Replies side by side: each joins the decoder when there is a slot, and leaves when it ends.
+
+    submit -> waiting (at most max_queue) -> a slot of the decoder -> piece by piece to deliver
+
+One thread owns the decoder. Between two steps it lets go of what was cancelled and reads the
+prompts that wait, so a request is never held up by the answers that are being computed
+(continuous batching, Yu et al., 2022: Orca).
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from src.model.decoder import Decoder
+from src.model.generation_config import GenerationConfig
+from src.talk.assistant import Reply
+
+MAX_TOKENS_READ = 512  # of prompts between two steps, but for a longer one: replies go on meanwhile
+
+log = logging.getLogger(__name__)
+
+
+class QueueFull(Exception):
+    """As many replies wait already as may."""
+
+
+class EngineStopped(Exception):
+    """The engine was stopped before a reply had ended, or begun."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping")
+
+
+@dataclass(eq=False)
+class Job:
+    """One reply to compute.
+
+    ``deliver(piece, ended)`` is called on the engine's thread at every new token; it must not
+    block. When it has ended, ``reply.stop_reason`` or ``error`` says why.
+    """
+
+    prompt: Sequence[int]
+    generation: GenerationConfig
+    reply: Reply
+    deliver: Callable[[str, bool], None]
+    error: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self.reply.stop_reason is not None or self.error is not None
+
+
+class Engine:
+    """Computes jobs while it is entered (``with Engine(...) as engine``).
+
+    Args:
+        make_decoder: makes an empty decoder; called again if one fails.
+        end_id: the token that ends a reply.
+        max_queue: how many jobs may wait for a slot.
+    """
+
+    def __init__(self, make_decoder: Callable[[], Decoder], end_id: int, max_queue: int):
+        self.make_decoder = make_decoder
+        self.decoder = make_decoder()
+        self.num_slots = self.decoder.num_free_slots
+        self.end_id = end_id
+        self.max_queue = max_queue
+        self._waiting: list[Job] = []
+        self._joining: list[Job] = []  # taken from those that wait, their prompts being read
+        self._running: dict[int, Job] = {}  # by slot
+        self._stopped = False
+        self._changed = threading.Condition()  # guards all of the above but the decoder
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def __enter__(self) -> "Engine":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._thread.join()
+
+    @property
+    def num_running(self) -> int:
+        """How many replies are being computed."""
+        with self._changed:
+            return self._num_running()
+
+    @property
+    def num_waiting(self) -> int:
+        """How many jobs wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs are taken and computed."""
+        return self._thread.is_alive() and not self._stopped
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take all of ``jobs``, or none.
+
+        Raises:
+            QueueFull: there is no room for all of them.
+            EngineStopped: the engine takes no more jobs.
+        """
+        with self._changed:
+            if self._stopped:
+                raise EngineStopped
+            taken = self._num_running() + len(self._waiting)
+            if taken + len(jobs) > self.num_slots + self.max_queue:
+                raise QueueFull(f"{len(self._waiting)} answers are waiting already")
+            self._waiting += jobs
+            self._changed.notify()
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """Compute no more of ``jobs``; nothing of them is delivered after this returns."""
+        with self._changed:
+            for job in jobs:
+                if not job.ended:
+                    job.reply.stop_reason = "cancelled"
+            self._waiting = [job for job in self._waiting if not job.ended]
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End every job with ``EngineStopped`` and take no more; returns at once."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _num_running(self) -> int:
+        return sum(not job.ended for job in [*self._joining, *self._running.values()])
+
+    def _work(self) -> None:
+        try:
+            while self._begin():
+                failed = None
+                try:
+                    self._compute()
+                except Exception as error:  # of this batch alone: those that wait go on
+                    log.exception("decoding failed")
+                    failed = error.with_traceback(None)  # its frames hold the decoder
+                if failed:
+                    self._restart(failed)
+        finally:
+            self.stop()
+            with self._changed:
+                self._give_up([*self._running.values(), *self._waiting], EngineStopped())
+                self._running, self._waiting = {}, []
+
+    def _begin(self) -> bool:
+        """Wait for work; False: to be stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._waiting or self._running)
+            return not self._stopped
+
+    def _compute(self) -> None:
+        """Let go of what has ended, let in what waits, and take a step."""
+        with self._changed:
+            for slot in [slot for slot, job in self._running.items() if job.ended]:
+                self.decoder.leave(slot)
+                del self._running[slot]
+            self._joining = starting = self._next_to_start()
+            del self._waiting[: len(starting)]
+        if starting:
+            configs = [job.generation for job in starting]
+            slots = self.decoder.join([job.prompt for job in starting], configs)
+            with self._changed:
+                self._running |= dict(zip(slots, starting, strict=True))
+                self._joining = []
+        tokens = self.decoder.step() if self._running else {}
+        with self._changed:
+            for slot, token in tokens.items():
+                self._advance(slot, token)
+
+    def _next_to_start(self) -> list[Job]:
+        """Return the first that wait, as many as there are slots for and a step may read."""
+        starting, num_tokens = [], 0
+        for job in self._waiting[: self.num_slots - len(self._running)]:
+            num_tokens += len(job.prompt)
+            if starting and num_tokens > MAX_TOKENS_READ:
+                break
+            starting.append(job)
+        return starting
+
+    def _advance(self, slot: int, token: int) -> None:
+        job = self._running[slot]
+        if job.ended:  # cancelled during the step
+            return
+        reply = job.reply
+        piece = reply.push(token) if token != self.end_id else ""
+        if not job.ended and (token == self.end_id or reply.is_full):
+            piece += reply.end()
+        job.deliver(piece, job.ended)
+
+    def _restart(self, error: Exception) -> None:
+        with self._changed:
+            self._give_up([*self._running.values(), *self._joining], error)
+            self._running, self._joining = {}, []
+        del self.decoder  # its memory first
+        self.decoder = self.make_decoder()
+
+    def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
+        for job in jobs:
+            if not job.ended:
+                job.error = error
+                job.deliver("", True)

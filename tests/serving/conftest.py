@@ -1,0 +1,76 @@
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from src.serving.app import create_app
+from src.serving.config import ServeConfig
+from src.serving.server import Server, bind, make_server
+from src.talk.assistant import Assistant
+from src.talk.engine import Engine
+from tests.conftest import greedy
+from tests.talk.conftest import running_engine, tiny_assistant
+
+
+def ask(text: object = "Hello", **fields) -> dict[str, object]:
+    """The body of a chat request."""
+    return {"model": "tiny", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def serve_config(**changes) -> ServeConfig:
+    values = {
+        "generation": greedy(24),
+        "host": "127.0.0.1",
+        "port": 0,
+        "model_path": None,
+        "model_name": "tiny",
+        "device": "cpu",
+        "num_slots": 4,
+        "max_queue": 64,
+        "max_answers": 4,
+        "max_text_kib": 64,
+        "max_seconds": 30.0,
+        "receive_seconds": 10.0,
+        "shutdown_seconds": 5.0,
+        "max_connections": 100,
+    }
+    return ServeConfig(**values | changes)
+
+
+@pytest.fixture(scope="session")
+def assistant() -> Assistant:
+    return tiny_assistant()
+
+
+@dataclass
+class Running:
+    """A server that listens, and its engine."""
+
+    url: str
+    port: int
+    engine: Engine
+    server: Server
+
+
+@contextmanager
+def running_server(assistant: Assistant, **changes) -> Iterator[Running]:
+    """Serve on a free port of this machine, in a thread."""
+    settings = serve_config(**changes)
+    with running_engine(assistant, settings.num_slots, settings.max_queue) as engine:
+        listening = threading.Event()
+        app = create_app(assistant, engine, settings)
+        server = make_server(app, engine, settings, listening.set)
+        bound = bind(settings.host, settings.port)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            assert listening.wait(30)
+            port = bound.getsockname()[1]
+            yield Running(f"http://127.0.0.1:{port}", port, engine, server)
+        finally:
+            engine.decoder.gate.set()
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()

@@ -1,0 +1,253 @@
+"""What the API refuses: 4xx in OpenAI's shape, and the next answer as if nothing had been."""
+
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+
+from src.data.template import encode_prompt
+from src.serving.app import create_app
+from tests.conftest import greedy
+from tests.serving.conftest import ask, serve_config
+from tests.talk.conftest import running_engine
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def client(assistant):
+    with running_engine(assistant, 4, 64) as engine:
+        app = create_app(assistant, engine, serve_config())
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def expected(assistant):
+    return assistant.replies(["Hello"], greedy(8))[0]
+
+
+@pytest.fixture(autouse=True)
+def the_next_answer_is_bit_identical(client, expected):
+    yield
+    answer = client.post(CHAT, json=ask("Hello", max_tokens=8))
+    assert answer.json()["choices"][0]["message"]["content"] == expected
+    assert client.get("/health").json() == {"status": "ok", "running": 0, "waiting": 0}
+
+
+def refused(response, status: int = 400) -> dict[str, str]:
+    """Return the error of a refusal."""
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "\n" not in error["message"]
+    assert len(error["message"]) < 450
+    return error
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"top_p": -0.5}, "top_p"),
+        ({"top_p": "0.9"}, "top_p"),
+        ({"top_p": float("nan")}, "top_p"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"max_tokens": 10**400}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, "max_completion_tokens"),
+        ({"top_k": -2}, "top_k"),
+        ({"top_k": 1.0}, "top_k"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": "1"}, "seed"),
+        ({"n": 0}, "n"),
+        ({"n": 5}, "n"),
+        ({"n": True}, "n"),
+        ({"stop": [""]}, "stop.0"),
+        ({"stop": ""}, "stop.0"),
+        ({"stop": list("abcde")}, "stop"),
+        ({"stop": [1]}, "stop.0"),
+        ({"stop": {"a": 1}}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage"),
+        ({"messages": []}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages.0.name"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "a"}] * 2}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages.0.content"),
+        ({"model": 1}, "model"),
+        ({"model": None}, "model"),
+        ({"user": 1}, "user"),
+        ({"user": "\ud800"}, "user"),
+        ({"model": "\udfff"}, "model"),
+        ({"stop": "\ud800"}, "stop.0"),
+        ({"messages": [{"role": "user", "content": "a \ud800"}]}, "messages.0.content"),
+    ],
+    ids=lambda value: ascii(value)[:60],
+)
+def test_a_wrong_value_is_named(fields, param, client):
+    body = json.dumps(ask() | fields)
+    assert refused(client.post(CHAT, content=body, headers=JSON))["param"] == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function"}]},
+        {"tool_choice": "auto"},
+        {"functions": []},
+        {"logprobs": True},
+        {"top_logprobs": 2},
+        {"logit_bias": {"5": 100}},
+        {"response_format": {"type": "json_object"}},
+        {"frequency_penalty": 0.5},
+        {"presence_penalty": -1},
+        {"frequency_penalty": False},
+        {"modalities": ["audio"]},
+        {"reasoning_effort": "high"},
+        {"min_p": 0.1},
+        {"anything": 1},
+        {"k" * 5000: 1},
+    ],
+    ids=lambda value: ascii(value)[:60],
+)
+def test_what_is_not_supported_is_refused_and_not_ignored(fields, client):
+    error = refused(client.post(CHAT, content=json.dumps(ask(**fields)), headers=JSON))
+    assert error["code"] == "unsupported_parameter"
+    assert len(error["param"]) < 450
+
+
+def test_values_that_ask_for_nothing_are_no_mistake(client):
+    neutral = {
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "logit_bias": {},
+        "logprobs": False,
+        "top_logprobs": None,
+        "tools": [],
+        "tool_choice": "none",
+        "response_format": {"type": "text"},
+        "n": 1,
+        "stream": False,
+        "stop": None,
+        "temperature": 0,
+        "top_p": 1,
+        "seed": None,
+        "user": "me",
+    }
+    assert client.post(CHAT, json=ask(**neutral)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": ""},
+        {"prompt": []},
+        {"prompt": ["a", ""]},
+        {"prompt": ["a", [1]]},
+        {"prompt": [[]]},
+        {"prompt": [-1]},
+        {"prompt": [10**6]},
+        {"prompt": [1.0]},
+        {"prompt": [True]},
+        {"prompt": None},
+        {"prompt": {"text": "a"}},
+        {"prompt": "half \ud800 pair"},
+        {"prompt": ["a"] * 5},
+        {"prompt": ["a", "b"], "n": 3},
+        {"prompt": [7] * 128},
+        {"prompt": [7] * 100, "max_tokens": 29},
+        {"prompt": "a", "echo": True},
+        {"prompt": "a", "logprobs": 0},
+        {"prompt": "a", "best_of": 2},
+        {"prompt": "a", "suffix": "b"},
+        {"prompt": "a", "max_completion_tokens": 2},
+        {"prompt": "a", "messages": []},
+        {},
+    ],
+    ids=lambda value: ascii(value)[:60],
+)
+def test_a_completion_that_cannot_be_is_refused(fields, client):
+    body = json.dumps({"model": "tiny", **fields})
+    refused(client.post(TEXT, content=body, headers=JSON))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b'{"model": "tiny", "messages": ' + b"[" * 100_000,
+        b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+        b'{"model": "tiny", "messages": [{"role": "user", "content": "\xf0\x28"}]}',
+        b'{"model": "tiny", "\\ud800": 1}',
+        b'{"model": "tiny", "n": ' + b"9" * 10_000 + b"}",
+        b'{"model": "tiny", "messages": [{"role": "user", "content": "a \\ud800 b"}]}',
+    ],
+    ids=lambda body: ascii(body[:40]),
+)
+def test_what_is_no_request_is_refused(body, client):
+    refused(client.post(CHAT, content=body, headers=JSON))
+
+
+def test_a_web_page_cannot_post_without_asking_first(client):
+    """A form or a plain-text fetch needs no permission of ours; JSON does, and we give none."""
+    body = json.dumps(ask())
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        error = refused(client.post(CHAT, content=body, headers={"Content-Type": kind}))
+        assert "application/json" in error["message"]
+    answer = client.post(CHAT, content=body, headers=JSON | {"Origin": "http://else.where"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_other_models_paths_and_methods_are_refused_in_the_same_shape(client):
+    error = refused(client.post(CHAT, json=ask() | {"model": "gpt-4"}), 404)
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "tiny" in error["message"]
+    refused(client.get("/v1/models/gpt-4"), 404)
+    refused(client.get("/v1/nothing"), 404)
+    refused(client.get("/docs"), 404)
+    refused(client.get(CHAT), 405)
+
+
+def test_prompt_and_answer_together_fit_the_model_or_are_refused(client, assistant):
+    num_prompt = len(encode_prompt(assistant.tokenizer, "Hello"))
+    most = client.post(CHAT, json=ask("Hello", max_tokens=128 - num_prompt))
+    assert most.json()["usage"]["total_tokens"] == 128
+    error = refused(client.post(CHAT, json=ask("Hello", max_tokens=129 - num_prompt)))
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "max_tokens")
+    assert "128" in error["message"]
+    error = refused(client.post(CHAT, json=ask("Hello " * 200)))
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+
+
+def test_the_size_of_a_request_is_bounded(client):
+    assert refused(client.post(CHAT, json=ask("é" * 40_000)))["code"] == "text_too_long"
+    refused(client.post(CHAT, json=ask(stop=["x" * 70_000])))
+    refused(client.post(TEXT, json={"model": "tiny", "prompt": ["a" * 40_000] * 2}))
+    refused(client.post(CHAT, json=ask("x" * 10_000_000)), 413)
+    many = [{"role": ("user", "assistant")[i % 2], "content": "a"} for i in range(9001)]
+    refused(client.post(CHAT, json=ask() | {"messages": many}))

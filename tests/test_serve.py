@@ -1,0 +1,192 @@
+"""The door: says where it listens, answers, ends in good order; a mistake is one line, code 2."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from src import serve
+from src.cli import run_door
+from src.talk.model_folder import save_model_folder
+from tests.conftest import greedy
+from tests.serving.conftest import ask
+from tests.talk.conftest import tiny_assistant
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    assistant = tiny_assistant()
+    path = tmp_path_factory.mktemp("serve") / "model"
+    save_model_folder(path, assistant.model, assistant.tokenizer, greedy(8))
+    return path
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen, list[str]]]:
+    """Start the door at a free port; yield it, and the lines it said when it was ready."""
+    command = [sys.executable, "-m", "src.serve", f"model_path={folder}", "port=0", *arguments]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process, [process.stderr.readline(), process.stderr.readline()]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def post(url: str, body: bytes) -> dict:
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
+        return json.load(answer)
+
+
+def end(process: subprocess.Popen, number: int) -> tuple[int, str, str]:
+    """Send a signal; return exit code, standard output and the rest of standard error."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+def test_it_says_where_it_listens_and_how_to_ask(folder):
+    with served(folder, "model_name='a name'") as (process, (where, example)):
+        assert str(folder) in where
+        url, name = re.search(r"answers at (\S+) as model (.*);", where).groups()
+        assert (re.match(r"http://127\.0\.0\.1:\d+/v1$", url) is not None, name) == (True, "a name")
+        curl, to, _, kind, _, body = shlex.split(example)
+        assert (curl, kind) == ("curl", "Content-Type: application/json")
+        answer = post(to, body.encode())
+        assert answer["choices"][0]["message"]["content"]
+        assert answer["model"] == "a name"
+        assert end(process, signal.SIGTERM) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_ctrl_c_lets_running_answers_end(folder):
+    with served(folder, "generation.max_new_tokens=100") as (process, (where, _)):
+        url = re.search(r"answers at (\S+) ", where)[1] + "/chat/completions"
+        body = json.dumps(ask() | {"model": "gpt2-chat"}).encode()
+        answers: list[dict] = []
+        asking = [threading.Thread(target=lambda: answers.append(post(url, body))) for _ in "abcd"]
+        for thread in asking:
+            thread.start()
+        for thread in asking[:1]:
+            thread.join()
+        assert end(process, signal.SIGINT) == (130, "", "")
+        assert answers[0]["usage"]["completion_tokens"] == 100
+
+
+@pytest.fixture
+def mistake(monkeypatch, tmp_path, capsys):
+    """Run the door, to be refused: return its line."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["serve", *arguments])
+        before = signal.getsignal(signal.SIGTERM)
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as stop:
+            run_door(serve.serve, "serve", free_text=("model_path",))
+        signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        assert (stop.value.code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["port=70000"], "port=70000: must be from 1 to 65535"),
+        (["port=http"], "port: Value 'http'"),
+        (["host=192.0.2.1", "port=0"], "host=192.0.2.1 port=0: cannot listen there"),
+        (["num_slots=0"], "num_slots=0: must be at least 1"),
+        (["max_seconds=0"], "max_seconds=0.0: must be above 0"),
+        (["receive_seconds=nan"], "receive_seconds=nan: must be above 0"),
+        (["model_name="], "model_name is empty"),
+        (["generation.top_p=2"], "top_p=2.0: must be in (0, 1]"),
+        (["generation=lucky"], "there is no preset generation=lucky"),
+        (["port=0"], "no trained model"),
+        (["port=0", "model_path=./nowhere"], "model_path=./nowhere: there is no such folder"),
+        (["ports=1"], "there is no key ports"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, message, mistake):
+    assert message in mistake(*arguments)
+
+
+def test_a_port_in_use_is_named_before_the_model_is_loaded(mistake):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = mistake(f"port={port}", "model_path=./nowhere")
+    assert f"port={port}: cannot listen there: Address already in use; choose another" in line
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
+def test_without_the_extra_it_says_what_to_install(missing, mistake, monkeypatch):
+    for name in list(sys.modules):
+        if name.startswith("src.serving."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert f"needs {missing}" in (line := mistake("port=0"))
+    assert "pip install 'gpt2-chat[web]'" in line
+
+
+@pytest.mark.slow
+def test_memory_stays_bounded_whatever_is_sent(folder):
+    """Twenty clients at a time, each with ten megabytes, and 200 connections."""
+    with served(folder) as (process, (where, _)):
+        port = int(re.search(r":(\d+)/v1", where)[1])
+        memory = psutil.Process(process.pid).memory_info
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            "Content-Length: 10000000\r\n\r\n"
+        )
+
+        def send() -> bytes:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(head.encode() + b"[" * 10_000_000)
+                return connection.recv(12)
+
+        def at_once(count: int) -> list[bytes]:
+            answers: list[bytes] = []
+            threads = [
+                threading.Thread(target=lambda: answers.append(send())) for _ in range(count)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return answers
+
+        at_once(2)
+        before = memory().rss
+        assert at_once(20) == [b"HTTP/1.1 413"] * 20
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(200)]
+        assert memory().rss - before < 64 * 2**20
+        for connection in idle:
+            connection.close()
+        assert end(process, signal.SIGTERM) == (0, "", "")
