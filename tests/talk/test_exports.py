@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +39,18 @@ def test_a_runs_model_is_copied_as_it_is(model_folder, tmp_path):
     assert trained.name == "some_run"
     write_hugging_face_folder(trained, tmp_path / "out", overwrite=False)
     assert contents(tmp_path / "out") == contents(model_folder)
+
+
+def test_a_copy_that_went_wrong_is_noticed_and_not_left(model_folder, tmp_path, monkeypatch):
+    def flip(source, target):
+        content = bytearray(source.read_bytes())
+        content[-5] ^= 1
+        target.write_bytes(content)
+
+    monkeypatch.setattr("src.talk.exports.shutil.copyfile", flip)
+    with pytest.raises(UserError, match="output="):
+        write_hugging_face_folder(open_model_folder(str(model_folder)), tmp_path / "out", False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_a_template_gets_the_one_it_is_spoken_to_with(copy, tmp_path):
@@ -120,6 +133,16 @@ def test_a_checkpoint_becomes_a_gguf(run, tmp_path):
     assert (embedding == run[1].wte.weight.detach().numpy()).all()
 
 
+class Trap:
+    """A pickle that does something when it is opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 def break_checkpoint(kind, folder):
     path = folder / "checkpoints" / "last.ckpt"
     if kind == "no zip":
@@ -129,7 +152,8 @@ def break_checkpoint(kind, folder):
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
     elif kind == "code inside":
-        torch.save({"state_dict": {}, "global_step": print}, path)
+        state = {"state_dict": {}, "global_step": 1, "trap": Trap(folder / "sprung")}
+        torch.save(state, path)
     elif kind == "something else":
         torch.save([1, 2, 3], path)
     elif kind == "other weights":
@@ -159,6 +183,7 @@ def test_a_bad_checkpoint_is_refused_in_one_line(run, kind, message):
         opened(path)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("checkpoint=")
+    assert not (run[0] / "sprung").exists()
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
