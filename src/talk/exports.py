@@ -1,5 +1,6 @@
 """A trained model on its way elsewhere: from a model folder or a checkpoint to other folders."""
 
+import filecmp
 import re
 import shutil
 from collections.abc import Mapping
@@ -73,22 +74,23 @@ def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Tra
 
 
 def write_hugging_face_folder(trained: Trained, folder: Path, overwrite: bool) -> None:
-    """Write a model folder and read it back.
+    """Write a model folder.
 
-    Files that are there already are copied as they are; a folder without a chat template gets
-    ours, with which it is spoken to here.
+    Files that are there already are copied as they are, and compared; a folder without a chat
+    template gets ours, with which it is spoken to here.
 
     Raises:
-        UserError: ``folder`` cannot be written, or what was written cannot be read.
+        UserError: ``folder`` cannot be written.
     """
     with new_folder(folder, overwrite) as building:
         if not trained.weights_in_folder:
             save_pretrained(trained.model, building, trained.tokenizer.end_id)
         for path in _files(trained):
             shutil.copyfile(path, building / path.name)
+            if not filecmp.cmp(path, building / path.name, shallow=False):
+                raise UserError(f"output={folder}: {path.name} was not written as it was read")
         if template_source(building) is None:
             save_template(building)
-        load_model_folder(str(building), "output")
 
 
 def write_gguf_folder(trained: Trained, folder: Path, dtype: str, overwrite: bool) -> None:
