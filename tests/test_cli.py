@@ -226,7 +226,7 @@ def test_an_export_says_where_it_is_and_what_to_do_next(
 ):
     run = tmp_path / "some run" / "model"
     tokenizer = train_tokenizer(["Hello there 1 2 3"] * 3, 270)
-    model = random_model(tiny_config(vocab_size=tokenizer.vocab_size))
+    model = random_model(tiny_config(vocab_size=tokenizer.vocab_size, n_positions=256))
     save_model_folder(run, model, tokenizer, greedy(4))
     given = [f"model_path={run}", *arguments]
     code, out, err = door(export.export, "export", *given, free_text=EXPORT_TEXT)

@@ -21,6 +21,7 @@ from src.model.gpt2 import GPT2
 from src.model.pretrained import PREFIX
 
 ARCHITECTURE = gguf.MODEL_ARCH.GPT2
+CONTEXT_STEP = 256  # llama.cpp's context is a multiple of it, whatever the model's
 KEPT_IN_FLOAT32 = ("position_embd.weight",)  # beside vectors
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
@@ -74,6 +75,13 @@ def _add_shape(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
     kind = "ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"
     writer.add_file_type(LlamaFileType[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    if config.n_positions % CONTEXT_STEP:
+        log.warning(
+            "warning: llama.cpp rounds its context up to a multiple of %d and aborts beyond this "
+            "model's %d positions: keep prompt and answer together below that",
+            CONTEXT_STEP,
+            config.n_positions,
+        )
     if config.activation != ACTIVATIONS[0]:
         log.warning(
             "warning: llama.cpp computes every GPT-2 with %s, this one has %s: an answer may "

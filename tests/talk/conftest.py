@@ -34,8 +34,8 @@ def digits_tokenizer() -> Tokenizer:
 def model_folder(digits_tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as a run leaves it, with random weights: outputs of a run called some_run."""
     folder = tmp_path_factory.mktemp("runs") / "some_run" / "model"
-    # 128 positions for a few turns; 32 wide, as Q8_0 wants it
-    config = tiny_config(vocab_size=digits_tokenizer.vocab_size + 3, n_positions=128)
+    # 256 positions, as llama.cpp wants it, and 32 wide, as Q8_0 does
+    config = tiny_config(vocab_size=digits_tokenizer.vocab_size + 3, n_positions=256)
     folder.parent.mkdir()
     save_model_folder(folder, random_model(config), digits_tokenizer, greedy(12))
     return folder

@@ -1,5 +1,4 @@
 import json
-import logging
 
 import gguf
 import numpy as np
@@ -188,9 +187,16 @@ def test_an_added_token_that_is_no_special_one_is_the_users(export, trained):
     assert found["tokenizer.ggml.token_type"][index] == gguf.TokenType.USER_DEFINED
 
 
-def test_an_activation_that_llama_cpp_has_not_is_said(export, trained, caplog):
-    with caplog.at_level(logging.WARNING):
-        export()
-        assert caplog.messages == []
-        export(random_model(tiny_config(vocab_size=trained[1].vocab_size, activation="gelu")))
-    assert "gelu_new, this one has gelu" in caplog.text
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({}, None),
+        ({"activation": "gelu"}, "gelu_new, this one has gelu"),
+        ({"n_positions": 300}, "aborts beyond this model's 300 positions"),
+    ],
+)
+def test_what_llama_cpp_does_otherwise_is_said(export, trained, caplog, shape, message):
+    values = {"vocab_size": trained[1].vocab_size, "n_positions": 256} | shape
+    export(random_model(tiny_config(**values)))
+    assert len(caplog.messages) == (message is not None)
+    assert (message or "") in caplog.text

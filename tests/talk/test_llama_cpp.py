@@ -65,7 +65,7 @@ def test_a_tokenizer_that_splits_digits_gives_the_same_ids(llama, model_folder, 
 
 
 def test_gpt2s_own_tokenizer_gives_the_same_ids(llama, gpt2_tokenizer, tmp_path):
-    config = tiny_config(vocab_size=gpt2_tokenizer.vocab_size, n_layer=1)
+    config = tiny_config(vocab_size=gpt2_tokenizer.vocab_size, n_positions=256, n_layer=1)
     save_model_folder(tmp_path / "model", random_model(config), gpt2_tokenizer, greedy(12))
     engine = llama(tmp_path / "model")
     assert_same_ids(engine, gpt2_tokenizer)
