@@ -10,7 +10,7 @@ from tests.model.conftest import random_model, tiny_config
 # Digits, letters, spaces and signs in every neighbourhood that splits a text in two.
 TEXTS = (
     "What is 2024 + 17? It's 2041, isn't it?",
-    "  two  spaces   three\n\n\nlines\t\ttabs \n end ",
+    "  2  spaces   three\n\n\nlines\t\ttabs \n end ",
     "naïve café — “quoted” … 日本語 한국어 العربية हिन्दी 🙂👍🏽👨‍👩‍👧",
     "x² ½ Ⅷ ٣٤ ৩ 1st 2nd 3.14 1,000,000 0x1F a1b2 ¼½¾",
     "they've we'll I'm he'd 'tis 'RE don'T",
@@ -24,10 +24,16 @@ TEXTS = (
 )
 
 
+# Teaches a piece of two spaces, which stands before a digit only where digits are split off first.
+SPACED = "one  1  two  2  three  3"
+
+
 @pytest.fixture(scope="session")
 def digits_tokenizer() -> Tokenizer:
     """As the quickstart's: numbers are split into digits."""
-    return train_tokenizer(["Hello there, how are you? I am fine: 1 2 3. It's naïve."] * 3, 300)
+    return train_tokenizer(
+        ["Hello there, how are you? I am fine: 1 2 3. It's naïve.", SPACED] * 3, 300
+    )
 
 
 @pytest.fixture(scope="session")
