@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help quickstart setup test test-slow test-gpu lint format chat tensorboard lock clean
+.PHONY: help quickstart setup test test-slow test-gpu test-engines lint format chat tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,6 +20,10 @@ test-slow: setup ## the tests that train models for minutes
 
 test-gpu: setup  ## the tests that need a CUDA device
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -m gpu
+
+test-engines: setup ## compile llama.cpp (minutes; a C++ compiler and cmake), ask it what we ask ours
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[engines]'
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -m engines
 
 lint: setup      ## format and lint, check only
 	$(PY) -m ruff format --check .

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from src import chat, train
+from src import chat, export, train
+from src.data.tokenizer import train_tokenizer
+from src.talk.model_folder import save_model_folder
+from tests.conftest import greedy
+from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import SMALL, curves
 
 ROOT = Path(__file__).parents[1]
@@ -146,6 +150,78 @@ def test_a_mistake_in_chat_is_one_line_and_code_2(arguments, message, door):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+EXPORT_TEXT = ("model_path", "checkpoint", "output")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no trained model"),
+        (("format=onnx",), "format=onnx: must be one of huggingface, gguf"),
+        (("format=gguf", "dtype=q4_k"), "dtype=q4_k: must be one of f32, f16, q8_0"),
+        (("dtype=f16",), "dtype=f16 is for format=gguf"),
+        (("model_path=./a", "checkpoint=./b"), "name one of them"),
+        (("model_path=./nowhere",), "model_path=./nowhere: there is no such folder"),
+        (("model_path=.",), "model_path=.: no config.json in it"),
+        (("checkpoint=./nowhere",), "checkpoint=./nowhere: there is no such file or folder"),
+        (("checkpoint=.",), "checkpoint=.: no checkpoint in it"),
+    ],
+)
+def test_a_mistake_in_an_export_is_one_line_and_code_2(arguments, message, door, tmp_path):
+    code, out, err = door(export.export, "export", *arguments, free_text=EXPORT_TEXT)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_gguf_package_an_export_says_what_to_install(door, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    code, _, err = door(export.export, "export", "format=gguf")
+    assert code == 2
+    assert "pip install -e '.[gguf]'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder", "files", "next_command"),
+    [
+        (
+            (),
+            "outputs/export/some_run-huggingface",
+            {"model.safetensors", "config.json"},
+            "transformers serve",
+        ),
+        (
+            ("format=gguf", "dtype=q8_0"),
+            "outputs/export/some_run-q8_0",
+            {"model.gguf", "Modelfile"},
+            "llama-cli -m",
+        ),
+        (("format=gguf", "output=a b, (c)"), "a b, (c)", {"model.gguf"}, "'a b, (c)'/Modelfile"),
+    ],
+)
+def test_an_export_says_where_it_is_and_what_to_do_next(
+    arguments, folder, files, next_command, door, tmp_path
+):
+    run = tmp_path / "some run" / "model"
+    tokenizer = train_tokenizer(["Hello there 1 2 3"] * 3, 270)
+    model = random_model(tiny_config(vocab_size=tokenizer.vocab_size, n_positions=256))
+    save_model_folder(run, model, tokenizer, greedy(4))
+    given = [f"model_path={run}", *arguments]
+    code, out, err = door(export.export, "export", *given, free_text=EXPORT_TEXT)
+    assert (code, err) == (0, "")
+    first, *rest = out.splitlines()
+    assert first.startswith(f"wrote {folder}: {model.num_parameters:,} parameters")
+    assert {path.name for path in Path(folder).iterdir()} >= files
+    assert next_command in "\n".join(rest)
+
+    code, out, err = door(export.export, "export", *given, free_text=EXPORT_TEXT)
+    assert (code, out) == (2, "")
+    assert f"output={folder} is there already: name another, or add overwrite=true" in err
+    again = [*given, "overwrite=true"]
+    assert door(export.export, "export", *again, free_text=EXPORT_TEXT)[0] == 0
 
 
 def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the_rest(

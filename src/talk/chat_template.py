@@ -1,6 +1,5 @@
 """Messages become the ids that a model was taught to answer: by our template, or by its own."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from src.data.template import JINJA, TEMPLATE_FILE, encode_prompt
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
+from src.talk.json_file import read_settings
 from src.talk.messages import Message
 
 ChatTemplate = Callable[[Sequence[Message]], list[int]]
@@ -34,14 +34,25 @@ def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
     Raises:
         UserError: it is broken.
     """
-    path, config = folder / TEMPLATE_FILE, folder / SETTINGS
-    settings = json.loads(config.read_text()) if config.exists() else {}
-    source = path.read_text() if path.exists() else settings.get("chat_template")
+    source = template_source(folder)
     if source is None or source == JINJA:
         return own_template(tokenizer)
-    if not isinstance(source, str):
+    return jinja_template(source, tokenizer, read_settings(folder / SETTINGS))
+
+
+def template_source(folder: Path) -> str | None:
+    """Return the chat template of a model folder, in Jinja; None: it has none.
+
+    Raises:
+        UserError: it has several.
+    """
+    path = folder / TEMPLATE_FILE
+    source = (
+        path.read_text() if path.exists() else read_settings(folder / SETTINGS).get("chat_template")
+    )
+    if source is not None and not isinstance(source, str):
         raise UserError(f"{folder}: several chat templates in one folder are not supported")
-    return jinja_template(source, tokenizer, settings)
+    return source
 
 
 def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object]) -> ChatTemplate:

@@ -17,8 +17,18 @@ from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained, save_pretrained
 from src.talk.chat_template import ChatTemplate, load_chat_template
 
-# What a hub is asked for.
-FILES = ("config.json", "*.safetensors*", "tokenizer*.json", "vocab.json", "merges.txt", "*.jinja")
+GENERATION_SETTINGS = "generation_config.json"
+
+# What a hub is asked for, and what an export takes along.
+FILES = (
+    "config.json",
+    "*.safetensors*",
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+    "*.jinja",
+    GENERATION_SETTINGS,
+)
 NEEDED = ("config.json", "*.safetensors", SETTINGS)  # a cached copy without them is incomplete
 
 
@@ -39,7 +49,7 @@ def save_model_folder(
     tokenizer.save(building)
     save_template(building)
     settings = _generation_settings(generation, tokenizer.end_id)
-    (building / "generation_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (building / GENERATION_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     os.replace(building, folder)
 
 
@@ -89,5 +99,7 @@ def _generation_settings(config: GenerationConfig, end_id: int) -> dict[str, obj
     }
     if config.temperature > 0:
         settings["temperature"] = config.temperature
-        settings |= {k: v for k in ("top_k", "top_p") if (v := getattr(config, k)) is not None}
+        # Left out, they would be transformers' defaults, 50 for top_k; 0 and 1.0 mean all tokens.
+        settings["top_k"] = 0 if config.top_k is None else config.top_k
+        settings["top_p"] = 1.0 if config.top_p is None else config.top_p
     return settings

@@ -6,6 +6,7 @@ disk, then renamed. A checkpoint is only taken between optimizer steps.
 
 import logging
 import os
+import pickle
 import random
 import zipfile
 from pathlib import Path
@@ -15,12 +16,15 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from src.errors import UserError
+from src.hub import first_line
 
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+MODEL = "model."  # before the names of the model's weights, in SFTModule's state
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -147,6 +151,44 @@ def find_checkpoint(run_folder: Path) -> Path | None:
 def saved_step(checkpoint: Path) -> int:
     """Return the optimizer step at which a checkpoint was saved."""
     return int(torch.load(checkpoint, mmap=True, weights_only=True)["global_step"])
+
+
+def resolve_checkpoint(name: str) -> Path:
+    """Return the checkpoint file that ``checkpoint=`` means: a file, or a run folder's newest.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = find_checkpoint(path)
+        if found is None:
+            raise UserError(f"checkpoint={name}: no checkpoint in it: name a run folder")
+        return found
+    if not path.exists():
+        raise UserError(f"checkpoint={name}: there is no such file or folder")
+    if not _is_whole(path):
+        raise UserError(f"checkpoint={name} is damaged, or no checkpoint")
+    return path
+
+
+def read_weights(checkpoint: Path) -> tuple[int, dict[str, Tensor]]:
+    """Return the optimizer step of a checkpoint and its model's weights, under GPT2's names.
+
+    Nothing but tensors and plain values is unpickled.
+
+    Raises:
+        UserError: it is no checkpoint of a training run of ours.
+    """
+    try:
+        content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+        state, step = content["state_dict"], int(content["global_step"])
+    except (RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"checkpoint={checkpoint} is no checkpoint of a training run: {first_line(error)}"
+        ) from error
+    weights = {k.removeprefix(MODEL): v for k, v in state.items() if k.startswith(MODEL)}
+    return step, weights
 
 
 def _is_whole(path: Path) -> bool:

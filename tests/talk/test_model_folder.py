@@ -62,6 +62,13 @@ def test_sampling_settings_are_written_for_others_to_use(model, tokenizer, tmp_p
     assert settings["eos_token_id"] == tokenizer.end_id
 
 
+def test_no_limit_is_written_as_such(model, tokenizer, tmp_path):
+    """transformers would take 50 for a top_k that is left out."""
+    save_model_folder(tmp_path / "model", model, tokenizer, greedy(30, temperature=0.7))
+    settings = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    assert (settings["top_k"], settings["top_p"]) == (0, 1.0)
+
+
 def test_a_save_that_fails_leaves_the_folder_that_was_there(
     model, tokenizer, tmp_path, monkeypatch
 ):

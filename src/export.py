@@ -1,0 +1,101 @@
+"""Take a trained model elsewhere: ``python -m src.export format=gguf dtype=q8_0``.
+
+It writes a folder: Hugging Face's files, or a GGUF with a Modelfile; ``checkpoint=`` takes the
+newest weights of a run instead of its best.
+"""
+
+import shlex
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from src.cli import RUNS, run_door, typed
+from src.errors import UserError
+
+if TYPE_CHECKING:
+    from src.talk.exports import Trained
+
+EXPORTS = Path("outputs/export")
+FORMATS = ("huggingface", "gguf")
+DTYPES = ("f32", "f16", "q8_0")
+
+
+@dataclass
+class ExportConfig:
+    """The values of ``conf/export.yaml``."""
+
+    format: str
+    model_path: str | None
+    checkpoint: str | None
+    output: str | None
+    dtype: str
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        """Check what is asked for; raise UserError naming the key."""
+        for key, values in (("format", FORMATS), ("dtype", DTYPES)):
+            if getattr(self, key) not in values:
+                raise UserError(f"{key}={getattr(self, key)}: must be one of {', '.join(values)}")
+        if self.format != "gguf" and self.dtype != DTYPES[0]:
+            raise UserError(
+                f"dtype={self.dtype} is for format=gguf: a Hugging Face folder keeps its weights "
+                f"as they are"
+            )
+
+
+def export(config: DictConfig, **text: str) -> None:
+    """Write the export and say what to do with it."""
+    settings = typed(ExportConfig, config, **text)
+    if settings.model_path is not None and settings.checkpoint is not None:
+        raise UserError("model_path and checkpoint are both given: name one of them")
+    if settings.format == "gguf" and find_spec("gguf") is None:
+        raise UserError("format=gguf needs the gguf package: pip install -e '.[gguf]'")
+
+    from src.talk.exports import write_gguf_folder, write_hugging_face_folder
+
+    trained = _open(settings)
+    kind = settings.dtype if settings.format == "gguf" else settings.format
+    folder = Path(settings.output or EXPORTS / f"{trained.name}-{kind}").expanduser()
+    if settings.format == "gguf":
+        write_gguf_folder(trained, folder, settings.dtype, settings.overwrite)
+    else:
+        write_hugging_face_folder(trained, folder, settings.overwrite)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    parameters = trained.model.num_parameters
+    print(f"wrote {folder}: {parameters:,} parameters, {kind}, {size / 1e6:,.1f} MB")
+    for line in _next_commands(settings.format, folder):
+        print(line)
+
+
+def _open(settings: ExportConfig) -> "Trained":
+    from src.talk.exports import open_checkpoint, open_model_folder
+    from src.talk.model_folder import newest_model_folder
+
+    if settings.checkpoint is None:
+        return open_model_folder(settings.model_path or str(newest_model_folder(RUNS)))
+
+    from src.training.checkpoints import read_weights, resolve_checkpoint  # imports Lightning
+
+    path = resolve_checkpoint(settings.checkpoint)
+    step, weights = read_weights(path)
+    return open_checkpoint(path, step, weights)
+
+
+def _next_commands(kind: str, folder: Path) -> list[str]:
+    place = shlex.quote(str(folder))
+    if kind == "gguf":
+        return [
+            f"llama.cpp:     llama-cli -m {place}/model.gguf --jinja --temp 0",
+            f"Ollama:        ollama create gpt2-chat -f {place}/Modelfile && ollama run gpt2-chat",
+        ]
+    return [
+        f'here:          python -m src.chat model_path={place} prompt="Who are you?"',
+        f"transformers:  transformers serve {place}",
+    ]
+
+
+if __name__ == "__main__":
+    run_door(export, "export", free_text=("model_path", "checkpoint", "output"))

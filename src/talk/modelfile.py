@@ -1,0 +1,60 @@
+"""Ollama's Modelfile: where the weights are, how it is spoken to, how it answers.
+
+https://docs.ollama.com/modelfile
+"""
+
+from pathlib import Path
+from typing import Any
+
+from src.data.template import JINJA, PROMPT_HEADER, RESPONSE_HEADER
+from src.data.tokenizer import END_OF_TEXT
+from src.talk.json_file import read_settings
+from src.talk.model_folder import GENERATION_SETTINGS
+
+# Our template in Go's language, which cannot trim: white space around a text stays.
+GO_TEMPLATE = (
+    "{{ range .Messages }}"
+    '{{ if eq .Role "system" }}{{ if .Content }}{{ .Content }}\n\n{{ end }}'
+    '{{ else if eq .Role "user" }}' + PROMPT_HEADER + "{{ .Content }}\n" + RESPONSE_HEADER + ""
+    '{{ else if eq .Role "assistant" }} {{ .Content }}' + END_OF_TEXT + ""
+    "{{ end }}{{ end }}"
+)
+
+
+def modelfile(weights: str, folder: Path, template: str | None, num_positions: int) -> str:
+    """Return the Modelfile of a model folder.
+
+    Args:
+        weights: the GGUF's name; it stands beside the Modelfile.
+        folder: its ``generation_config.json``, if there is one, says how it answers.
+        template: its chat template in Jinja; None: ours. Ollama cannot run another's, so then
+            it looks in the GGUF for one that it knows.
+        num_positions: how many tokens the model reads and writes together.
+
+    Raises:
+        UserError: ``generation_config.json`` is broken.
+    """
+    lines = [f"FROM ./{weights}"]
+    if template in (None, JINJA):
+        lines.append(f'TEMPLATE """{GO_TEMPLATE}"""')
+    else:
+        lines.append("# TEMPLATE: the model's own is Jinja; Ollama wants it in Go's language here")
+    parameters = {"stop": f'"{END_OF_TEXT}"', "num_ctx": num_positions, **_parameters(folder)}
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _parameters(folder: Path) -> dict[str, Any]:
+    """Return Ollama's names for what the folder's settings say; where they are silent, greedy."""
+    settings = read_settings(folder / GENERATION_SETTINGS)
+    parameters = {"repeat_penalty": settings.get("repetition_penalty", 1.0)}
+    if settings.get("max_new_tokens") is not None:
+        parameters["num_predict"] = settings["max_new_tokens"]
+    if not settings.get("do_sample", False):
+        return parameters | {"temperature": 0}
+    # Ollama's own defaults are 0.8, 40 and 0.9. Zero top_k: all tokens, there as in transformers.
+    return parameters | {
+        "temperature": settings.get("temperature", 1.0),
+        "top_k": settings.get("top_k", 50),
+        "top_p": settings.get("top_p", 1.0),
+    }
