@@ -72,20 +72,27 @@ def load_model_folder(
     return model, tokenizer, load_chat_template(folder, tokenizer)
 
 
+def model_folders(runs: Path) -> list[Path]:
+    """Return the model folders of all runs under ``runs``, the newest first."""
+    weights = sorted(
+        runs.rglob("model/model.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    return [path.parent for path in weights]
+
+
 def newest_model_folder(runs: Path) -> Path:
     """Return the model folder of the newest run under ``runs``.
 
     Raises:
         UserError: no run has written one yet.
     """
-    weights = runs.rglob("model/model.safetensors")
-    newest = max(weights, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
+    folders = model_folders(runs)
+    if not folders:
         raise UserError(
             f"no trained model in {runs}: run `make quickstart` or `python -m src.train` first, "
             f"or name one with model_path="
         )
-    return newest.parent
+    return folders[0]
 
 
 def _generation_settings(config: GenerationConfig, end_id: int) -> dict[str, object]:

@@ -1,0 +1,305 @@
+"""The page: a conversation with one model, and one question to two models side by side.
+
+Built on Gradio, which brings the widgets, the streaming and the queue.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import gradio as gr
+import torch
+
+from src.errors import UserError
+from src.model.generation import GenerationConfig
+from src.talk.assistant import Assistant, Reply, load_assistant
+from src.talk.messages import Message
+
+RUN_RECORD = "run.json"  # beside a run's model folder
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one person may ask of the machine."""
+
+    prompt_characters: int
+    seconds: float
+    queue: int
+
+
+class Models:
+    """Loads models when they are first asked; keeps the two that were asked last."""
+
+    KEPT = 2
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.loaded: OrderedDict[str, Assistant] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def get(self, name: str) -> Assistant:
+        """Return the assistant of a model folder or hub name.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        with self.lock:
+            if name not in self.loaded:
+                while len(self.loaded) >= self.KEPT:
+                    self.loaded.popitem(last=False)
+                self.loaded[name] = load_assistant(name, self.device)
+            self.loaded.move_to_end(name)
+            return self.loaded[name]
+
+
+def sample_prompts(model_path: str) -> list[str]:
+    """Return the questions that the model's run asked while it trained; none if it has no run."""
+    record = Path(model_path).parent / RUN_RECORD
+    if not record.exists():
+        return []
+    return json.loads(record.read_text())["settings"]["sample_prompts"]
+
+
+def build_page(
+    models: Models,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    generation: GenerationConfig,
+    limits: Limits,
+) -> gr.Blocks:
+    """Return the page, not yet served.
+
+    Args:
+        models: what answers.
+        names: the models that can be chosen; the first answers in the conversation.
+        prompts: questions to start with.
+        generation: what the settings start with.
+        limits: of one question.
+    """
+    answering = Answering(models, names, generation, limits)
+    with gr.Blocks(title="gpt2-chat", analytics_enabled=False, fill_height=True) as page:
+        with gr.Sidebar(label="settings", open=False, position="right"):
+            settings = _settings(generation)
+        with gr.Tab("Chat"):
+            _chat(answering, names, prompts, settings)
+        with gr.Tab("Compare"):
+            _compare(answering, names, prompts, settings)
+    return page.queue(max_size=limits.queue, default_concurrency_limit=1, api_open=False)
+
+
+def _settings(generation: GenerationConfig) -> list[gr.components.Component]:
+    """The order is that of ``Answering.generation_of``."""
+    return [
+        gr.Slider(1, 1024, generation.max_new_tokens, step=1, label="max_new_tokens"),
+        gr.Slider(0, 2, generation.temperature, step=0.05, label="temperature", info="0: greedy"),
+        gr.Slider(0, 200, generation.top_k or 0, step=1, label="top_k", info="0: all tokens"),
+        gr.Slider(0.05, 1, generation.top_p or 1.0, step=0.05, label="top_p"),
+        gr.Slider(1, 2, generation.repetition_penalty, step=0.05, label="repetition_penalty"),
+        gr.Number(None, label="seed", info="empty: another each time", precision=0, minimum=0),
+    ]
+
+
+def _model_choice(names: Sequence[str], chosen: int, label: str) -> gr.Dropdown:
+    return gr.Dropdown(list(names), value=names[min(chosen, len(names) - 1)], label=label)
+
+
+def _chat(
+    answering: "Answering",
+    names: Sequence[str],
+    prompts: Sequence[str],
+    settings: list[gr.components.Component],
+) -> None:
+    model = _model_choice(names, 0, "model")
+    status = gr.Markdown(elem_id="status", render=False)
+    gr.ChatInterface(
+        answering.converse,
+        chatbot=gr.Chatbot(
+            render_markdown=False,  # what a model says is text
+            show_label=False,
+            buttons=["copy"],
+            height="60vh",
+            placeholder="Ask something, or start with one of these.",
+        ),
+        examples=[[prompt] + [None] * (1 + len(settings)) for prompt in prompts],
+        textbox=gr.Textbox(
+            placeholder="Ask something",
+            elem_id="ask",
+            max_length=answering.limits.prompt_characters,
+            show_label=False,
+            submit_btn=True,
+            stop_btn=True,
+        ),
+        additional_inputs=[model, *settings],
+        additional_outputs=[status],
+        concurrency_limit=1,
+        analytics_enabled=False,
+        api_visibility="private",
+    )
+    status.render()
+
+
+def _compare(
+    answering: "Answering",
+    names: Sequence[str],
+    prompts: Sequence[str],
+    settings: list[gr.components.Component],
+) -> None:
+    with gr.Row():
+        left, right = _model_choice(names, 0, "left"), _model_choice(names, 1, "right")
+    with gr.Row(equal_height=True):
+        answers = [
+            gr.Textbox(label="answer", lines=12, elem_id=f"answer-{side}", buttons=["copy"])
+            for side in ("left", "right")
+        ]
+    status = gr.Markdown()
+    question = gr.Textbox(
+        placeholder="Ask both",
+        max_length=answering.limits.prompt_characters,
+        show_label=False,
+        elem_id="question",
+    )
+    with gr.Row():
+        ask = gr.Button("Ask both", variant="primary")
+        stop = gr.Button("Stop", variant="stop")
+        clear = gr.ClearButton([question, *answers, status])
+    if prompts:
+        gr.Examples([[prompt] for prompt in prompts], question, label="questions to start with")
+    asked = gr.on(
+        [ask.click, question.submit],
+        answering.compare,
+        [question, left, right, *settings],
+        [*answers, status],
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    for button in (stop, clear):
+        button.click(None, cancels=[asked], api_visibility="private")
+
+
+class Answering:
+    """What the page's buttons do; a mistake is shown on the page, in one line."""
+
+    def __init__(
+        self, models: Models, names: Sequence[str], generation: GenerationConfig, limits: Limits
+    ):
+        self.models = models
+        self.names = set(names)
+        self.generation = generation
+        self.limits = limits
+        self.random = SystemRandom()
+
+    def converse(
+        self, question: str, history: list[dict[str, Any]], model: str, *settings: Any
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the answer so far and a line about it."""
+        with shown_on_page():
+            messages = [*_complete_turns(history), Message("user", question)]
+            reply = self.start(model, messages, self.generation_of(settings))
+            if reply.num_dropped_turns:
+                gr.Info(f"the {reply.num_dropped_turns} oldest turns had no room and are left out")
+            for _ in self.pieces(reply):
+                yield reply.text, ""
+            yield reply.text, _status(reply)
+
+    def compare(
+        self, question: str, left: str, right: str, *settings: Any
+    ) -> Iterator[tuple[str, str, str]]:
+        """Yield both answers so far, and a line about them; they take turns, piece by piece."""
+        with shown_on_page():
+            generation = self.generation_of(settings)
+            asked = [Message("user", question)]
+            replies = [self.start(name, asked, generation) for name in (left, right)]
+            running = [self.pieces(reply) for reply in replies]
+            while running:
+                running = [pieces for pieces in running if next(pieces, None) is not None]
+                yield *(reply.text for reply in replies), ""
+            yield *(reply.text for reply in replies), " | ".join(map(_status, replies))
+
+    def start(self, model: str, messages: Sequence[Message], generation: GenerationConfig) -> Reply:
+        """Return the reply of a model to a conversation.
+
+        Raises:
+            UserError: the model is not one that can be chosen, or the conversation is too long.
+        """
+        if model not in self.names:
+            raise UserError(f"there is no model {model} here")
+        if any(len(message.content) > self.limits.prompt_characters for message in messages):
+            raise UserError(
+                f"the message is longer than {self.limits.prompt_characters:,} characters: "
+                f"shorten it"
+            )
+        return self.models.get(model).reply(messages, generation)
+
+    def pieces(self, reply: Reply) -> Iterator[str]:
+        """Yield the reply's pieces, for as long as it may take."""
+        try:
+            for piece in reply:
+                yield piece
+                if reply.seconds > self.limits.seconds:
+                    return
+        finally:  # stopped, or the person left
+            reply.close()
+
+    def generation_of(self, settings: Sequence[Any]) -> GenerationConfig:
+        """Return the settings of the page as a config.
+
+        Raises:
+            UserError: one is out of range.
+        """
+        max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed = settings
+        return replace(
+            self.generation,
+            max_new_tokens=int(max_new_tokens),
+            temperature=float(temperature),
+            top_k=int(top_k) or None,
+            top_p=float(top_p),
+            repetition_penalty=float(repetition_penalty),
+            seed=self.random.getrandbits(31) if seed is None else int(seed),
+        )
+
+
+@contextmanager
+def shown_on_page() -> Iterator[None]:
+    """Turn a person's mistake into a message on the page."""
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(str(error), title="Sorry", print_exception=False) from error
+
+
+def _complete_turns(history: Sequence[dict[str, Any]]) -> list[Message]:
+    """Return the turns that were answered; a question that failed has no answer."""
+    messages: list[Message] = []
+    for entry in history:
+        message = Message(entry["role"], _text(entry["content"]))
+        if message.role == "user" and messages and messages[-1].role == "user":
+            messages.pop()
+        if message.content.strip():
+            messages.append(message)
+    if messages and messages[-1].role == "user":
+        messages.pop()
+    return messages
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message in Gradio's format: a string, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _status(reply: Reply) -> str:
+    reasons = {
+        "end": "it said all it had to say",
+        "stop": "a stop string ended it",
+        "length": "it reached its limit",
+        "cancelled": "it was stopped",
+    }
+    why = reasons[reply.stop_reason] if reply.stop_reason else ""
+    return f"{reply.num_new_tokens} tokens, {reply.tokens_per_second:,.0f} tokens/s; {why}"

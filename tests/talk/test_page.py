@@ -1,0 +1,139 @@
+import itertools
+import json
+
+import gradio as gr
+import pytest
+import torch
+
+from src.talk.model_folder import save_model_folder
+from src.talk.page import Answering, Limits, Models, build_page, sample_prompts
+from tests.conftest import greedy
+from tests.model.conftest import random_model, tiny_config
+
+#            max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed
+SETTINGS = (8, 0, 0, 1, 1, None)
+
+
+@pytest.fixture
+def folders(tokenizer, tmp_path) -> list[str]:
+    names = []
+    for seed, name in enumerate(("first", "second")):
+        config = tiny_config(vocab_size=tokenizer.vocab_size, n_positions=128)
+        save_model_folder(
+            tmp_path / name / "model", random_model(config, seed), tokenizer, greedy(8)
+        )
+        names.append(str(tmp_path / name / "model"))
+    return names
+
+
+@pytest.fixture
+def models() -> Models:
+    return Models(torch.device("cpu"))
+
+
+@pytest.fixture
+def answering(models, folders) -> Answering:
+    return Answering(models, folders, greedy(8), Limits(100, 60.0, 4))
+
+
+def test_an_answer_grows_and_ends_with_a_line_about_it(answering, folders):
+    steps = list(answering.converse("hello", [], folders[0], *SETTINGS))
+    texts = [text for text, _ in steps]
+    assert len(texts) > 2
+    assert all(after.startswith(before) for before, after in itertools.pairwise(texts))
+    assert steps[-1][1].startswith("8 tokens, ")
+    assert "reached its limit" in steps[-1][1]
+
+
+def test_earlier_turns_count_but_a_question_without_an_answer_does_not(
+    answering, folders, monkeypatch
+):
+    asked = []
+    start = Answering.start
+    monkeypatch.setattr(Answering, "start", lambda self, *a: asked.append(a[1]) or start(self, *a))
+    history = [
+        {"role": "user", "content": "failed"},
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "hello"}]},
+        {"role": "user", "content": "failed too"},
+    ]
+    list(answering.converse("and you?", history, folders[0], *SETTINGS))
+    assert [(m.role, m.content) for m in asked[0]] == [
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "and you?"),
+    ]
+
+
+def test_two_models_answer_the_same_question_each_as_if_alone(answering, folders):
+    *_, (left, right, status) = answering.compare("hello", *folders, *SETTINGS)
+    assert left != right
+    for text, folder in ((left, folders[0]), (right, folders[1])):
+        *_, (alone, _) = answering.converse("hello", [], folder, *SETTINGS)
+        assert text == alone
+    assert status.count("8 tokens") == 2
+
+
+def test_one_model_can_be_compared_with_itself(answering, folders):
+    *_, (left, right, _) = answering.compare("hello", folders[0], folders[0], *SETTINGS)
+    assert left == right
+
+
+def test_settings_reach_the_decoder(answering, folders):
+    config = answering.generation_of((3, 0.5, 7, 0.9, 1.5, 42))
+    assert (config.max_new_tokens, config.temperature, config.top_k) == (3, 0.5, 7)
+    assert (config.top_p, config.repetition_penalty, config.seed) == (0.9, 1.5, 42)
+    assert answering.generation_of(SETTINGS).top_k is None
+    seeds = {answering.generation_of(SETTINGS).seed for _ in range(5)}
+    assert len(seeds) == 5
+
+
+@pytest.mark.parametrize(
+    ("question", "model", "message"),
+    [
+        ("x" * 101, None, "longer than 100 characters"),
+        ("  ", None, "the prompt is empty"),
+        ("\ud800", None, "half a surrogate"),
+        ("hello", "/etc", "there is no model /etc here"),
+    ],
+)
+def test_a_mistake_is_one_line_on_the_page(answering, folders, question, model, message):
+    with pytest.raises(gr.Error, match=message):
+        list(answering.converse(question, [], model or folders[0], *SETTINGS))
+
+
+def test_settings_out_of_range_are_refused(answering, folders):
+    with pytest.raises(gr.Error, match="top_p"):
+        list(answering.converse("hello", [], folders[0], 8, 0, 0, float("nan"), 1, None))
+
+
+def test_an_answer_takes_no_longer_than_it_may(models, folders):
+    answering = Answering(models, folders, greedy(8), Limits(100, 0.0, 4))
+    *_, (_, status) = answering.converse("hello", [], folders[0], 100, 0, 0, 1, 1, None)
+    assert "it was stopped" in status
+    assert int(status.split()[0]) < 100
+
+
+def test_no_more_than_two_models_are_in_memory(models, folders, tmp_path, tokenizer):
+    third = tmp_path / "third"
+    save_model_folder(
+        third, random_model(tiny_config(vocab_size=tokenizer.vocab_size)), tokenizer, greedy(8)
+    )
+    first = models.get(folders[0])
+    models.get(folders[1])
+    assert models.get(folders[0]) is first
+    models.get(str(third))
+    assert set(models.loaded) == {folders[0], str(third)}
+
+
+def test_the_page_starts_with_the_questions_of_the_models_run(folders, tmp_path):
+    assert sample_prompts(folders[0]) == []
+    record = {"settings": {"sample_prompts": ["Who are you?"]}}
+    (tmp_path / "first" / "run.json").write_text(json.dumps(record))
+    assert sample_prompts(folders[0]) == ["Who are you?"]
+
+
+def test_the_queue_is_bounded(models, folders):
+    page = build_page(models, folders, ["hi"], greedy(8), Limits(100, 60.0, 4))
+    assert page._queue.max_size == 4
+    assert not page.analytics_enabled
