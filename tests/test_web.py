@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,8 @@ from src import web
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
-from tests.test_cli import ROOT, door  # noqa: F401  a fixture
 
+ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 60_000  # milliseconds that anything on the page may take, on a busy machine
 
@@ -36,7 +37,7 @@ def free_port() -> int:
         (("port={port}",), "no trained model in outputs/train"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_served(door, arguments, message):  # noqa: F811
+def test_a_mistake_is_one_line_before_anything_is_served(door, arguments, message):
     given = [argument.format(port=free_port()) for argument in arguments]
     code, _, err = door(web.web, "web", *given, free_text=("model_path", "compare_with"))
     assert code == 2
@@ -45,7 +46,7 @@ def test_a_mistake_is_one_line_before_anything_is_served(door, arguments, messag
     assert err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_named(door):  # noqa: F811
+def test_a_port_that_is_taken_is_named(door):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
