@@ -14,7 +14,6 @@ up (the residual path) are fp32 always.
 Shape letters: N rows (tokens read at once), D width, V vocabulary.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -181,11 +180,10 @@ class Int8Linear:
 
 def _pack_int8(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     """Return FBGEMM's layout of ``weight`` (out, in) int8 with ``scale`` (out,)."""
+    # torch warns that quantised tensors will go; what is to replace them in this place,
+    # onednn.qlinear_pointwise, takes a third more time a token.
     zero_points = torch.zeros(len(scale), dtype=torch.long)
-    with warnings.catch_warnings():
-        # The newer oneDNN operator, onednn.qlinear_pointwise, costs a third more time a token.
-        warnings.filterwarnings("ignore", "torch.quantize_per_tensor.* are deprecated")
-        quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)
+    quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)
     return torch.ops.quantized.linear_prepack(quantized, None)
 
 

@@ -54,8 +54,6 @@ def changed(generation: GenerationConfig, assignments: str) -> GenerationConfig:
         if not equals:
             raise UserError(f"{key}: write {key}=VALUE")
         values[key] = _value(key, text.strip(), kinds[key])
-    if values.get("weights", generation.weights) != generation.weights:
-        raise UserError("weights are chosen when the model is loaded: start again with weights=...")
     return replace(generation, **values)
 
 

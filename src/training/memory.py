@@ -193,8 +193,9 @@ class TrainingStep:
         for start in range(0, min(supervised, 4 * CHUNK), CHUNK):
             chunk = min(CHUNK, supervised - start)
             tile = min(chunk, CPU_TILE if self.device == "cpu" else GPU_TILE)
+            fp32_copies = 1 if w == FLOAT32 else 2
             gradient = w * chunk * vocabulary  # takes the place of the scores
-            scoring = gradient + max(before, 2 * FLOAT32 * tile * vocabulary)
+            scoring = gradient + max(before, fp32_copies * FLOAT32 * tile * vocabulary)
             adding = gradient + (FLOAT32 + w) * matrix
             worst = max(worst, summed + scoring, adding)
             before = gradient
