@@ -36,6 +36,7 @@ PARENT = "GPT2_CHAT_PARENT"  # in the environment of a process that rank 0 has s
 LOCALHOST = "127.0.0.1"
 CONNECT_TIMEOUT = timedelta(minutes=10)  # for the slowest process to be started
 POLL_SECONDS = 0.2
+SECONDS_TO_HEAR = 60.0  # that there is no run, from rank 0
 SECONDS_TO_END = 5.0  # between a process that failed and the end of the others
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def meet(place: Place) -> list[str] | None:
         return None
     store = _open_store(place)
     if place.rank == 0:
-        atexit.register(_say, store, None)
+        atexit.register(_dismiss, store, place.world_size - 1)
         return None
     if PARENT in os.environ:
         _end_with_parent()
@@ -129,6 +130,7 @@ def meet(place: Place) -> list[str] | None:
         while not store.check([_key()]):
             time.sleep(POLL_SECONDS)
         arguments = json.loads(store.get(_key()))
+        store.add(_key("heard"), 1)
     except RuntimeError:  # the store ended with rank 0
         arguments = None
     if arguments is None:
@@ -160,14 +162,26 @@ def _open_store(place: Place) -> "TCPStore":
         ) from error
 
 
-def _key() -> str:
-    """Name rank 0's word; torchrun's store outlives a restart of the processes."""
-    return f"gpt2-chat/arguments/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+def _key(name: str = "arguments") -> str:
+    """Name what is in the store; torchrun's outlives a restart of the processes."""
+    return f"gpt2-chat/{name}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
 def _say(store: "TCPStore", arguments: Sequence[str] | None) -> None:
     with contextlib.suppress(RuntimeError):  # nobody is left to hear it
         store.set(_key(), json.dumps(arguments and list(arguments)))
+
+
+def _dismiss(store: "TCPStore", num_others: int) -> None:
+    """Tell those that have not joined that there is no run; wait until all have heard.
+
+    A slow one would find no store to ask, and try for ``CONNECT_TIMEOUT``.
+    """
+    _say(store, None)
+    end = time.monotonic() + SECONDS_TO_HEAR
+    with contextlib.suppress(RuntimeError):
+        while store.add(_key("heard"), 0) < num_others and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
 
 
 def _end_with_parent() -> None:

@@ -226,6 +226,8 @@ class Run:
             if self.plan.place.rank:  # all ranks have it, and rank 0 says it
                 sys.exit(2)
             raise
+        finally:
+            self.trainer.logger.experiment.close()
         return None
 
     def _execute(self) -> None:

@@ -17,6 +17,18 @@ from src.training.preflight import Plan
 from src.training.profiler import NoProfiler
 
 
+class OneFileLogger(TensorBoardLogger):
+    """Writes one event file from the run's beginning to its end.
+
+    Lightning would close it after each of validate, fit and test. Of several that were begun in
+    one second TensorBoard may read a later one first, and drop what the earlier ones hold.
+    """
+
+    def finalize(self, status: str) -> None:
+        """Flush; whoever owns the run closes it."""
+        self.experiment.flush()
+
+
 def build_trainer(
     plan: Plan,
     run_folder: Path,
@@ -42,7 +54,7 @@ def build_trainer(
         limit_val_batches=1.0 if validates else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        logger=TensorBoardLogger(
+        logger=OneFileLogger(
             run_folder,
             name="",
             version="tensorboard",
