@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help quickstart setup test test-slow test-gpu test-engines lint format chat tensorboard lock clean
+.PHONY: help quickstart setup test test-slow test-gpu test-engines lint format chat web serve tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,6 +35,12 @@ format: setup    ## format and mend what can be mended
 
 chat: setup      ## talk to the newest model; for one answer: make chat PROMPT="Who are you?"
 	@$(PY) -m src.chat $(if $(PROMPT),prompt="$$PROMPT")
+
+web: setup       ## a page to talk to the newest model, at http://localhost:7860
+	@$(PY) -m src.web
+
+serve: setup     ## an OpenAI-compatible API of the newest model, at http://localhost:8000/v1
+	@$(PY) -m src.serve
 
 tensorboard: setup ## the curves of all runs, at http://localhost:6006
 	$(PY) -m tensorboard.main --logdir outputs/train --load_fast=false

@@ -38,8 +38,8 @@ class GenerationConfig:
             raise UserError(
                 f"repetition_penalty={self.repetition_penalty}: must be above 0; 1 is none"
             )
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"seed={self.seed}: must be in [0, 2^63)")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed}: must be in [-2^63, 2^63)")
         if not all(self.stop):
             raise UserError("stop: a stop string is empty; leave it out")
         if self.weights not in WEIGHTS:
