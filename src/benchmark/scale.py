@@ -83,12 +83,14 @@ def measure_preparation(job: Job, source: Source, config: ScaleConfig) -> dict[s
     for num_rows in config.num_rows:
         path = job.folder / f"{num_rows}.jsonl"
         job.folder.mkdir(parents=True, exist_ok=True)
-        write_rows(path, source, num_rows)
         data = replace(job.config.data, path=str(path))
         own = replace(job, config=replace(job.config, data=data))
         variant = Variant(f"rows_{num_rows}", prepare.prepare_ours, num_warmup_laps=0)
-        measured = _measure(variant, own, config)
-        path.unlink()
+        try:
+            write_rows(path, source, num_rows)
+            measured = _measure(variant, own, config)
+        finally:
+            path.unlink(missing_ok=True)
         if measured is not None:
             figures |= {
                 f"scale.prepare.{num_rows}.rows_per_second": measured.per_second,

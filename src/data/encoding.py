@@ -123,7 +123,7 @@ class _Process:
             pickle.dump(batch, self.process.stdin)
             self.process.stdin.flush()
             return pickle.load(self.process.stdout)
-        except (EOFError, BrokenPipeError) as error:
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
             code = self.process.wait()
             raise RuntimeError(f"a process that encodes rows ended with {code}") from error
 
@@ -136,6 +136,8 @@ def serve() -> None:
     """Encode batches from standard input to standard output until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the rows
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    if not requests.peek(1):  # there was nothing left to do for this one
+        return
     tokenizer, supervise = pickle.load(requests)
     encoder = WordEncoder(tokenizer)
     while requests.peek(1):

@@ -48,8 +48,10 @@ def supervised_loss(
         labels: (S,) int64 the token that follows each; ``IGNORE_INDEX`` is not scored.
     """
     rows = hidden.flatten(0, 1).index_select(0, supervised_index)  # (S, D)
+    # Inside the function a parameter wants a gradient whether one is recorded or not.
+    weight = model.wte.weight if torch.is_grad_enabled() else model.wte.weight.detach()
     loss, num_correct = LinearCrossEntropy.apply(
-        rows, model.wte.weight, labels, model.compiled and rows.is_cuda
+        rows, weight, labels, model.compiled and rows.is_cuda
     )
     return LossSums(loss, num_correct, (labels != IGNORE_INDEX).sum())
 

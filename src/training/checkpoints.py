@@ -106,8 +106,18 @@ class Checkpoints(L.Callback):
     def on_load_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the states until training starts: making the loaders draws random numbers too."""
-        self.restored = checkpoint["ranks"][trainer.global_rank]
+        """Keep the states until training starts: making the loaders draws random numbers too.
+
+        Raises:
+            UserError: another number of processes saved it.
+        """
+        ranks = checkpoint["ranks"]
+        if len(ranks) != trainer.world_size:
+            raise UserError(
+                f"resume: the run had {len(ranks)} processes and there are now "
+                f"{trainer.world_size}: start as many"
+            )
+        self.restored = ranks[trainer.global_rank]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Put random generators and running sums where the saved run left them."""

@@ -155,7 +155,10 @@ def _open_store(place: Place) -> "TCPStore":
         )
     except RuntimeError as error:
         if not serves:
-            sys.exit()  # rank 0 has ended, and has said why
+            raise UserError(
+                f"rank {place.rank} found nobody at {place.address}:{place.port}: has rank 0 "
+                f"ended, or is MASTER_ADDR or MASTER_PORT another?"
+            ) from error
         raise UserError(
             f"cannot listen on port {place.port}: {str(error).splitlines()[0]}; choose another "
             f"with MASTER_PORT=..."
@@ -208,6 +211,7 @@ class Processes:
         self.num_devices = num_devices
         self.children: list[subprocess.Popen] = []
         self.left = threading.Event()
+        self.reported = False
         self.store: TCPStore | None = None
 
     def __enter__(self) -> "Processes":
@@ -289,7 +293,8 @@ class Processes:
         while True:
             for rank, child in enumerate(self.children, 1):
                 if code := child.poll():
-                    if code < 0 and not self.left.is_set():
+                    if code < 0 and not self.reported and not self.left.is_set():
+                        self.reported = True
                         name = signal.Signals(-code).name
                         log.error("error: the process of rank %d was ended by %s", rank, name)
                     return code if code > 0 else 128 - code

@@ -174,6 +174,7 @@ class TrainingStep:
                 return w * d + FLOAT32 * heads
             kept = 3 if self.shape.dropout else 1  # the softmax; by which factor; what was left
             return kept * w * heads * int(self.document_length)
+        # With 16-mixed as on Turing, which has no FlashAttention.
         flash = self.device == "cuda" and self.precision == "bf16-mixed" and not self.shape.dropout
         mask = 0 if flash else w * self.block_size
         return mask + FLOAT32 * heads  # and the logarithm of each softmax's sum
