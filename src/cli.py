@@ -5,6 +5,7 @@ anything else is a bug of ours and comes with its traceback.
 """
 
 import difflib
+import importlib.util
 import os
 import re
 import secrets
@@ -49,6 +50,18 @@ def typed(cls: type[T], config: DictConfig, **text: str | None) -> T:
     for key, replacement in text.items():
         setattr(value, key, replacement)
     return value
+
+
+def require(module: str, extra: str, what: str) -> None:
+    """Check that ``module``, which ``what`` needs, is installed.
+
+    Raises:
+        UserError: it is not; names the ``extra`` of ours that brings it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise UserError(
+            f"{what} needs {module}, which is not installed: pip install 'gpt2-chat[{extra}]'"
+        )
 
 
 def run_door(

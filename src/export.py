@@ -6,13 +6,12 @@ newest weights of a run instead of its best.
 
 import shlex
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from src.cli import RUNS, run_door, typed
+from src.cli import RUNS, require, run_door, typed
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ def export(config: DictConfig, **text: str) -> None:
     settings = typed(ExportConfig, config, **text)
     if settings.model_path is not None and settings.checkpoint is not None:
         raise UserError("model_path and checkpoint are both given: name one of them")
-    if settings.format == "gguf" and find_spec("gguf") is None:
-        raise UserError("format=gguf needs the gguf package: pip install -e '.[gguf]'")
+    if settings.format == "gguf":
+        require("gguf", "gguf", "format=gguf")
 
     from src.talk.exports import write_gguf_folder, write_hugging_face_folder
 

@@ -7,26 +7,22 @@ import sys
 
 from omegaconf import DictConfig
 
-from src.cli import RUNS, run_door, typed
-from src.errors import UserError
+from src.cli import RUNS, require, run_door, typed
 from src.serving.config import ServeConfig
 
-EXTRA = {"fastapi", "pydantic", "starlette", "uvicorn"}
+EXTRA = ("fastapi", "pydantic", "starlette", "uvicorn")
 
 
 def serve(config: DictConfig, **text: str) -> None:
     """Serve until Ctrl-C (exit code 130) or SIGTERM, a server's ordinary end (0)."""
     settings = typed(ServeConfig, config, **text)
-    try:
-        from src.serving.app import create_app
-        from src.serving.server import bind, make_server
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
-            raise
-        hint = "pip install 'gpt2-chat[web]'"
-        raise UserError(f"the server needs {error.name}, which is not installed: {hint}") from error
+    for module in EXTRA:
+        require(module, "web", "the server")
+
     from src.model.decoder import Decoder
     from src.model.device import choose_device
+    from src.serving.app import create_app
+    from src.serving.server import bind, make_server
     from src.talk.assistant import load_assistant
     from src.talk.engine import Engine
     from src.talk.model_folder import newest_model_folder

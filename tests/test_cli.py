@@ -178,10 +178,10 @@ def test_a_mistake_in_an_export_is_one_line_and_code_2(arguments, message, door,
 
 
 def test_without_the_gguf_package_an_export_says_what_to_install(door, monkeypatch):
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gguf", None)
     code, _, err = door(export.export, "export", "format=gguf")
     assert code == 2
-    assert "pip install -e '.[gguf]'" in err
+    assert "format=gguf needs gguf, which is not installed: pip install 'gpt2-chat[gguf]'" in err
 
 
 @pytest.mark.parametrize(

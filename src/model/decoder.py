@@ -41,9 +41,20 @@ class Decoder:
         num_slots: how many sequences there is room for.
         weights: fp32, bf16 or int8.
         num_positions: the most that a sequence may have, prompt and reply; None: as the model.
+        remembers: a prompt that begins as the one before it in its row, as the turns of a
+            conversation do, is read from where they part. Its scores may differ in the last bits
+            from those of a prompt read anew: not for a decoder that strangers share.
     """
 
-    def __init__(self, model: GPT2, num_slots: int, weights: str, num_positions: int | None = None):
+    def __init__(
+        self,
+        model: GPT2,
+        num_slots: int,
+        weights: str,
+        num_positions: int | None = None,
+        *,
+        remembers: bool = False,
+    ):
         self.weights = DecodingWeights(model, weights)
         self.device = model.wte.weight.device
         most = model.config.n_positions
@@ -56,6 +67,7 @@ class Decoder:
         self.graphs = StepGraphs(self.weights, self.cache) if on_gpu else None
         self.rows: list[Running] = []  # by row of the cache
         self.num_unread = 0  # the first rows, whose last token was given out and is to be read
+        self.remembers = remembers
         self.remembered: list[list[int]] = [[] for _ in range(num_slots)]  # by row: what it holds
         self.free = list(range(num_slots))[::-1]
 
@@ -69,9 +81,6 @@ class Decoder:
         self, prompts: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
     ) -> list[int]:
         """Read the prompts and return the slot of each.
-
-        A prompt that begins as the one before it in its row, as the turns of a conversation do, is
-        read from where they part.
 
         Raises:
             UserError: a prompt is empty or leaves no position for an answer.
@@ -142,7 +151,9 @@ class Decoder:
             row = self.num_unread
         last = len(self.rows) - 1
         self._replace(row, last)
-        self.remembered[last] = self.rows.pop().tokens[:-1]
+        left = self.rows.pop()
+        if self.remembers:
+            self.remembered[last] = left.tokens[:-1]
         self.free.append(slot)
 
     def _replace(self, row: int, by: int) -> None:

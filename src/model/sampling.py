@@ -46,7 +46,7 @@ def next_token(
         kept, order = kept.sort(descending=True)
         probabilities = kept.softmax(-1)
         before = probabilities.cumsum(-1) - probabilities
-        num_kept = int((before < config.top_p).sum())
+        num_kept = max(1, int((before < config.top_p).sum()))  # top_p may round to 0
         kept, order = kept[:num_kept], order[:num_kept]
         tokens = order if tokens is None else tokens[order]
     drawn = torch.multinomial(kept.softmax(-1), 1, generator=generator)

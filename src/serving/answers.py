@@ -94,6 +94,11 @@ class Answers:
     def _deliver_to(self, number: int):
         def deliver(piece: str, ended: bool) -> None:
             event = (number, piece, ended)
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            try:
+                self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            except RuntimeError:
+                # A server told twice to stop closes its loop first: nobody is left to be told.
+                if not self._loop.is_closed():
+                    raise
 
         return deliver

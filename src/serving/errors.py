@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 MAX_MESSAGE = 400  # characters: a message may hold what a client sent
 
-TYPES = {404: "not_found_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+TYPES = {404: "not_found_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
@@ -30,10 +30,11 @@ class ApiError(Exception):
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
         """What the client reads."""
+        other = "server_error" if self.status >= 500 else "invalid_request_error"
         return {
             "error": {
                 "message": _plain(self.message),
-                "type": TYPES.get(self.status, "invalid_request_error"),
+                "type": TYPES.get(self.status, other),
                 "param": _plain(self.param) if self.param is not None else None,
                 "code": self.code,
             }

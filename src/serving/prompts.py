@@ -87,7 +87,8 @@ def answer_settings(
     """Return the settings of an answer; those that the request leaves out are ``defaults``.
 
     Raises:
-        ApiError: the prompt and the new tokens are more than the model has positions.
+        ApiError: the prompt and the new tokens are more than the model has positions, or a value
+            is out of range.
     """
     room = num_positions - num_prompt_tokens
     wanted, name = _max_tokens(request)
@@ -105,10 +106,13 @@ def answer_settings(
         "seed": request.seed,
         "stop": request.stop,
     }
-    settings = replace(defaults, **{k: v for k, v in given.items() if v is not None})
+    changes = {k: v for k, v in given.items() if v is not None}
     if request.top_k is not None:
-        settings = replace(settings, top_k=request.top_k if request.top_k > 0 else None)
-    return settings
+        changes["top_k"] = request.top_k if request.top_k > 0 else None
+    try:
+        return replace(defaults, **changes)
+    except UserError as error:
+        raise ApiError(str(error), code="invalid_value") from error
 
 
 def with_seeds(settings: GenerationConfig, n: int) -> list[GenerationConfig]:

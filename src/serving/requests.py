@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from src.model.generation_config import MIN_TEMPERATURE, PENALTIES
+
 MAX_STOP = 4
 INT64 = 2**63
 
@@ -34,6 +36,13 @@ def _whole_characters(value: str) -> str:
     except UnicodeEncodeError as error:
         message = "not valid Unicode: character {place} is half a surrogate pair"
         raise PydanticCustomError("unicode", message, {"place": error.start}) from error
+    return value
+
+
+def _zero_or_warm(value: float) -> float:
+    if 0 < value < MIN_TEMPERATURE:
+        message = "should be 0 (greedy), or from {least}"
+        raise PydanticCustomError("temperature", message, {"least": MIN_TEMPERATURE})
     return value
 
 
@@ -90,15 +99,15 @@ class GenerationRequest(Strict):
 
     model: Text
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2), AfterValidator(_zero_or_warm)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None  # -1 and 0: all tokens
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=PENALTIES[0], le=PENALTIES[1])] | None = None
     seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
     stop: (
         Annotated[
             list[Annotated[Text, Field(min_length=1)]],
-            Field(max_length=MAX_STOP),
+            Field(max_length=MAX_STOP, fail_fast=True),  # one mistake is told, of any number
             BeforeValidator(_listed),
         ]
         | None
@@ -128,7 +137,7 @@ class ChatMessage(Strict):
 class ChatRequest(GenerationRequest):
     """The body of ``/v1/chat/completions``."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], Field(fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
 
     logprobs: Annotated[Any, only(False)] = None

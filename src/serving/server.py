@@ -29,7 +29,8 @@ class Connection(H11Protocol):
 
     The head of a request must arrive within ``receive_seconds``, those of the first count from the
     connection on; from there to the end of the response are ``exchange_seconds``. Between requests
-    uvicorn's ``timeout_keep_alive`` counts.
+    uvicorn's ``timeout_keep_alive`` counts. Beyond ``limit`` connections a request is answered with
+    503; beyond twice as many, a connection is cut off, for those who ask nothing hold one too.
     """
 
     def __init__(
@@ -49,6 +50,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        if len(self.connections) > 2 * self.limit:
+            transport.abort()
+            return
         if len(self.connections) > self.limit:
             self.app = _too_many
         self._arm(self.receive_seconds)

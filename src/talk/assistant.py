@@ -143,13 +143,15 @@ class Assistant:
         try:
             decoder = idle.pop()
         except IndexError:
-            decoder = Decoder(self.model, 1, generation.weights)
+            decoder = Decoder(self.model, 1, generation.weights, remembers=True)
         try:
             steps = generate(self.model, [ids], self.tokenizer.end_id, generation, decoder)
             with closing(steps):
                 yield from (token for (token,) in steps if token is not None)
         finally:
-            idle.append(decoder)
+            # One that was interrupted while it read the prompt holds half of it: let it go.
+            if decoder.num_free_slots:
+                idle.append(decoder)
 
     def replies(
         self, prompts: Sequence[str], generation: GenerationConfig, batch_size: int = 64

@@ -94,7 +94,8 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         """How many jobs wait for a slot."""
-        return len(self._waiting)
+        with self._changed:
+            return len(self._waiting)
 
     @property
     def is_alive(self) -> bool:

@@ -25,16 +25,18 @@ def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[P
     building = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         building.mkdir(parents=True)
-        yield building
-        written = {path.name for path in building.iterdir()}
-        _check_nothing_foreign(folder, written, key)
-        _put_in_place(building, place)
+        try:
+            yield building
+            written = {path.name for path in building.iterdir()}
+            _check_nothing_foreign(folder, written, key)
+            _put_in_place(building, place)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
         raise UserError(
-            f"{key}={folder}: cannot be written: {error.strerror} ({error.filename})"
+            f"{key}={folder}: cannot be written: {error.strerror or error}{where}"
         ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _check_free(folder: Path, overwrite: bool, key: str) -> None:
@@ -66,5 +68,9 @@ def _put_in_place(building: Path, folder: Path) -> None:
         return
     old = building.with_name(f"{building.name}.old")
     os.rename(folder, old)
-    os.rename(building, folder)
-    shutil.rmtree(old)
+    try:
+        os.rename(building, folder)
+    except BaseException:
+        os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # the new one is in its place

@@ -106,7 +106,7 @@ def test_the_next_turn_of_a_conversation_is_read_from_where_it_parts(model, monk
         lambda self, ids, *rest: read.append(len(ids)) or forward(self, ids, *rest),
     )
     first = [random.Random(1).randrange(97) for _ in range(34)]
-    decoder = Decoder(model, 1, "fp32")
+    decoder = Decoder(model, 1, "fp32", remembers=True)
     (slot,) = decoder.join([first], [greedy(9)])
     reply = [decoder.step()[slot] for _ in range(5)]
     decoder.leave(slot)
@@ -120,6 +120,30 @@ def test_the_next_turn_of_a_conversation_is_read_from_where_it_parts(model, monk
     other = [5, *second[1:]]
     decoder.join([other], [greedy(9)])
     assert [decoder.step()[slot] for _ in range(9)] == alone(model, other, 9, greedy(9))
+
+
+def test_unless_it_remembers_a_prompt_has_the_same_scores_whoever_joined_before(monkeypatch):
+    model, seen = random_model(tiny_config(n_positions=128)), []
+    logits = DecodingWeights.logits
+    monkeypatch.setattr(
+        DecodingWeights,
+        "logits",
+        lambda self, hidden: seen.append(logits(self, hidden)) or seen[-1],
+    )
+    chance, decoder = random.Random(1), Decoder(model, 2, "fp32")
+    prompt = [chance.randrange(97) for _ in range(90)]
+
+    def first_step(ids: list[int]) -> torch.Tensor:
+        (slot,) = decoder.join([ids], [greedy(9)])
+        scores = seen[-1]
+        decoder.step()
+        decoder.leave(slot)
+        return scores
+
+    expected = first_step(prompt)
+    for length in (89, 33, 40, 64, 77):  # strangers, who begin alike
+        first_step([*prompt[:length], 5, 6])
+        assert torch.equal(first_step(prompt), expected)
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])

@@ -81,3 +81,22 @@ def test_only_greedy_without_a_penalty_is_plain():
     assert is_plain(greedy(1))
     assert not is_plain(greedy(1, temperature=0.1))
     assert not is_plain(greedy(1, repetition_penalty=1.1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": 1e-4},
+        {"temperature": 1e-4, "repetition_penalty": 0.01},
+        {"temperature": 1e-4, "repetition_penalty": 100.0},
+        {"temperature": 1.0, "top_p": 1e-320},
+    ],
+    ids=str,
+)
+def test_the_most_extreme_settings_still_draw_a_token(changes):
+    logits, seen = (
+        torch.randn(97, generator=torch.Generator().manual_seed(0)) * 100,
+        torch.arange(9),
+    )
+    token = next_token(logits, greedy(1, **changes), torch.Generator().manual_seed(0), seen)
+    assert 0 <= token < 97

@@ -1,10 +1,16 @@
 """What the API answers, without a network: the assistant's replies, in OpenAI's shapes."""
 
+import asyncio
+
 import pytest
 from fastapi.testclient import TestClient
 
 from src.data.template import encode_prompt
+from src.model.decoder import Decoder
+from src.serving.answers import Answers
 from src.serving.app import create_app
+from src.talk.engine import Engine
+from tests.conftest import greedy
 from tests.serving.conftest import ask, serve_config
 from tests.talk.conftest import QUESTIONS, GatedDecoder, running_engine
 
@@ -183,3 +189,15 @@ def test_a_failure_of_ours_is_500_and_the_next_request_is_answered(client, assis
             events = [line for line in stream.iter_lines() if line]
         assert '"server_error"' in events[-2]
     assert texts(client) == [reply_to("Hello", assistant)]
+
+
+def test_an_answer_that_ends_after_its_loop_is_nobodys(assistant):
+    """A server that is told twice to stop is gone before its engine."""
+    engine = Engine(lambda: Decoder(assistant.model, 1, "fp32"), 0, 1)  # not entered: it waits
+
+    async def asked() -> Answers:
+        return Answers(engine, assistant.tokenizer, [[1]], [greedy(3)], False, 1.0)
+
+    answers = asyncio.run(asked())
+    (job,) = answers._jobs
+    job.deliver("", True)

@@ -1,15 +1,20 @@
 """What the API refuses: 4xx in OpenAI's shape, and the next answer as if nothing had been."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from src.data.template import encode_prompt
 from src.serving.app import create_app
+from src.serving.errors import ApiError
+from src.serving.prompts import answer_settings
+from src.serving.requests import ChatRequest
 from tests.conftest import greedy
 from tests.serving.conftest import ask, serve_config
-from tests.talk.conftest import running_engine
+from tests.talk.conftest import running_engine, wait_until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 JSON = {"Content-Type": "application/json"}
@@ -57,6 +62,8 @@ def refused(response, status: int = 400) -> dict[str, str]:
         ({"top_p": float("nan")}, "top_p"),
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": 2.1}, "temperature"),
+        ({"temperature": 1e-320}, "temperature"),
+        ({"temperature": 9e-5}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -69,6 +76,8 @@ def refused(response, status: int = 400) -> dict[str, str]:
         ({"top_k": -2}, "top_k"),
         ({"top_k": 1.0}, "top_k"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty"),
+        ({"repetition_penalty": 101}, "repetition_penalty"),
         ({"repetition_penalty": float("nan")}, "repetition_penalty"),
         ({"repetition_penalty": float("inf")}, "repetition_penalty"),
         ({"seed": 2**63}, "seed"),
@@ -251,3 +260,35 @@ def test_the_size_of_a_request_is_bounded(client):
     refused(client.post(CHAT, json=ask("x" * 10_000_000)), 413)
     many = [{"role": ("user", "assistant")[i % 2], "content": "a"} for i in range(9001)]
     refused(client.post(CHAT, json=ask() | {"messages": many}))
+
+
+def test_of_many_mistakes_only_the_first_is_looked_for():
+    with pytest.raises(ValidationError) as wrong:
+        ChatRequest.model_validate({"model": "tiny", "messages": [1] * 1000})
+    assert wrong.value.error_count() == 1
+    with pytest.raises(ValidationError) as wrong:
+        ChatRequest.model_validate({**ask(), "stop": [1] * 1000})
+    assert wrong.value.error_count() == 1
+
+
+def test_settings_that_ours_refuse_are_400_whatever_the_request_allowed(assistant):
+    asked = ChatRequest.model_construct(**ask(), temperature=-1.0)
+    with pytest.raises(ApiError, match=r"temperature=-1\.0: must be 0") as refusal:
+        answer_settings(asked, greedy(8), 5, 128)
+    assert refusal.value.status == 400
+
+
+def test_settings_without_a_token_to_draw_do_not_end_the_neighbours_answer(assistant, expected):
+    with running_engine(assistant, 4, 64) as engine:
+        app = create_app(assistant, engine, serve_config())
+        with TestClient(app) as client, ThreadPoolExecutor(3) as pool:
+            engine.decoder.hold_after = 2
+            neighbour = pool.submit(client.post, CHAT, json=ask(max_tokens=8))
+            wait_until(lambda: not engine.decoder.gate.is_set())
+            extreme = ({"temperature": 1e-320}, {"temperature": 1, "repetition_penalty": 1e-300})
+            asked = [pool.submit(client.post, CHAT, json=ask(**fields)) for fields in extreme]
+            wait_until(lambda: sum(one.done() for one in asked) + engine.num_waiting == 2)
+            engine.decoder.gate.set()
+            answer = neighbour.result().json()
+            assert answer["choices"][0]["message"]["content"] == expected
+            assert [one.result().status_code for one in asked] == [400, 400]

@@ -216,6 +216,22 @@ def test_more_connections_than_allowed_are_503(assistant):
         assert answers_as_before(running, assistant)
 
 
+def test_connections_that_ask_nothing_are_bounded_too(assistant):
+    with running_server(assistant, max_connections=2) as running:
+        connections = running.server.server_state.connections
+        silent = [connect(running) for _ in range(4)]
+        wait_until(lambda: len(connections) == 4)
+        with connect(running) as fifth:
+            began = time.monotonic()
+            assert read_all(fifth) == b""
+            assert time.monotonic() - began < 5  # of the 10 that those before it have
+        wait_until(lambda: len(connections) == 4)
+        for one in silent:
+            one.close()
+        wait_until(lambda: not connections)
+        assert answers_as_before(running, assistant)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_has_a_time_limit(stream, assistant):
     with running_server(assistant, max_seconds=0.3) as running:
@@ -223,6 +239,7 @@ def test_an_answer_has_a_time_limit(stream, assistant):
         response = post(running, stream=stream)
         assert "took longer than 0.3 seconds" in response.text
         assert response.status_code == (200 if stream else 504)
+        assert '"server_error"' in response.text
         wait_until(lambda: running.engine.num_running == 0)
 
 

@@ -7,6 +7,7 @@ import torch
 from src.data.template import encode_prompt
 from src.data.tokenizer import train_tokenizer
 from src.errors import UserError
+from src.model.decoding_weights import DecodingWeights
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from tests.conftest import greedy
@@ -181,3 +182,18 @@ def test_a_seeded_answer_leaves_the_global_random_state_alone(assistant):
     before = torch.get_rng_state()
     assistant.reply(ask("hello"), greedy(8, temperature=1.0, seed=7)).whole()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_interruption_while_the_prompt_is_read_does_not_harm_the_next_question(
+    assistant, monkeypatch
+):
+    expected = assistant.reply(ask("hi"), GREEDY).whole()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DecodingWeights, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            assistant.reply(ask("how are you?"), GREEDY).whole()
+    assert assistant.reply(ask("hi"), GREEDY).whole() == expected

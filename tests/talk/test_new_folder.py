@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -99,3 +100,35 @@ def test_a_full_disk_is_one_line(tmp_path):
         raise OSError(28, "No space left on device", "model.gguf")
     assert "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_replacement_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):
+    write(tmp_path / "out", x="old")
+    rename, calls = os.rename, []
+
+    def fail_at_the_second(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error", str(paths[0]))
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", fail_at_the_second)
+    with pytest.raises(UserError, match="cannot be written: Input/output error"):
+        write(tmp_path / "out", overwrite=True, x="new")
+    assert read(tmp_path / "out") == {"x": "old"}
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_folder_that_is_being_built_by_another_is_not_deleted(tmp_path):
+    (tmp_path / f".out.{os.getpid()}").mkdir()
+    with pytest.raises(UserError, match="File exists"):
+        write(tmp_path / "out", x="1")
+    assert os.listdir(tmp_path) == [f".out.{os.getpid()}"]
+
+
+def test_an_error_without_a_file_is_still_told(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"cannot be written: a and b are the same file$"),
+        new_folder(tmp_path / "out", overwrite=False),
+    ):
+        raise shutil.SameFileError("a and b are the same file")
