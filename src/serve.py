@@ -7,6 +7,7 @@ import sys
 
 from omegaconf import DictConfig
 
+from src.address import bind, url
 from src.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.serving.config import ServeConfig
@@ -19,7 +20,7 @@ def serve(config: DictConfig, **text: str) -> None:
     settings = typed(ServeConfig, config, **text)
     try:
         from src.serving.app import create_app
-        from src.serving.server import bind, make_server
+        from src.serving.server import make_server
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
@@ -48,13 +49,12 @@ def serve(config: DictConfig, **text: str) -> None:
 
 
 def _welcome(settings: ServeConfig, folder: str, port: int) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}/v1"
+    api = url(settings.host, port) + "/v1"
     message = {"role": "user", "content": "Who are you?"}
     body = json.dumps({"model": settings.model_name, "messages": [message]})
     return (
-        f"{folder} answers at {url} as model {settings.model_name}; Ctrl-C stops it. For example:\n"
-        f"curl {url}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        f"{folder} answers at {api} as model {settings.model_name}; Ctrl-C stops it. For example:\n"
+        f"curl {api}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}"
     )
 
 
