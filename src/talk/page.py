@@ -24,7 +24,7 @@ from src.talk.page_history import complete_turns, newest_turns
 from src.talk.screen import note
 
 RUN_RECORD = "run.json"  # beside a run's model folder
-CONVERSATION = 4  # times a message's most characters are read of it, the newest: it comes from afar
+CONVERSATION = 4  # times a question's most characters: what is read of a browser's history
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def sample_prompts(model_path: str) -> list[str]:
         prompts = json.loads(record.read_text())["settings"]["sample_prompts"]
         if not (isinstance(prompts, list) and all(isinstance(each, str) for each in prompts)):
             raise TypeError("sample_prompts is no list of texts")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         note(f"no questions to start with: {record} is no record of a run: {error!r}")
         return []
     return prompts
@@ -293,7 +293,7 @@ def _status(reply: Reply) -> str:
         "end": "it said all it had to say",
         "stop": "a stop string ended it",
         "length": "it reached its limit",
-        "timeout": f"it took longer than {reply.max_seconds} seconds",
+        "timeout": f"it took longer than {reply.max_seconds:g} seconds",
         "cancelled": "it was stopped",
     }
     why = reasons[reply.stop_reason] if reply.stop_reason else ""

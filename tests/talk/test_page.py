@@ -114,7 +114,7 @@ def test_settings_out_of_range_are_refused(answering, folders):
 def test_an_answer_takes_no_longer_than_it_may(models, folders):
     answering = Answering(models, folders, greedy(8), Limits(100, 0.0, 4))
     *_, (_, status) = answering.converse("hello", [], folders[0], 100, 0, 0, 1, 1, None)
-    assert "it took longer than 0.0 seconds" in status
+    assert "it took longer than 0 seconds" in status
     assert int(status.split()[0]) < 100
 
 
@@ -139,7 +139,15 @@ def test_the_page_starts_with_the_questions_of_the_models_run(folders, tmp_path)
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "{}", '{"settings": null}', '{"settings": {"sample_prompts": [1]}}', "\udcff"],
+    [
+        "{",
+        pytest.param("[" * 100_000, id="deep"),
+        "[]",
+        "{}",
+        '{"settings": null}',
+        '{"settings": {"sample_prompts": [1]}}',
+        "\udcff",
+    ],
 )
 def test_a_foreign_record_gives_no_questions_and_one_line(folders, tmp_path, capsys, text):
     record = tmp_path / "first" / "run.json"
