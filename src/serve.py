@@ -7,6 +7,7 @@ import sys
 
 from omegaconf import DictConfig
 
+from src.address import bind, url
 from src.cli import RUNS, require, run_door, typed
 from src.serving.config import ServeConfig
 
@@ -22,7 +23,7 @@ def serve(config: DictConfig, **text: str) -> None:
     from src.model.decoder import Decoder
     from src.model.device import choose_device
     from src.serving.app import create_app
-    from src.serving.server import bind, make_server
+    from src.serving.server import make_server
     from src.talk.assistant import load_assistant
     from src.talk.engine import Engine
     from src.talk.model_folder import newest_model_folder
@@ -44,13 +45,12 @@ def serve(config: DictConfig, **text: str) -> None:
 
 
 def _welcome(settings: ServeConfig, folder: str, port: int) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}/v1"
+    api = url(settings.host, port) + "/v1"
     message = {"role": "user", "content": "Who are you?"}
     body = json.dumps({"model": settings.model_name, "messages": [message]})
     return (
-        f"{folder} answers at {url} as model {settings.model_name}; Ctrl-C stops it. For example:\n"
-        f"curl {url}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        f"{folder} answers at {api} as model {settings.model_name}; Ctrl-C stops it. For example:\n"
+        f"curl {api}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}"
     )
 
 

@@ -1,16 +1,15 @@
 """A page to talk to a model: ``python -m src.web``, then open the address that it says."""
 
-import importlib.util
 import os
-import socket
 import sys
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from src.cli import RUNS, run_door, typed
+from src.address import bind, cannot_listen, check_port, host_in_url, url
+from src.cli import RUNS, require, run_door, typed
 from src.errors import UserError
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 
 
 @dataclass
@@ -30,19 +29,20 @@ class WebConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
-        if not 0 < self.port < 2**16:
-            raise UserError(f"port={self.port}: must be in [1, 65535]")
-        for key in ("max_prompt_characters", "max_seconds", "max_queue"):
-            if getattr(self, key) <= 0:
-                raise UserError(f"{key}={getattr(self, key)}: must be above 0")
+        check_port(self.port)
+        for key in ("max_prompt_characters", "max_queue"):
+            if getattr(self, key) < 1:
+                raise UserError(f"{key}={getattr(self, key)}: must be at least 1")
+        if not 0 < self.max_seconds < float("inf"):
+            raise UserError(f"max_seconds={self.max_seconds}: must be above 0 seconds")
 
 
 def web(config: DictConfig, **text: str) -> None:
     """Serve the page until Ctrl-C."""
     settings = typed(WebConfig, config, **text)
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs gradio: pip install 'gpt2-chat[web]'")
-    check_address(settings.host, settings.port)
+    require("gradio", "web", "the page")
+    with bind(settings.host, settings.port) as bound:
+        port = bound.getsockname()[1]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio reads it
 
     from src.model.device import choose_device
@@ -64,29 +64,24 @@ def web(config: DictConfig, **text: str) -> None:
         settings.generation,
         Limits(settings.max_prompt_characters, settings.max_seconds, settings.max_queue),
     )
-    page.launch(
-        server_name=settings.host,
-        server_port=settings.port,
-        prevent_thread_lock=True,
-        quiet=True,
-        footer_links=[],
-        ssr_mode=False,
-    )
-    print(f"{first} answers at http://{settings.host}:{settings.port} (Ctrl-C: stop)")
+    try:
+        page.launch(
+            server_name=host_in_url(settings.host),
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            ssr_mode=False,
+            max_file_size=1,  # bytes: nothing is uploaded here
+        )
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        reason = "it was taken while the model was loaded"  # gradio names no other
+        raise cannot_listen(settings.host, port, reason) from error
+    print(f"{first} answers at {url(settings.host, port)} (Ctrl-C: stop)")
     sys.stdout.flush()
     page.block_thread()
-
-
-def check_address(host: str, port: int) -> None:
-    """Raise UserError if nothing can listen there."""
-    try:
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-    except OSError as error:
-        raise UserError(
-            f"host={host} port={port}: {error.strerror}; choose another with port="
-        ) from error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio as gr
+import httpx
 import pytest
 
 from src import web
@@ -30,8 +32,11 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("port=0",), "port=0: must be in [1, 65535]"),
+        (("port=70000",), "port=70000: must be from 1 to 65535"),
         (("max_seconds=0",), "max_seconds=0.0: must be above 0"),
+        (("max_seconds=nan",), "max_seconds=nan: must be above 0"),
+        (("max_seconds=inf",), "max_seconds=inf: must be above 0"),
+        (("max_queue=0",), "max_queue=0: must be at least 1"),
         (("host=nowhere.invalid",), "host=nowhere.invalid port=7860: "),
         (("model_path=/nowhere", "port={port}"), "model_path=/nowhere: there is no such folder"),
         (("port={port}",), "no trained model in outputs/train"),
@@ -53,7 +58,42 @@ def test_a_port_that_is_taken_is_named(door):
         port = taken.getsockname()[1]
         code, _, err = door(web.web, "web", f"port={port}")
     assert (code, err.count("\n")) == (2, 1)
-    assert f"port={port}: Address already in use; choose another with port=" in err
+    assert f"port={port}: cannot listen there: Address already in use; choose another" in err
+
+
+def save_tiny_model(folder: Path, tokenizer) -> None:
+    config = tiny_config(vocab_size=tokenizer.vocab_size)
+    save_model_folder(folder, random_model(config), tokenizer, greedy(8))
+
+
+def test_a_port_that_is_taken_meanwhile_is_named(door, tokenizer, tmp_path, monkeypatch):
+    save_tiny_model(tmp_path / "model", tokenizer)
+
+    def launch(self, **options) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", options["server_port"]))
+            other.listen()
+            real(self, **options)
+
+    real, port = gr.Blocks.launch, free_port()
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    own = (f"port={port}", f"model_path={tmp_path / 'model'}")
+    code, _, err = door(web.web, "web", *own, free_text=("model_path",))
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"host=127.0.0.1 port={port}: cannot listen there: it was taken" in err
+
+
+def test_ipv6_is_served(door, tokenizer, tmp_path, monkeypatch):
+    save_tiny_model(tmp_path / "model", tokenizer)
+    launched = []
+    monkeypatch.setattr(gr.Blocks, "launch", lambda self, **options: launched.append(options))
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda self: None)
+    own = ("host='::1'", "port=0", f"model_path={tmp_path / 'model'}")
+    _, out, err = door(web.web, "web", *own, free_text=("model_path",))
+    if "cannot listen" in err:
+        pytest.skip("no IPv6 on this machine")
+    assert launched[0]["server_name"] == "[::1]"
+    assert f"answers at http://[::1]:{launched[0]['server_port']} " in out
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +120,13 @@ def address(tokenizer, tmp_path_factory) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.mark.slow
+def test_nothing_can_be_uploaded(address):
+    file = {"files": ("a.txt", b"some text")}
+    answer = httpx.post(f"{address}/gradio_api/upload", files=file, timeout=60)
+    assert answer.status_code == 413
 
 
 @pytest.fixture

@@ -20,6 +20,17 @@ FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 SETTINGS = "tokenizer_config.json"
 
 
+def _byte_alphabet() -> dict[str, int]:
+    """Return the byte for each character of GPT-2's vocabulary, where none is blank."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted(set(range(256)) - set(printable))
+    shown = {chr(byte): byte for byte in printable}
+    return shown | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+BYTES = _byte_alphabet()
+
+
 class Tokenizer:
     """Text to token ids and back, with ``<|endoftext|>`` as the end token.
 
@@ -58,6 +69,14 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``; bytes that make no character become U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return what ``token`` stands for: perhaps a part of a character; of no token, nothing."""
+        text = self.backend.id_to_token(token) or ""
+        try:
+            return bytes(BYTES[character] for character in text)
+        except KeyError:  # an added token, which is kept as text
+            return text.encode()
 
     def fingerprint(self) -> str:
         """A hash of everything that decides the ids."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from src.address import check_port
 from src.errors import UserError
 from src.model.generation import GenerationConfig
 
@@ -41,8 +42,7 @@ class ServeConfig:
         Raises:
             UserError: names the key and what it may be.
         """
-        if not 0 <= self.port < 65536:
-            raise UserError(f"port={self.port}: must be from 1 to 65535, or 0 for any free one")
+        check_port(self.port)
         if not self.model_name.strip():
             raise UserError("model_name is empty: clients need a name for the model")
         for key in COUNTS:

@@ -10,7 +10,6 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from src.errors import UserError
 from src.serving.config import ServeConfig
 from src.serving.errors import busy
 from src.talk.engine import Engine
@@ -101,27 +100,6 @@ class Server(uvicorn.Server):
         self.engine.stop()
         if self.server_state.tasks:  # a second Ctrl-C
             await asyncio.wait(self.server_state.tasks, timeout=1)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket of that address, before anything slow is done; nobody listens yet.
-
-    Raises:
-        UserError: the address is taken or is none of this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        hint = "; choose another with port=" if port else ""
-        raise UserError(
-            f"host={host} port={port}: cannot listen there: {error.strerror}{hint}"
-        ) from error
-    return bound
 
 
 def make_server(

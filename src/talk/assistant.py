@@ -18,7 +18,7 @@ from src.talk.messages import Message, check_messages, fit
 from src.talk.model_folder import load_model_folder
 from src.talk.text_stream import TextStream
 
-StopReason = Literal["end", "stop", "length", "cancelled"]
+StopReason = Literal["end", "stop", "length", "timeout", "cancelled"]
 
 
 class Reply:
@@ -27,7 +27,8 @@ class Reply:
     Without ``tokens`` whoever decodes calls ``push`` and ``end`` instead.
 
     ``stop_reason`` is None until it ends: ``end`` (the model's end token), ``stop`` (a stop
-    string), ``length`` (``max_new_tokens``, or no position left) or ``cancelled`` (``close``).
+    string), ``length`` (``max_new_tokens``, or no position left), ``timeout`` (more than
+    ``max_seconds``, looked at after each token) or ``cancelled`` (``close``).
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class Reply:
         stream: TextStream,
         num_prompt_tokens: int,
         max_new_tokens: int,
+        max_seconds: float | None = None,
     ):
+        self.max_seconds = max_seconds
         self.num_prompt_tokens = num_prompt_tokens
         self.num_new_tokens = 0
         self.num_dropped_turns = 0
@@ -92,11 +95,17 @@ class Reply:
         self.stop_reason = "stop" if stopped else "length" if self.is_full else "end"
         return piece
 
+    def _is_late(self) -> bool:
+        return self.max_seconds is not None and self.seconds > self.max_seconds
+
     def _read(self) -> Iterator[str]:
         began = time.perf_counter()
         for token in self._tokens:
             piece = self.push(token)
             self.seconds = time.perf_counter() - began
+            if self._is_late() and not self.stop_reason:
+                piece += self.end()
+                self.stop_reason = "timeout" if self.stop_reason == "end" else self.stop_reason
             if piece:
                 yield piece
             if self.stop_reason:
@@ -119,8 +128,18 @@ class Assistant:
         self.template = template or own_template(tokenizer)
         self._idle: dict[str, list[Decoder]] = defaultdict(list)  # by their weights, of one slot
 
-    def reply(self, messages: Sequence[Message], generation: GenerationConfig) -> Reply:
+    def reply(
+        self,
+        messages: Sequence[Message],
+        generation: GenerationConfig,
+        max_seconds: float | None = None,
+    ) -> Reply:
         """Return the reply to ``messages``; nothing is decoded before it is iterated over.
+
+        Args:
+            messages: the conversation, a question at its end.
+            generation: how to decode.
+            max_seconds: after which the reply ends; None: no limit.
 
         Raises:
             UserError: a message is empty, no valid text, out of turn, or too long for the model.
@@ -133,6 +152,7 @@ class Assistant:
             TextStream(self.tokenizer, generation.stop),
             len(fitted.ids),
             min(generation.max_new_tokens, positions - len(fitted.ids)),
+            max_seconds,
         )
         reply.num_dropped_turns = fitted.num_dropped_turns
         return reply

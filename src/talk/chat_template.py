@@ -8,6 +8,7 @@ from pathlib import Path
 from src.data.template import JINJA, TEMPLATE_FILE, encode_prompt
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
+from src.hub import first_line
 from src.talk.json_file import read_settings
 from src.talk.messages import Message
 
@@ -63,18 +64,15 @@ def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object
     Raises:
         UserError: it is not valid Jinja, or, when called, refuses the messages.
     """
-    import jinja2
-    import jinja2.sandbox
+    from src.talk.jinja import ERRORS, chat_environment
 
     def refuse(reason: str) -> None:
         raise UserError(f"the model's chat template refuses this conversation: {reason}")
 
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
     try:
-        compiled = environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise UserError(f"the model's chat template is broken: {error}") from error
+        compiled = chat_environment(refuse).from_string(source)
+    except ERRORS as error:
+        raise UserError(f"the model's chat template is broken: {first_line(error)}") from error
     special = tokenizer.special_tokens
     splitter = re.compile("(" + "|".join(map(re.escape, special)) + ")")
     names = {key: value for key, value in settings.items() if key.endswith("_token")}
@@ -83,8 +81,10 @@ def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object
         said = [asdict(replace(m, content=_broken(m.content, splitter))) for m in messages]
         try:
             text = compiled.render(messages=said, add_generation_prompt=True, **names)
-        except jinja2.TemplateError as error:
-            raise UserError(f"the model's chat template is broken: {error}") from error
+        except UserError:  # it refuses
+            raise
+        except ERRORS as error:
+            raise UserError(f"the model's chat template is broken: {first_line(error)}") from error
         ids: list[int] = []
         for piece in splitter.split(text):
             if piece in special:

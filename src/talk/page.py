@@ -20,8 +20,11 @@ from src.errors import UserError
 from src.model.generation import GenerationConfig
 from src.talk.assistant import Assistant, Reply, load_assistant
 from src.talk.messages import Message
+from src.talk.page_history import complete_turns, newest_turns
+from src.talk.screen import note
 
 RUN_RECORD = "run.json"  # beside a run's model folder
+CONVERSATION = 4  # times a question's most characters: what is read of a browser's history
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,17 @@ class Models:
 
 def sample_prompts(model_path: str) -> list[str]:
     """Return the questions that the model's run asked while it trained; none if it has no run."""
-    record = Path(model_path).parent / RUN_RECORD
+    record = Path(model_path).expanduser().parent / RUN_RECORD
     if not record.exists():
         return []
-    return json.loads(record.read_text())["settings"]["sample_prompts"]
+    try:
+        prompts = json.loads(record.read_text())["settings"]["sample_prompts"]
+        if not (isinstance(prompts, list) and all(isinstance(each, str) for each in prompts)):
+            raise TypeError("sample_prompts is no list of texts")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        note(f"no questions to start with: {record} is no record of a run: {error!r}")
+        return []
+    return prompts
 
 
 def build_page(
@@ -95,12 +105,19 @@ def build_page(
 
 def _settings(generation: GenerationConfig) -> list[gr.components.Component]:
     """The order is that of ``Answering.generation_of``."""
+
+    def slider(
+        label: str, least: float, most: float, value: float, step: float, info: str | None = None
+    ) -> gr.Slider:
+        ends = min(least, value), max(most, value)  # Gradio refuses a value beyond them
+        return gr.Slider(*ends, value, step=step, label=label, info=info)
+
     return [
-        gr.Slider(1, 1024, generation.max_new_tokens, step=1, label="max_new_tokens"),
-        gr.Slider(0, 2, generation.temperature, step=0.05, label="temperature", info="0: greedy"),
-        gr.Slider(0, 200, generation.top_k or 0, step=1, label="top_k", info="0: all tokens"),
-        gr.Slider(0.05, 1, generation.top_p or 1.0, step=0.05, label="top_p"),
-        gr.Slider(1, 2, generation.repetition_penalty, step=0.05, label="repetition_penalty"),
+        slider("max_new_tokens", 1, 1024, generation.max_new_tokens, 1),
+        slider("temperature", 0, 2, generation.temperature, 0.05, "0: greedy"),
+        slider("top_k", 0, 200, generation.top_k or 0, 1, "0: all tokens"),
+        slider("top_p", 0.05, 1, generation.top_p or 1.0, 0.05),
+        slider("repetition_penalty", 1, 2, generation.repetition_penalty, 0.05),
         gr.Number(None, label="seed", info="empty: another each time", precision=0, minimum=0),
     ]
 
@@ -199,7 +216,7 @@ class Answering:
     ) -> Iterator[tuple[str, str]]:
         """Yield the answer so far and a line about it."""
         with shown_on_page():
-            messages = [*_complete_turns(history), Message("user", question)]
+            messages = [*complete_turns(history), Message("user", question)]
             reply = self.start(model, messages, self.generation_of(settings))
             if reply.num_dropped_turns:
                 gr.Info(f"the {reply.num_dropped_turns} oldest turns had no room and are left out")
@@ -229,20 +246,18 @@ class Answering:
         """
         if model not in self.names:
             raise UserError(f"there is no model {model} here")
-        if any(len(message.content) > self.limits.prompt_characters for message in messages):
-            raise UserError(
-                f"the message is longer than {self.limits.prompt_characters:,} characters: "
-                f"shorten it"
-            )
-        return self.models.get(model).reply(messages, generation)
+        limit = self.limits.prompt_characters
+        if len(messages[-1].content) > limit:
+            raise UserError(f"the message is longer than {limit:,} characters: shorten it")
+        newest = newest_turns(messages, CONVERSATION * limit)
+        reply = self.models.get(model).reply(newest, generation, self.limits.seconds)
+        reply.num_dropped_turns += (len(messages) - len(newest)) // 2
+        return reply
 
     def pieces(self, reply: Reply) -> Iterator[str]:
-        """Yield the reply's pieces, for as long as it may take."""
+        """Yield the reply's pieces; it is closed when nobody wants more of them."""
         try:
-            for piece in reply:
-                yield piece
-                if reply.seconds > self.limits.seconds:
-                    return
+            yield from reply
         finally:  # stopped, or the person left
             reply.close()
 
@@ -273,32 +288,12 @@ def shown_on_page() -> Iterator[None]:
         raise gr.Error(str(error), title="Sorry", print_exception=False) from error
 
 
-def _complete_turns(history: Sequence[dict[str, Any]]) -> list[Message]:
-    """Return the turns that were answered; a question that failed has no answer."""
-    messages: list[Message] = []
-    for entry in history:
-        message = Message(entry["role"], _text(entry["content"]))
-        if message.role == "user" and messages and messages[-1].role == "user":
-            messages.pop()
-        if message.content.strip():
-            messages.append(message)
-    if messages and messages[-1].role == "user":
-        messages.pop()
-    return messages
-
-
-def _text(content: Any) -> str:
-    """Return the text of a message in Gradio's format: a string, or a list of parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
 def _status(reply: Reply) -> str:
     reasons = {
         "end": "it said all it had to say",
         "stop": "a stop string ended it",
         "length": "it reached its limit",
+        "timeout": f"it took longer than {reply.max_seconds:g} seconds",
         "cancelled": "it was stopped",
     }
     why = reasons[reply.stop_reason] if reply.stop_reason else ""

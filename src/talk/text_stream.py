@@ -1,10 +1,11 @@
 """Tokens become text as they come: never half a character, never a part of a stop string."""
 
+import codecs
 from collections.abc import Sequence
 
-from src.data.tokenizer import REPLACEMENT, Tokenizer
+from src.data.tokenizer import Tokenizer
 
-MAX_PENDING = 4  # tokens: a character has at most four bytes, and a token at least one
+UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 class TextStream:
@@ -22,23 +23,16 @@ class TextStream:
         self.strip = strip
         self.text = ""
         self.stopped = False  # a stop string came
-        self.pending: list[int] = []  # tokens whose bytes make no whole character yet
+        self.decoder = UTF8("replace")  # keeps the bytes that make no whole character yet
         self.held = ""  # whole characters that may be the beginning of a stop string
 
     def push(self, token: int) -> str:
         """Return the text that ``token`` completes, perhaps none."""
-        self.pending.append(token)
-        text = self.tokenizer.decode(self.pending)
-        if text.endswith(REPLACEMENT) and len(self.pending) < MAX_PENDING:
-            return ""
-        self.pending.clear()
-        return self._give(text, final=False)
+        return self._give(self.decoder.decode(self.tokenizer.bytes_of(token)), final=False)
 
     def finish(self) -> str:
         """Return what was held back: no other token comes."""
-        text = self.tokenizer.decode(self.pending) if self.pending else ""
-        self.pending.clear()
-        return self._give(text, final=True)
+        return self._give(self.decoder.decode(b"", final=True), final=True)
 
     def _give(self, text: str, final: bool) -> str:
         if self.stopped:

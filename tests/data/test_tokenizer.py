@@ -146,3 +146,18 @@ def test_a_hub_name_that_is_not_here_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set: give a local folder"):
         load_tokenizer("nobody/no-such-tokenizer")
+
+
+@pytest.mark.parametrize("text", ["héllo 日本語 🙂", "a\n b\t\x00\x7f\xa0\xad", ""])
+def test_the_bytes_of_the_tokens_are_the_text(tokenizer, text):
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode(text))) == text.encode()
+
+
+def test_each_token_has_the_bytes_that_it_decodes_to():
+    tokenizer = train_tokenizer(TEXTS * 3, vocab_size=320)
+    tokenizer.backend.add_tokens([new := "<a 日本>"])
+    ids = range(tokenizer.backend.get_vocab_size() + 1)  # one more than there are
+    for index in ids:
+        assert tokenizer.bytes_of(index).decode(errors="replace") == tokenizer.decode([index])
+    assert tokenizer.bytes_of(tokenizer.end_id) == b"<|endoftext|>"
+    assert tokenizer.bytes_of(tokenizer.backend.token_to_id(new)) == new.encode()

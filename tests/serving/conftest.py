@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from src.address import bind
 from src.serving.app import create_app
 from src.serving.config import ServeConfig
-from src.serving.server import Server, bind, make_server
+from src.serving.server import Server, make_server
 from src.talk.assistant import Assistant
 from src.talk.engine import Engine
 from tests.conftest import greedy

@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from src.errors import UserError
 from src.serving import server as serving
-from src.serving.server import bind
 from tests.serving.conftest import ask, running_server, serve_config
 from tests.talk.conftest import QUESTIONS, wait_until
 
@@ -299,15 +297,3 @@ def test_a_server_told_to_stop_does_not_wait_for_ever(assistant):
         assert plain.status_code == 503
         assert "the server is stopping" in plain.text
         assert "the server is stopping" in streamed.text
-
-
-def test_an_address_that_cannot_be_had_is_one_line():
-    with bind("127.0.0.1", 0) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"port={port}: cannot listen there: .*port="):
-            bind("127.0.0.1", port)
-    with pytest.raises(UserError, match=r"host=192\.0\.2\.1 "):
-        bind("192.0.2.1", 0)
-    with pytest.raises(UserError, match="host=no such host "):
-        bind("no such host", 0)

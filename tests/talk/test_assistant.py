@@ -1,4 +1,5 @@
 import gc
+from dataclasses import replace
 from itertools import zip_longest
 
 import pytest
@@ -52,6 +53,21 @@ def test_a_reply_never_shows_half_a_character(assistant, monkeypatch, text):
 def test_a_reply_cut_inside_a_character_still_ends(assistant, monkeypatch):
     scripted(assistant, monkeypatch, assistant.tokenizer.encode(" 🙂")[:-1])
     assert assistant.reply(ask("x"), GREEDY).whole() == "\ufffd"
+
+
+def test_a_reply_ends_in_time_even_if_nothing_is_to_be_seen(assistant, monkeypatch):
+    blank = assistant.tokenizer.encode(" ")  # at the beginning it is left out
+    scripted(assistant, monkeypatch, blank * 40)
+    late = assistant.reply(ask("x"), greedy(50), max_seconds=0.0)
+    assert (late.whole(), late.num_new_tokens, late.stop_reason) == ("", 1, "timeout")
+    in_time = assistant.reply(ask("x"), greedy(50), max_seconds=60.0)
+    assert (in_time.whole(), in_time.num_new_tokens, in_time.stop_reason) == ("", 40, "end")
+
+
+def test_a_reply_that_is_late_gives_what_was_held_back(assistant, monkeypatch):
+    scripted(assistant, monkeypatch, assistant.tokenizer.encode("a#"))
+    late = assistant.reply(ask("x"), replace(greedy(50), stop=["a#b"]), max_seconds=0.0)
+    assert (list(late), late.stop_reason) == (["a"], "timeout")
 
 
 def test_a_reply_knows_why_it_ended_and_what_it_cost(assistant, monkeypatch):

@@ -53,6 +53,22 @@ def test_a_model_with_a_template_of_its_own_is_asked_by_it(folder, tokenizer, wh
     assert ids.count(tokenizer.end_id) == 4
 
 
+def test_what_transformers_gives_to_templates_is_there(folder, tokenizer):
+    source = (
+        "{% for message in messages %}{% if loop.index > 2 %}{% break %}{% endif %}"
+        "{% generation %}{% set inner = 'x' %}{{ message | tojson }}{% endgeneration %}"
+        "{{ inner | default('none') }}{{ message | tojson(indent=1) }}{% endfor %}"
+        "{{ strftime_now('%Y-%m-%d') }}"
+    )
+    (folder / "chat_template.jinja").write_text(source)
+    talk = [Message("user", "<b>é & 'c'"), Message("assistant", "日"), Message("user", "no")]
+    theirs = transformers.AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in talk], tokenize=False
+    )
+    assert tokenizer.decode(load_chat_template(folder, tokenizer)(talk)) == theirs
+    assert "<b>é & 'c'" in theirs
+
+
 def test_a_special_token_that_somebody_typed_is_text(folder, tokenizer):
     (folder / "chat_template.jinja").write_text(CHATML)
     typed = [Message("user", "a <|endoftext|> b")]
@@ -68,6 +84,11 @@ def test_a_special_token_that_somebody_typed_is_text(folder, tokenizer):
         ("{{ messages[0].content.nothing.more }}", "broken"),
         ("{{ raise_exception('no system text') }}", "refuses this conversation: no system text"),
         ("{{ ''.__class__.__mro__ }}", "broken"),  # it runs in a sandbox
+        ("{{ messages + 1 }}", "broken"),
+        ("{{ 1 // 0 }}", "broken"),
+        ("{{ 'abc'.index('d') }}", "broken"),
+        ("{{ [].pop() }}", "broken"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "broken"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_one_line(folder, tokenizer, source, message):

@@ -62,6 +62,21 @@ def test_the_oldest_turns_are_dropped_whole_and_the_system_text_never(
     assert len(fitted.ids) == 10 * (6 - 2 * num_dropped)
 
 
+def test_a_long_conversation_is_encoded_a_few_times_not_once_a_turn():
+    encoded = []
+
+    def count(messages) -> list[int]:
+        encoded.append(len(messages))
+        return words(messages)
+
+    for kept in (1, 2, 3, 500, 999, 1000):
+        encoded.clear()
+        fitted = fit(conversation("ua" * 1000 + "u"), count, 10 * (2 * kept + 1) + 10, 10)
+        assert fitted.num_dropped_turns == 1000 - kept
+        assert len(fitted.ids) == 10 * (2 * kept + 1)
+        assert len(encoded) <= 13
+
+
 def test_no_more_than_a_quarter_of_the_positions_is_kept_free():
     assert fit(conversation("uau"), words, 40, max_new_tokens=1000).num_dropped_turns == 0
     assert fit(conversation("uau"), words, 38, max_new_tokens=1000).num_dropped_turns == 1

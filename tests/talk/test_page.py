@@ -1,12 +1,16 @@
 import itertools
 import json
+from dataclasses import replace
 
 import gradio as gr
 import pytest
 import torch
 
+from src.talk.assistant import Assistant
+from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
 from src.talk.page import Answering, Limits, Models, build_page, sample_prompts
+from src.talk.page_history import complete_turns
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
@@ -110,7 +114,7 @@ def test_settings_out_of_range_are_refused(answering, folders):
 def test_an_answer_takes_no_longer_than_it_may(models, folders):
     answering = Answering(models, folders, greedy(8), Limits(100, 0.0, 4))
     *_, (_, status) = answering.converse("hello", [], folders[0], 100, 0, 0, 1, 1, None)
-    assert "it was stopped" in status
+    assert "it took longer than 0 seconds" in status
     assert int(status.split()[0]) < 100
 
 
@@ -131,6 +135,66 @@ def test_the_page_starts_with_the_questions_of_the_models_run(folders, tmp_path)
     record = {"settings": {"sample_prompts": ["Who are you?"]}}
     (tmp_path / "first" / "run.json").write_text(json.dumps(record))
     assert sample_prompts(folders[0]) == ["Who are you?"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        pytest.param("[" * 100_000, id="deep"),
+        "[]",
+        "{}",
+        '{"settings": null}',
+        '{"settings": {"sample_prompts": [1]}}',
+        "\udcff",
+    ],
+)
+def test_a_foreign_record_gives_no_questions_and_one_line(folders, tmp_path, capsys, text):
+    record = tmp_path / "first" / "run.json"
+    record.write_text(text, errors="surrogateescape")
+    assert sample_prompts(folders[0]) == []
+    err = capsys.readouterr().err
+    assert str(record) in err
+    assert err.count("\n") == 1
+
+
+def test_a_record_is_found_in_the_home_folder(folders, tmp_path, monkeypatch):
+    record = {"settings": {"sample_prompts": ["Who are you?"]}}
+    (tmp_path / "first" / "run.json").write_text(json.dumps(record))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sample_prompts("~/first/model") == ["Who are you?"]
+
+
+def test_the_sliders_reach_what_is_configured(models, folders):
+    given = {
+        "max_new_tokens": 2000,
+        "temperature": 3.0,
+        "top_k": 500,
+        "top_p": 0.01,
+        "repetition_penalty": 0.5,
+    }
+    page = build_page(models, folders, [], replace(greedy(8), **given), Limits(100, 60.0, 4))
+    sliders = {b.label: b for b in page.blocks.values() if isinstance(b, gr.Slider)}
+    assert {label: slider.value for label, slider in sliders.items()} == given
+    for slider in sliders.values():
+        assert slider.preprocess(slider.value) == slider.value
+
+
+def test_of_a_long_conversation_only_the_newest_turns_are_read(answering, folders, monkeypatch):
+    read = []
+    reply = Assistant.reply
+    monkeypatch.setattr(
+        Assistant, "reply", lambda self, m, *a: read.append(m) or reply(self, m, *a)
+    )
+    entries = [{"role": role, "content": "x" * 20} for role in ("user", "assistant")]
+    messages = complete_turns(entries * 1000)
+    question = Message("user", "y" * 40)
+    started = answering.start(folders[0], [*messages, question], greedy(1))
+    assert [len(m.content) for m in read[0]] == [20] * 18 + [40]  # 400 characters
+    assert started.num_dropped_turns >= 1000 - 9
+    short = [*messages[:4], question]
+    answering.start(folders[0], short, greedy(1))
+    assert read[1] == short
 
 
 def test_the_queue_is_bounded(models, folders):

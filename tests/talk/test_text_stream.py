@@ -19,7 +19,16 @@ def test_bytes_that_never_make_a_character_do_not_hold_up_the_rest(tokenizer):
     stream = TextStream(tokenizer)
     pieces = read(stream, [lone] * 6 + tokenizer.encode("ok"))
     assert stream.text == "\ufffd" * 6 + "ok"
-    assert pieces[3] == "\ufffd" * 4
+    assert pieces[1:6] == ["\ufffd"] * 5
+
+
+def test_bytes_that_make_no_character_cut_none_that_follows(tokenizer):
+    ids = [token_of(tokenizer, byte) for byte in b"\xe2" + "😀".encode()]
+    assert "".join(read(TextStream(tokenizer), ids)) == "\ufffd😀"
+
+
+def token_of(tokenizer, byte: int) -> int:
+    return next(i for i in range(tokenizer.vocab_size) if tokenizer.bytes_of(i) == bytes([byte]))
 
 
 @pytest.mark.parametrize(
