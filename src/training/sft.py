@@ -124,8 +124,9 @@ class SFTModule(L.LightningModule):
                 "resume: the weights that LoRA leaves alone are not what they were: put "
                 "model.pretrained back, or start a new run"
             )
-        frozen = frozen_weights(self.model)
-        checkpoint["state_dict"] |= {f"model.{name}": frozen[name] for name in frozen}
+        # Under FSDP2, where all weights learn, Lightning has taken the state dict out already.
+        if frozen := frozen_weights(self.model):
+            checkpoint["state_dict"] |= {f"model.{name}": frozen[name] for name in frozen}
 
     def take_training_figures(self) -> dict[str, float]:
         """Return what happened since the last call: means over all steps in between, all ranks.
