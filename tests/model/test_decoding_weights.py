@@ -1,10 +1,8 @@
-import warnings
-
 import pytest
 import torch
 
 from src.model.decoder import Decoder
-from src.model.decoding_weights import Bf16Linear, DecodingWeights, Fp32Linear, Int8Linear
+from src.model.decoding_weights import Bf16Linear, Fp32Linear, Int8Linear
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
@@ -79,10 +77,3 @@ def test_a_model_of_few_bits_scores_almost_as_one_of_fp32(weights):
     difference = (scores[weights] - scores["fp32"]).std() / scores["fp32"].std()
     assert 0 < difference < 0.05
     assert scores[weights].dtype == torch.float32
-
-
-def test_packing_says_nothing():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for weights in ("fp32", "bf16", "int8"):
-            DecodingWeights(random_model(tiny_config()), weights)
