@@ -36,7 +36,16 @@ def test_the_worked_example_of_the_docstring():
 
 
 def test_like_lengths_share_blocks():
-    assert blocks(pack(np.array([4, 4, 4, 4, 4]), 10)) == [[0, 1], [2, 3], [4]]
+    packing = pack(np.array([4, 4, 4, 4, 4]), 10)
+    assert [len(block) for block in blocks(packing)] == [2, 2, 1]
+
+
+def test_neighbours_in_a_file_are_spread_over_the_blocks():
+    """Ten topics of a thousand rows each, one after another, all of one length: ten in a block."""
+    packing = pack(np.full(10_000, 10), 100)
+    topics = packing.examples.reshape(1000, 10) // 1000
+    num_topics = np.mean([len(set(block)) for block in topics.tolist()])
+    assert num_topics == pytest.approx(10 * (1 - 0.9**10), rel=0.05)  # as if drawn one by one
 
 
 def test_gaps_are_packed_a_second_time():
@@ -103,7 +112,7 @@ def test_nothing_packs_into_nothing():
 
 
 def test_an_example_that_fills_its_block_lies_alone():
-    assert blocks(pack(np.array([8, 8]), 8)) == [[0], [1]]
+    assert sorted(blocks(pack(np.array([8, 8]), 8))) == [[0], [1]]
 
 
 def test_a_length_that_fits_no_block_is_our_mistake():
