@@ -184,13 +184,13 @@ class Benchmark:
         given = replace(self.given, data=data, batch_size=learn.batch_size)
         given = equal_settings(given, learn.learning_rate)
         folder = self.work / "learn"
-        shared = write_inputs(folder, given, self.config.tiny, learn.num_rows)
+        tiny = replace(self.config.tiny, dropout=0.0)
+        shared = write_inputs(folder, given, tiny, learn.num_rows)
         held_out = write_held_out(folder, given, shared)
         rows = open_blocks(shared, packing=True, batch_size=1, micro_batch_size=1)
         num_tokens = round(learn.epochs * rows.splits["train"].num_tokens)
         chosen = [pupil for pupil in pupils(num_tokens) if self.config.has(pupil.name)]
-        job = replace(self._job(shared), folder=folder)
-        learnt = measure_learning(job, chosen, held_out, learn.seeds)
+        learnt = measure_learning(self._job(shared), chosen, held_out, learn.seeds)
         before = held_out_loss(Path(shared.model.pretrained), held_out)
         self.figures |= learning_figures(learnt, before)
 

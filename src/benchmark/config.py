@@ -37,17 +37,26 @@ class BenchmarkConfig(TrainConfig):
         whats = (*PARTS, *ALONE, ALL)
         if self.what not in whats:
             raise UserError(f"what={self.what}: must be one of {', '.join(whats)}")
-        names = NAMES | PUPILS.keys()
+        names = set().union(*(NAMES.get(part, ()) for part in self.parts()))
+        if self.what == "learn":
+            names |= PUPILS.keys()
         for name in self.variants or ():
             if name not in names:
                 raise UserError(
-                    f"variants: there is no {name}; there are {', '.join(sorted(names))}"
+                    f"variants: what={self.what} has no {name}; "
+                    f"it has {', '.join(sorted(names)) or 'none'}"
                 )
         for key in ("cpu_models", "gpu_models"):
             for name in getattr(self.scale, key):
                 if name not in self.sizes:
                     raise UserError(
                         f"scale.{key}: there is no {name}; there are {', '.join(self.sizes)}"
+                    )
+                longest = self.sizes[name].n_positions
+                if max(self.scale.block_sizes, default=0) > longest:
+                    raise UserError(
+                        f"scale.block_sizes={self.scale.block_sizes}: {name} has {longest} "
+                        f"positions"
                     )
         if not 0 <= self.seconds < float("inf"):
             raise UserError(f"seconds={self.seconds}: must be 0 or more")

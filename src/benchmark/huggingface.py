@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from src.benchmark.article import dense_labels
-from src.benchmark.inputs import open_blocks
+from src.benchmark.inputs import open_blocks, packed_steps
 from src.benchmark.ours import autocast
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job, Setting
@@ -65,13 +65,12 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
     if job.setting["compile"]:
         model.compile()
     config = job.config.optimizer
-    fused = job.precision != "16-mixed"
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=config.learning_rate,
         betas=tuple(config.betas),
         weight_decay=config.weight_decay,
-        fused=fused,
+        fused=True,
     )
     scaler = torch.amp.GradScaler(job.device.type, enabled=job.precision == "16-mixed")
     steps = _steps(job)
@@ -145,16 +144,26 @@ def _packed_steps(batches: ResumableLoader, head: str) -> Iterator[list[MicroBat
 
 
 def _padded_steps(job: Job, blocks: Blocks) -> Iterator[list[MicroBatch]]:
-    """``blocks`` hold one row each; a step takes as many as fill the blocks of a packed step."""
+    """``blocks`` hold one row each."""
+    lengths = torch.from_numpy(blocks.lengths)
+    if job.setting.get("rows") == "as_packed":  # to compare what is learnt
+        _, steps = packed_steps(job.config)
+        steps = map(torch.from_numpy, steps)
+    else:
+        steps = _drawn_steps(job, blocks)
+    for rows in steps:
+        by_length = rows[lengths[rows].argsort()]
+        yield [
+            padded_micro_batch(blocks, examples)
+            for examples in by_length.split(job.setting["micro_batch_size"])
+        ]
+
+
+def _drawn_steps(job: Job, blocks: Blocks) -> Iterator[Tensor]:
+    """Yield the rows of each step, drawn: as many as fill the blocks of a packed step."""
     config = job.config
     tokens = config.batch_size * config.data.block_size
     num_rows = max(1, round(tokens * len(blocks) / blocks.num_tokens))
     generator = torch.Generator().manual_seed(config.seed)
-    lengths = torch.from_numpy(blocks.lengths)
     while True:
-        for rows in torch.randperm(len(blocks), generator=generator).split(num_rows):
-            by_length = rows[lengths[rows].argsort()]
-            yield [
-                padded_micro_batch(blocks, examples)
-                for examples in by_length.split(job.setting["micro_batch_size"])
-            ]
+        yield from torch.randperm(len(blocks), generator=generator).split(num_rows)

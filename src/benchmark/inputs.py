@@ -1,11 +1,15 @@
 """What all variants share: the same rows, the same tokenizer, the same random weights, on disk."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.sources import RowReport, open_source
 from src.data.tokenizer import load_tokenizer
@@ -23,8 +27,8 @@ def write_inputs(
 ) -> TrainConfig:
     """Write rows, tokenizer and random weights into ``folder``; return a config that reads them.
 
-    The rows are the first ``num_rows`` of the training split. A conversation of several turns
-    gives its first one, and no system text, for the peers' formats hold only that.
+    The rows are ``num_rows`` of the training split, drawn by ``config.seed``. A conversation of
+    several turns gives its first one, and no system text, for the peers' formats hold only that.
 
     Raises:
         UserError: the rows or the tokenizer cannot be had.
@@ -37,13 +41,13 @@ def write_inputs(
     folder.mkdir(parents=True, exist_ok=True)
     source, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
     path = folder / "rows.jsonl"
-    left = num_rows
+    conversations = source.conversations(RowReport())
+    pairs = [conversation.turns[0] for split, conversation in conversations if split == "train"]
+    drawn = np.random.default_rng(config.seed).permutation(len(pairs))[:num_rows]
     with path.open("w") as file:
-        for split, conversation in source.conversations(RowReport()):
-            if split == "train" and left:
-                prompt, response = conversation.turns[0]
-                file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
-                left -= 1
+        for row in drawn:
+            prompt, response = pairs[row]
+            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
     vocab_size = max(model.vocab_size, tokenizer.vocab_size)
     torch.manual_seed(config.seed)
     weights = GPT2(replace(model.shape(vocab_size), dropout=0.0))
@@ -92,6 +96,19 @@ def open_blocks(
     )
     data.setup()
     return data
+
+
+def packed_steps(config: TrainConfig) -> tuple[Blocks, Iterator[np.ndarray]]:
+    """Return the packed blocks and, without end, which examples (rows,) each step sees."""
+    size = config.batch_size
+    data = open_blocks(config, packing=True, batch_size=size, micro_batch_size=size)
+    batches = data.train_dataloader().batches
+    blocks = batches.blocks
+
+    def examples(step: int) -> np.ndarray:
+        return np.concatenate([blocks.packing[block] for block in batches.global_batch(step)])
+
+    return blocks, map(examples, count())
 
 
 def read_pairs(config: TrainConfig) -> list[tuple[str, str]]:

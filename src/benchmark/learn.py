@@ -1,10 +1,12 @@
 """Equal work: do the compared runs end at the same held-out loss for the same examples?
 
 Every variant trains a small model from the same weights on the same rows, with one constant
-learning rate and no weight decay, until it has seen as many real tokens as the others. Its final
-weights are written as a model folder and scored by one scorer: ours, in fp32, on rows that none of
-them has seen. What a variant does otherwise stays as it is: the article's recipe scores the
-constant ``### Response:``, drops out, and looks across the documents of a block.
+learning rate and no weight decay, until it has seen as many real tokens as the others, the same
+examples in each step. Its final weights are written as a model folder and scored by one scorer:
+ours, in fp32, on rows that none of them has seen. What a variant does otherwise stays as it is: the
+article's recipe drops out, looks across the documents of a block, does not clip, and averages over
+micro-batches. ``huggingface_drawn`` shows what packing itself changes: its steps hold rows drawn at
+random instead of the rows of packed blocks.
 """
 
 import json
@@ -35,6 +37,7 @@ from src.model.loss import supervised_loss
 from src.model.pretrained import load_pretrained, save_pretrained
 from src.training.config import OptimizerConfig, TrainConfig
 
+PADDED = {"packed": False, "head": "all", "micro_batch_size": 8, "compile": False}
 PUPILS = {
     "ours": (ours.train, {}),
     "bare_loop": (ours.train_bare_loop, {}),
@@ -45,13 +48,14 @@ PUPILS = {
     ),
     "huggingface_padded": (
         huggingface.train,
-        {"packed": False, "head": "all", "micro_batch_size": 8, "compile": False},
+        PADDED | {"rows": "as_packed"},
     ),
+    "huggingface_drawn": (huggingface.train, PADDED),
     "trl": (
         trl_sft.train,
         {
             "packing": False,
-            "per_device_train_batch_size": 8,
+            "rows": "as_packed",
             "dropout": 0.0,
             "gradient_checkpointing": False,
             "optimizer": "config",
@@ -66,7 +70,6 @@ class Lesson:
 
     def __init__(self, num_tokens: int):
         self.num_tokens_left = num_tokens
-        self.num_steps = 0
         self.model: nn.Module | None = None
 
     def begin(self, model: nn.Module) -> None:
@@ -79,7 +82,6 @@ class Lesson:
         Raises:
             Finished: it was the last one.
         """
-        self.num_steps += 1
         self.num_tokens_left -= int(amount)
         if self.num_tokens_left <= 0:
             raise Finished
@@ -107,9 +109,12 @@ def learn(job: Job, stopwatch: Stopwatch) -> None:
     try:
         work(replace(job, setting=setting), lesson)
     except Finished:
-        folder = model_folder(job)
-        folder.mkdir()
-        save(lesson.model, folder)
+        pass
+    else:
+        raise RuntimeError(f"{job.setting['variant']} stopped with {lesson.num_tokens_left} to go")
+    folder = model_folder(job)
+    folder.mkdir()
+    save(lesson.model, folder)
     stopwatch.lap(job.setting["num_tokens"] - lesson.num_tokens_left)
 
 
@@ -144,7 +149,7 @@ def _(model: ArticleGPT, folder: Path) -> None:
 
 
 def equal_settings(config: TrainConfig, learning_rate: float) -> TrainConfig:
-    """Return ``config`` with a schedule and a decay that every peer can be given."""
+    """Return ``config`` with what every peer can be given: constant rate, no decay, no adapters."""
     optimizer = OptimizerConfig(
         learning_rate=learning_rate,
         betas=config.optimizer.betas,
@@ -155,14 +160,16 @@ def equal_settings(config: TrainConfig, learning_rate: float) -> TrainConfig:
         decay_steps=None,
         max_grad_norm=config.optimizer.max_grad_norm,
     )
-    return replace(config, optimizer=optimizer)
+    data = replace(config.data, supervise="responses")
+    lora = replace(config.lora, rank=None)
+    return replace(config, optimizer=optimizer, data=data, lora=lora)
 
 
 def write_held_out(folder: Path, given: TrainConfig, shared: TrainConfig) -> Blocks:
     """Return the first turns of the validation rows that ``given`` names, as blocks of their own.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or none fits into a block.
     """
     conversations = open_source(given.data).conversations(RowReport())
     pairs = [c.turns[0] for split, c in conversations if split == "validation"]
@@ -172,9 +179,11 @@ def write_held_out(folder: Path, given: TrainConfig, shared: TrainConfig) -> Blo
     with path.open("w") as file:
         for prompt, response in pairs:
             file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
-    own = replace(shared, data=replace(shared.data, path=str(path), supervise="responses"))
-    data = open_blocks(own, packing=True, batch_size=1, micro_batch_size=1)
-    return data.splits["train"]
+    own = replace(shared, data=replace(shared.data, path=str(path)))
+    blocks = open_blocks(own, packing=True, batch_size=1, micro_batch_size=1).splits["train"]
+    if not len(blocks):
+        raise UserError("what=learn: no held-out row fits into a block: raise learn.block_size")
+    return blocks
 
 
 @torch.inference_mode()
@@ -208,15 +217,15 @@ class LearnConfig:
             if getattr(self, key) < 1:
                 raise UserError(f"learn.{key}={getattr(self, key)}: must be at least 1")
         for key in ("epochs", "learning_rate"):
-            if getattr(self, key) <= 0:
+            if not 0 < getattr(self, key) < float("inf"):
                 raise UserError(f"learn.{key}={getattr(self, key)}: must be above 0")
 
 
 @dataclass
 class Learnt:
-    """What a variant came to, for each seed."""
+    """What a variant came to."""
 
-    losses: list[float]
+    losses: dict[int, float]  # by seed
     num_tokens: int
 
 
@@ -227,14 +236,14 @@ def measure_learning(
     learnt: dict[str, Learnt] = {}
     for number in range(num_seeds):
         config = replace(job.config, seed=job.config.seed + number)
-        own = replace(job, config=config, folder=job.folder / f"seed_{number}")
-        measured = measure(
-            "learn", list(variants), own, num_rounds=1, seconds=0.0, keep_alive=False
-        )
+        own = replace(job, config=config)
+        part = f"learn_{number}"
+        measured = measure(part, list(variants), own, num_rounds=1, seconds=0.0, keep_alive=False)
         for name, variant in measured.items():
-            folder = own.folder / f"learn_{name}_0"
+            folder = own.folder / f"{part}_{name}_0"
             loss = held_out_loss(model_folder(replace(own, folder=folder)), held_out)
-            learnt.setdefault(name, Learnt([], variant.repeats[0].amount)).losses.append(loss)
+            seen = learnt.setdefault(name, Learnt({}, variant.repeats[0].amount))
+            seen.losses[config.seed] = loss
     return learnt
 
 
@@ -242,16 +251,18 @@ def learning_figures(learnt: dict[str, Learnt], untrained: float) -> dict[str, o
     """Return ``learn.<variant>.held_out_loss`` and how far it is from ours, seed by seed."""
     figures: dict[str, object] = {"learn.held_out_loss_before": untrained}
     for name, variant in learnt.items():
-        losses = variant.losses
+        losses = variant.losses.values()
         figures |= {
             f"learn.{name}.held_out_loss": mean(losses),
-            f"learn.{name}.losses": losses,
+            f"learn.{name}.losses": list(losses),
             f"learn.{name}.spread": [min(losses), max(losses)],
             f"learn.{name}.num_tokens": variant.num_tokens,
         }
         if "ours" in learnt and name != "ours":
-            pairs = zip(losses, learnt["ours"].losses, strict=False)
-            figures[f"learn.{name}.above_ours"] = mean(theirs - own for theirs, own in pairs)
+            own = learnt["ours"].losses
+            above = [loss - own[seed] for seed, loss in variant.losses.items() if seed in own]
+            if above:
+                figures[f"learn.{name}.above_ours"] = mean(above)
     return figures
 
 

@@ -51,7 +51,7 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
     config, device = job.config, job.device
     if device.type == "cpu":
         keep_freed_memory()
-    model = build_model(config, load_tokenizer(config.model.tokenizer)).to(device)
+    model = build_model(config, load_tokenizer(config.model.tokenizer))
     micro = config.micro_batch_size
     if not isinstance(micro, int):
         step = TrainingStep.of(config, model.config, device.type, job.precision)

@@ -42,7 +42,7 @@ class ScaleConfig:
             if min(getattr(self, key), default=1) < 1:
                 raise UserError(f"scale.{key}={getattr(self, key)}: each must be at least 1")
         for key in ("seconds", "max_step_seconds"):
-            if getattr(self, key) < 0:
+            if not 0 <= getattr(self, key) < float("inf"):
                 raise UserError(f"scale.{key}={getattr(self, key)}: must be 0 or more")
 
 
@@ -80,9 +80,9 @@ def measure_training(name: str, job: Job, config: ScaleConfig) -> dict[str, Any]
 def measure_preparation(job: Job, source: Source, config: ScaleConfig) -> dict[str, Any]:
     """Return ``scale.prepare.<rows>.<figure>``: the rows of ``source`` over and over, numbered."""
     figures: dict[str, Any] = {}
+    job.folder.mkdir(parents=True, exist_ok=True)
     for num_rows in config.num_rows:
         path = job.folder / f"{num_rows}.jsonl"
-        job.folder.mkdir(parents=True, exist_ok=True)
         data = replace(job.config.data, path=str(path))
         own = replace(job, config=replace(job.config, data=data))
         variant = Variant(f"rows_{num_rows}", prepare.prepare_ours, num_warmup_laps=0)

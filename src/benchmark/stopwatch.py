@@ -109,7 +109,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory this process has had: allocated on a GPU, or resident on a CPU."""
+    """Return the most memory this process has had: allocated by CUDA, or else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     if PROCESS_STATUS.exists():  # Linux; its ru_maxrss would begin with the parent's

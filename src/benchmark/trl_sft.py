@@ -1,12 +1,15 @@
 """TRL's SFTTrainer, at its defaults with packing and at the best of a list of settings."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from src.benchmark.huggingface import load
-from src.benchmark.inputs import ENDLESS, read_pairs
+from src.benchmark.inputs import ENDLESS, packed_steps, read_pairs
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job, Setting
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
@@ -14,7 +17,7 @@ from src.training.config import OptimizerConfig
 
 GPT2_DROPOUT = 0.1  # of OpenAI's configuration, which TRL leaves as it is
 
-# Where a setting names a batch, gradient accumulation makes the step as large as ours.
+# Where a setting names a batch, gradient accumulation makes the step as large as ours, nearly.
 
 
 def default_settings(device: torch.device) -> tuple[Setting, ...]:
@@ -63,6 +66,13 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
             self.num_tokens = self.num_tokens + real_tokens(inputs)
             return super().training_step(model, inputs, *rest)
 
+        def get_train_dataloader(self) -> DataLoader:
+            if steps is None:
+                return super().get_train_dataloader()
+            return DataLoader(
+                self.train_dataset, batch_sampler=steps, collate_fn=self.data_collator
+            )
+
     class Laps(TrainerCallback):
         """Tells the stopwatch of every optimizer step."""
 
@@ -75,6 +85,11 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
 
     config, pairs = job.config, read_pairs(job.config)
     setting = dict(job.setting)
+    steps: Steps | None = None
+    if setting.pop("rows", None) == "as_packed":  # to compare what is learnt
+        blocks, examples = packed_steps(config)
+        pairs = [pairs[row] for row in blocks.kept]
+        steps = Steps(examples)
     dropout = setting.pop("dropout", GPT2_DROPOUT)
     if setting.pop("optimizer", None) == "config":  # to compare what is learnt
         setting |= _as_config(config.optimizer)
@@ -110,7 +125,18 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
         processing_class=tokenizer,
         callbacks=[Laps()],
     )
+    assert steps is None or len(trainer.train_dataset) == len(pairs)
     trainer.train()
+
+
+class Steps:
+    """A batch sampler: the rows of each step, without end."""
+
+    def __init__(self, examples: Iterator[np.ndarray]):
+        self.examples = examples
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows.tolist() for rows in self.examples)
 
 
 def real_tokens(inputs: dict[str, Any]) -> int | Tensor:
@@ -134,7 +160,6 @@ def _as_config(given: OptimizerConfig) -> dict[str, Any]:
 def _accumulate(job: Job, setting: Setting, tokenizer: Any, pairs: list[tuple[str, str]]) -> int:
     """Return the accumulation that makes a step about as many tokens as ours."""
     block_size, size = job.config.data.block_size, setting["per_device_train_batch_size"]
-    sample = pairs[:200]
-    mean = sum(len(tokenizer.encode(" ".join(pair))) for pair in sample) / len(sample) + 8
+    mean = sum(len(tokenizer.encode(" ".join(pair))) for pair in pairs) / len(pairs) + 8
     per_row = block_size if setting["packing"] else min(mean, block_size)
     return max(1, round(job.config.batch_size * block_size / (size * per_row)))

@@ -84,5 +84,7 @@ def _decoding(name: str, batch_size: int, weights: str) -> Variant:
 
 _CUDA = torch.device("cuda")  # has every variant that there is
 NAMES = {
-    variant.name for part in (training(_CUDA), preparation(), generation(_CUDA)) for variant in part
+    "train": {variant.name for variant in training(_CUDA)},
+    "prepare": {variant.name for variant in preparation()},
+    "generate": {variant.name for variant in generation(_CUDA)},
 }

@@ -19,7 +19,7 @@ from src.training.config import TrainConfig
 Setting = Mapping[str, Any]
 
 SECONDS_TO_END = 5.0
-LONG_LAP = 20.0  # seconds: against such a step a cold start is nothing, unless it compiles
+LONG_LAP = 20.0  # seconds: against such a step a cold start is little, unless it compiles
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Variant:
 
 
 class Failed(Exception):
-    """A variant's process ended with an error; the message is its last line."""
+    """A variant's process ended with an error; the message is one line."""
 
 
 class Worker:
@@ -133,4 +133,5 @@ def run(variant: Variant, job: Job, pipe: Connection) -> None:
         pipe.send(Failed(f"{variant.name} ran out of memory on {job.device}"))
     except Exception as error:
         traceback.print_exc()
-        pipe.send(Failed(f"{variant.name}: {type(error).__name__}: {error}"))
+        message = " ".join(str(error).split())
+        pipe.send(Failed(f"{variant.name}: {type(error).__name__}: {message}"))

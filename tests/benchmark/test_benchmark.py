@@ -103,7 +103,10 @@ def test_every_figure_is_in_the_json(tmp_path, monkeypatch, capsys):
             "what=trian",
             "what=trian: must be one of train, prepare, pack, generate, scale, learn, all",
         ),
-        ("variants=[our]", "there is no our; there are bare_loop"),
+        ("variants=[our]", "variants: what=all has no our; it has bare_loop, blog"),
+        ("scale.block_sizes=[2048]", "scale.block_sizes=[2048]: gpt2 has 1024 positions"),
+        ("scale.seconds=inf", "scale.seconds=inf: must be 0 or more"),
+        ("learn.epochs=nan", "learn.epochs=nan: must be above 0"),
         ("scale.cpu_models=[huge]", "scale.cpu_models: there is no huge; there are gpt2, medium"),
         ("scale.num_rows=[0]", "scale.num_rows=[0]: each must be at least 1"),
         ("learn.epochs=0", "learn.epochs=0.0: must be above 0"),
@@ -117,6 +120,14 @@ def test_a_mistake_is_one_line_that_names_the_key(override, message):
     with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
         benchmark_config(override)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [("learn", "trl_best"), ("train", "trl"), ("pack", "ours")]
+)
+def test_a_variant_of_another_part_is_a_mistake(what, name):
+    with pytest.raises(UserError, match=f"variants: what={what} has no {name}; it has"):
+        benchmark_config(f"what={what}", f"variants=[{name}]")
 
 
 def test_pretrained_weights_are_refused(tmp_path):
