@@ -12,7 +12,8 @@ def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
     """Return the model to train: pretrained, or with random weights for the tokenizer.
 
     Raises:
-        UserError: model, tokenizer and block size do not fit each other.
+        UserError: the weights cannot be loaded; model, tokenizer and block size do not fit each
+            other; or adapters are wanted and peft is not installed.
     """
     if config.model.pretrained is not None:
         model = load_pretrained(

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
+from fastapi.testclient import TestClient
 
 from src.address import bind
 from src.serving.app import create_app
@@ -13,6 +14,8 @@ from src.talk.assistant import Assistant
 from src.talk.engine import Engine
 from tests.conftest import greedy
 from tests.talk.conftest import running_engine, tiny_assistant
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
 def ask(text: object = "Hello", **fields) -> dict[str, object]:
@@ -43,6 +46,15 @@ def serve_config(**changes) -> ServeConfig:
 @pytest.fixture(scope="session")
 def assistant() -> Assistant:
     return tiny_assistant()
+
+
+@pytest.fixture(scope="module")
+def client(assistant: Assistant) -> Iterator[TestClient]:
+    """Asks the API without a network; four answers at a time."""
+    with running_engine(assistant, 4, 64) as engine:
+        app = create_app(assistant, engine, serve_config())
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield client
 
 
 @dataclass

@@ -3,26 +3,14 @@
 import asyncio
 
 import pytest
-from fastapi.testclient import TestClient
 
 from src.data.template import encode_prompt
 from src.model.decoder import Decoder
 from src.serving.answers import Answers
-from src.serving.app import create_app
 from src.talk.engine import Engine
 from tests.conftest import greedy
-from tests.serving.conftest import ask, serve_config
-from tests.talk.conftest import QUESTIONS, GatedDecoder, running_engine
-
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-
-
-@pytest.fixture(scope="module")
-def client(assistant):
-    with running_engine(assistant, 4, 64) as engine:
-        app = create_app(assistant, engine, serve_config())
-        with TestClient(app, raise_server_exceptions=False) as client:
-            yield client
+from tests.serving.conftest import CHAT, TEXT, ask, serve_config
+from tests.talk.conftest import QUESTIONS, GatedDecoder
 
 
 def reply_to(text: str, assistant) -> str:
@@ -200,4 +188,5 @@ def test_an_answer_that_ends_after_its_loop_is_nobodys(assistant):
 
     answers = asyncio.run(asked())
     (job,) = answers._jobs
+    assert answers._loop.is_closed()
     job.deliver("", True)

@@ -13,19 +13,10 @@ from src.serving.errors import ApiError
 from src.serving.prompts import answer_settings
 from src.serving.requests import ChatRequest
 from tests.conftest import greedy
-from tests.serving.conftest import ask, serve_config
+from tests.serving.conftest import CHAT, TEXT, ask, serve_config
 from tests.talk.conftest import running_engine, wait_until
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def client(assistant):
-    with running_engine(assistant, 4, 64) as engine:
-        app = create_app(assistant, engine, serve_config())
-        with TestClient(app, raise_server_exceptions=False) as client:
-            yield client
 
 
 @pytest.fixture(scope="module")

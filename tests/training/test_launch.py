@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from src import train
@@ -209,7 +210,8 @@ def test_the_others_do_not_outlive_a_killed_rank_0(port):
         cwd=ROOT,
     )
     child = int(parent.stdout.readline())
-    wait_until(lambda: "src.train" in command_line(child), "it has started")
+    process = psutil.Process(child)
+    wait_until(process.net_connections, "it asks rank 0 what to do")
     parent.kill()
     parent.wait()
     wait_until(lambda: not command_line(child), "it has ended")
