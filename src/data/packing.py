@@ -16,6 +16,7 @@ Source: D. S. Johnson, "Near-optimal bin packing algorithms" (1973), best-fit de
 histogram is that of M. M. Krell et al., arXiv:2107.02027.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,11 @@ class Packing:
 
     offsets: np.ndarray
     examples: np.ndarray
+
+    @property
+    def checksum(self) -> str:
+        """What tells these blocks from others (SHA-256)."""
+        return hashlib.sha256(self.offsets.tobytes() + self.examples.tobytes()).hexdigest()
 
     @property
     def num_blocks(self) -> int:

@@ -27,6 +27,13 @@ MAY_CHANGE = (
 )
 
 
+# Checksums of what the run learns from, and what to do when one is not as it was.
+CHANGED = {
+    "corpus": "the rows or the tokenizer are not what they were: put them back",
+    "packing": "this version packs the rows into other blocks: go on with the one that began it",
+}
+
+
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings under dotted names."""
     result: dict[str, Any] = {}
@@ -92,17 +99,19 @@ def read_machine(run_folder: Path) -> dict[str, Any]:
 def write_record(
     run_folder: Path,
     config: TrainConfig,
-    corpus: str,
+    data: dict[str, str],
     machine: dict[str, Any],
     overrides: list[str],
 ) -> None:
     """Write ``run.json`` for a new run; for one that goes on, check that it is the same run.
 
+    ``data`` holds the checksums that ``CHANGED`` names.
+
     Raises:
         UserError: a setting or the rows are not what they were; names it.
     """
     path = run_folder / RECORD
-    settings = flat(asdict(config)) | {"corpus": corpus} | machine
+    settings = flat(asdict(config)) | data | machine
     if not path.exists():
         own = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
         record = {"overrides": own, "machine": machine, "settings": settings}
@@ -112,11 +121,8 @@ def write_record(
     for key, value in settings.items():
         if key.startswith(MAY_CHANGE) or before.get(key) == value:
             continue
-        if key == "corpus":
-            raise UserError(
-                f"resume={config.resume}: the rows or the tokenizer are not what they were: put "
-                f"them back, or start a new run"
-            )
+        if key in CHANGED:
+            raise UserError(f"resume={config.resume}: {CHANGED[key]}, or start a new run")
         raise UserError(
             f"resume={config.resume}: that run had {key}={before.get(key)}, not {value}; leave it "
             f"as it was, or start a new run"

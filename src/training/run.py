@@ -150,7 +150,10 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
         "micro_batch_size": micro,
     }
     if place.rank == 0:
-        write_record(run_folder, config, data.key, machine, overrides)
+        packing = data.splits["train"].packing.checksum
+        write_record(
+            run_folder, config, {"corpus": data.key, "packing": packing}, machine, overrides
+        )
     else:
         # The weights are drawn; from here on each rank draws for itself.
         L.seed_everything((config.seed + place.rank) % 2**32, verbose=False)

@@ -5,10 +5,12 @@ import os
 import signal
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from src.data.packing import Packing, pack
 from src.errors import UserError
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.resume import find_run, resumed_arguments
@@ -171,6 +173,29 @@ def test_a_run_is_not_resumed_as_another_one(change, small_run):
     key = change.split("=")[0]
     with pytest.raises(UserError, match=f"that run had {key}="):
         small_run(*LAYOUT, change, "resume=auto")
+
+
+def test_a_run_goes_on_with_its_own_rows_only(small_run):
+    run = small_run(*LAYOUT)
+    record = json.loads((run / "run.json").read_text())
+    record["settings"]["corpus"] = "other rows"
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="the rows or the tokenizer are not what they were"):
+        small_run(*LAYOUT, "resume=auto")
+
+
+def test_a_run_goes_on_with_its_own_blocks_only(small_run, monkeypatch):
+    """A later version of this program, or of numpy, may pack the same rows otherwise."""
+    small_run(*LAYOUT)
+
+    def backwards(lengths, block_size):
+        packing = pack(lengths, block_size)
+        sizes = np.diff(packing.offsets)[::-1]
+        return Packing(np.concatenate([[0], np.cumsum(sizes)]), packing.examples[::-1])
+
+    monkeypatch.setattr("src.data.blocks.pack", backwards)
+    with pytest.raises(UserError, match="packs the rows into other blocks"):
+        small_run(*LAYOUT, "resume=auto")
 
 
 def test_what_a_resumed_run_must_agree_with_is_written_down(small_run):
