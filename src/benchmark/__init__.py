@@ -14,5 +14,5 @@
 A variant is a function that works until it is told to stop, and tells a stopwatch of every step it
 has done. It runs in a process of its own: its peak memory is its own, and what a library changes in
 another is not its concern. Variants take turns (A B C, A B C, ...), so that a machine that slows
-down slows all of them; a variant that waits for its turn sleeps, or is ended where memory is short.
+down slows all of them; a process ends after its turn and begins anew, unless ``keep_alive``.
 """

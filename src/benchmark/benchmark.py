@@ -28,6 +28,7 @@ from src.benchmark.prepare import NUM_LENGTHS, measure_packing
 from src.benchmark.report import Figures, figures_of, lightning_figures, ratios_of, show
 from src.benchmark.rounds import Measured, measure
 from src.benchmark.scale import measure_preparation, measure_training, show_scale
+from src.benchmark.variants import NAMES
 from src.benchmark.workers import Job, Variant
 from src.data.sources import open_source
 from src.errors import UserError
@@ -112,9 +113,13 @@ class Benchmark:
         return Job(config, {}, self.device, self.precision, self.work)
 
     def _measure(self, part: str, chosen: list[Variant], job: Job) -> dict[str, Measured]:
+        asked = [variant for variant in chosen if self.config.has(variant.name)]
+        for name in NAMES.get(part, set()) - {variant.name for variant in chosen}:
+            if self.config.variants is not None and self.config.has(name):
+                log.warning("warning: %s %s left out: needs a GPU", part, name)
         return measure(
             part,
-            [variant for variant in chosen if self.config.has(variant.name)],
+            asked,
             job,
             num_rounds=self.config.repeats,
             seconds=self.config.seconds,
@@ -123,6 +128,8 @@ class Benchmark:
 
     def _train(self) -> None:
         types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        if self.device.type == "cuda":
+            types["fp16"] = torch.float16
         before = {name: matmul_peak(self.device, dtype) for name, dtype in types.items()}
         measured = self._measure("train", variants.training(self.device), self._job(self.shared))
         # Once more: other programs may have been at work the first time.

@@ -1,6 +1,6 @@
 """The values of ``conf/benchmark.yaml``: those of training, and how to measure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from src.benchmark.learn import PUPILS, LearnConfig
 from src.benchmark.scale import ScaleConfig
@@ -33,7 +33,9 @@ class BenchmarkConfig(TrainConfig):
     learn: LearnConfig
 
     def __post_init__(self) -> None:
-        """Check ranges; raise UserError naming the key."""
+        """Check ranges; raise UserError naming the key. ``data.path`` alone means ``data=file``."""
+        if self.data.source == "sample" and self.data.path is not None:
+            self.data = replace(self.data, source="file")
         whats = (*PARTS, *ALONE, ALL)
         if self.what not in whats:
             raise UserError(f"what={self.what}: must be one of {', '.join(whats)}")
@@ -58,8 +60,12 @@ class BenchmarkConfig(TrainConfig):
                         f"scale.block_sizes={self.scale.block_sizes}: {name} has {longest} "
                         f"positions"
                     )
+        tiny = {"tiny_block_size": self.tiny_block_size, "learn.block_size": self.learn.block_size}
+        for key, size in tiny.items():
+            if size > self.tiny.n_positions:
+                raise UserError(f"{key}={size}: tiny has {self.tiny.n_positions} positions")
         if not 0 <= self.seconds < float("inf"):
-            raise UserError(f"seconds={self.seconds}: must be 0 or more")
+            raise UserError(f"seconds={self.seconds}: must be 0 or more, and finite")
         for key in ("repeats", "num_rows", "cpu_batch_size", "gpu_batch_size", "tiny_block_size"):
             if getattr(self, key) < 1:
                 raise UserError(f"{key}={getattr(self, key)}: must be at least 1")

@@ -99,7 +99,10 @@ def open_blocks(
 
 
 def packed_steps(config: TrainConfig) -> tuple[Blocks, Iterator[np.ndarray]]:
-    """Return the packed blocks and, without end, which examples (rows,) each step sees."""
+    """Return the packed blocks and, without end, the examples (rows,) that each step sees.
+
+    They are counted as in ``Blocks.kept``, which does not depend on packing.
+    """
     size = config.batch_size
     data = open_blocks(config, packing=True, batch_size=size, micro_batch_size=size)
     batches = data.train_dataloader().batches

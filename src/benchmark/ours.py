@@ -63,15 +63,16 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
         num_steps=ENDLESS,
         log_every_n_steps=config.trainer.log_every_n_steps,
     ).to(device)
-    batches = data.train_dataloader()
-    accumulate = batches.batches.accumulate
     scaler = torch.amp.GradScaler(device.type, enabled=job.precision == "16-mixed")
-    # What the module asks of a Trainer.
-    module.trainer = SimpleNamespace(
-        accumulate_grad_batches=accumulate,
+    # What the data and the module ask of a Trainer.
+    data.trainer = module.trainer = SimpleNamespace(
+        global_rank=0,
         world_size=1,
         precision_plugin=SimpleNamespace(scaler=scaler),
+        strategy=SimpleNamespace(root_device=device),
     )
+    batches = data.train_dataloader()
+    accumulate = module.trainer.accumulate_grad_batches = batches.batches.accumulate
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     if config.trainer.compile:

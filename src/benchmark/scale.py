@@ -41,9 +41,10 @@ class ScaleConfig:
         for key in ("block_sizes", "batch_sizes", "num_rows"):
             if min(getattr(self, key), default=1) < 1:
                 raise UserError(f"scale.{key}={getattr(self, key)}: each must be at least 1")
-        for key in ("seconds", "max_step_seconds"):
-            if not 0 <= getattr(self, key) < float("inf"):
-                raise UserError(f"scale.{key}={getattr(self, key)}: must be 0 or more")
+        if not 0 <= self.seconds < float("inf"):
+            raise UserError(f"scale.seconds={self.seconds}: must be 0 or more, and finite")
+        if not self.max_step_seconds >= 0:
+            raise UserError(f"scale.max_step_seconds={self.max_step_seconds}: must be 0 or more")
 
 
 def measure_training(name: str, job: Job, config: ScaleConfig) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Stopwatch:
         device: what must have finished its work before the clock is read.
         num_warmup_laps: steps before the first repeat, not timed.
         long_lap: seconds; a warm-up step that takes as long counts as the first repeat instead,
-            for what starting up adds is lost in it.
+            for what starting up adds is little beside it.
     """
 
     def __init__(
@@ -109,7 +109,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory this process has had: allocated by CUDA, or else resident."""
+    """Return the most memory this process has had: allocated by CUDA, or else resident.
+
+    What its child processes have is not counted.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     if PROCESS_STATUS.exists():  # Linux; its ru_maxrss would begin with the parent's

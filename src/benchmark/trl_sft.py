@@ -17,8 +17,6 @@ from src.training.config import OptimizerConfig
 
 GPT2_DROPOUT = 0.1  # of OpenAI's configuration, which TRL leaves as it is
 
-# Where a setting names a batch, gradient accumulation makes the step as large as ours, nearly.
-
 
 def default_settings(device: torch.device) -> tuple[Setting, ...]:
     """Return TRL's defaults with packing: on a CPU kinder to it than they are.
@@ -37,7 +35,7 @@ def best_settings(device: torch.device) -> tuple[Setting, ...]:
     Rows that are not packed are grouped by length, so that there is little padding.
     """
     packed = (1, 2, 4, 8) if device.type == "cuda" else (1,)
-    rows = (1, 2, 4, 8) if device.type == "cuda" else (8,)
+    rows = (1, 2, 4, 8) if device.type == "cuda" else (1, 8)
     return tuple(
         {
             "packing": packing,
@@ -158,7 +156,7 @@ def _as_config(given: OptimizerConfig) -> dict[str, Any]:
 
 
 def _accumulate(job: Job, setting: Setting, tokenizer: Any, pairs: list[tuple[str, str]]) -> int:
-    """Return the accumulation that makes a step about as many tokens as ours."""
+    """Return the gradient accumulation that makes a step about as many tokens as ours."""
     block_size, size = job.config.data.block_size, setting["per_device_train_batch_size"]
     mean = sum(len(tokenizer.encode(" ".join(pair))) for pair in pairs) / len(pairs) + 8
     per_row = block_size if setting["packing"] else min(mean, block_size)

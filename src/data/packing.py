@@ -52,7 +52,7 @@ def pack(lengths: np.ndarray, block_size: int) -> Packing:
     """Pack examples of ``lengths`` (N,) into as few blocks of ``block_size`` as best-fit finds.
 
     Every example lies in exactly one block, whole. The same lengths give the same blocks: the draw
-    among equal lengths has a seed of its own.
+    among equal lengths has a seed of its own (numpy may change what a seed draws).
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     assert lengths.size == 0 or (lengths.min() >= 1 and lengths.max() <= block_size)

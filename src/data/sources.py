@@ -147,6 +147,8 @@ def open_source(config: DataConfig) -> Source:
 def _sample(config: DataConfig) -> Source:
     from src.data.sample import sample_rows
 
+    if config.path is not None:
+        raise UserError(f"data.path={config.path}: the embedded rows have no path; add data=file")
     rows = list(sample_rows())
     content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return Source(config, [Part("the embedded corpus", None, lambda: rows)], content)

@@ -4,6 +4,8 @@ For a small GPT-2 the head is the largest matrix product, and what surrounds it 
 memory than it: scores, their logarithms, their gradients, each (S, V) and in fp32. So loss,
 accuracy and the gradient come out of one pass over the scores, a few rows at a time, as in Cut
 Cross-Entropy (Wijmans et al., arXiv:2411.09009) and Liger Kernel (Hsu et al., arXiv:2410.10989).
+torch's own ``linear_cross_entropy`` (2.13), chunked, hands out no scores to count the right ones
+by, sums a bf16 loss in bf16, and takes ten times as long on a CPU.
 
 Shape letters: S supervised positions, D width, V vocabulary.
 """

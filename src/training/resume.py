@@ -30,7 +30,7 @@ MAY_CHANGE = (
 # Checksums of what the run learns from, and what to do when one is not as it was.
 CHANGED = {
     "corpus": "the rows or the tokenizer are not what they were: put them back",
-    "packing": "this version packs the rows into other blocks: go on with the one that began it",
+    "packing": "the rows make other blocks than they did: go on with the version that began it",
 }
 
 
@@ -108,7 +108,7 @@ def write_record(
     ``data`` holds the checksums that ``CHANGED`` names.
 
     Raises:
-        UserError: a setting or the rows are not what they were; names it.
+        UserError: a setting, the rows or their blocks are not what they were; says which.
     """
     path = run_folder / RECORD
     settings = flat(asdict(config)) | data | machine

@@ -96,6 +96,51 @@ def test_every_figure_is_in_the_json(tmp_path, monkeypatch, capsys):
     assert "machine: cpu" in shown
 
 
+@pytest.fixture
+def in_threads(monkeypatch):
+    monkeypatch.setattr(rounds, "Worker", ThreadWorker)
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_equal_work_from_the_command_line_to_the_table(tmp_path, capsys):
+    """What would teach ours alone otherwise is taken back: dropout, adapters, other labels."""
+    own = ("tiny.dropout=0.3", "lora.rank=4", "data.supervise=blog", "learn.num_rows=150")
+    short = ("learn.block_size=64", "learn.batch_size=4", "learn.epochs=0.3", "learn.seeds=2")
+    names = "variants=[ours,huggingface,huggingface_padded]"
+    what = ("what=learn", "data.max_rows=null", names)
+    figures = benchmark(benchmark_config(*TINY, *own, *short, *what), tmp_path)
+    assert figures["learn.ours.held_out_loss"] < figures["learn.held_out_loss_before"]
+    first, second = figures["learn.ours.losses"].values()
+    assert first != second
+    for name in ("huggingface", "huggingface_padded"):
+        assert abs(figures[f"learn.{name}.above_ours"]) < 1e-3
+    assert "huggingface_padded" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_growth_from_the_command_line_to_the_tables(tmp_path, capsys):
+    sizes = [f"sizes.gpt2.{key}" for key in ("n_layer=1", "n_embd=16", "n_head=2")]
+    points = ("scale.block_sizes=[32,64]", "scale.batch_sizes=[1,2]", "scale.num_rows=[50,100]")
+    small = ("scale.cpu_models=[gpt2]", "scale.seconds=0", *sizes, "sizes.gpt2.vocab_size=400")
+    figures = benchmark(benchmark_config(*TINY, "what=scale", *points, *small), tmp_path)
+    points = {key.split(".")[3] for key in figures if key.startswith("scale.train.gpt2.")}
+    assert points == {"32x1", "32x2", "64x1", "64x2"}
+    assert figures["scale.prepare.100.rows_per_second"] > 0
+    shown = capsys.readouterr().out
+    assert "32 x 2" in shown
+    assert "scale: rows" in shown
+
+
+def test_a_path_alone_names_a_file(tmp_path):
+    assert benchmark_config(f"data.path={tmp_path}/rows.jsonl").data.source == "file"
+
+
+def test_a_variant_that_needs_a_gpu_is_named(tmp_path, caplog):
+    config = benchmark_config(*TINY, "what=generate", "variants=[huggingface_static]")
+    benchmark(config, tmp_path)
+    assert "generate huggingface_static left out: needs a GPU" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -105,9 +150,10 @@ def test_every_figure_is_in_the_json(tmp_path, monkeypatch, capsys):
         ),
         ("variants=[our]", "variants: what=all has no our; it has bare_loop, blog"),
         ("scale.block_sizes=[2048]", "scale.block_sizes=[2048]: gpt2 has 1024 positions"),
-        ("scale.seconds=inf", "scale.seconds=inf: must be 0 or more"),
-        ("learn.epochs=nan", "learn.epochs=nan: must be above 0"),
+        ("scale.seconds=inf", "scale.seconds=inf: must be 0 or more, and finite"),
+        ("learn.epochs=nan", "learn.epochs=nan: must be above 0, and finite"),
         ("scale.cpu_models=[huge]", "scale.cpu_models: there is no huge; there are gpt2, medium"),
+        ("learn.block_size=512", "learn.block_size=512: tiny has 256 positions"),
         ("scale.num_rows=[0]", "scale.num_rows=[0]: each must be at least 1"),
         ("learn.epochs=0", "learn.epochs=0.0: must be above 0"),
         ("repeats=0", "repeats=0: must be at least 1"),

@@ -89,6 +89,12 @@ def test_the_articles_weights_are_scored_as_they_are(job, tmp_path):
     torch.testing.assert_close(again.logits(again(ids)), model(ids), rtol=1e-4, atol=1e-4)
 
 
+def test_all_are_taught_the_same_labels_whatever_the_run_says(job):
+    """TRL knows no other labels than the completion's."""
+    given = replace(job.config, data=replace(job.config.data, supervise="blog"))
+    assert equal_settings(given, 1e-3).data.supervise == "responses"
+
+
 def test_work_that_ends_too_early_is_an_error(job, tmp_path, monkeypatch):
     monkeypatch.setitem(PUPILS, "ours", (lambda job, stopwatch: None, {}))
     own = replace(job, setting={"variant": "ours", "num_tokens": 10}, folder=tmp_path)

@@ -177,23 +177,25 @@ def test_a_mistake_under_torchrun_is_said_once(corpora):
 
 
 @pytest.mark.slow
-def test_sruns_processes_find_each_other(port, alone, corpora, tmp_path):
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_sruns_processes_find_each_other(num_nodes, port, alone, corpora, tmp_path):
+    """On one machine, or each on one of its own."""
     step = {
         "SLURM_JOB_ID": "1",
         "SLURM_NTASKS": "2",
         "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_NUM_NODES": str(num_nodes),
         "SLURM_STEP_NODELIST": "localhost",
         "MASTER_PORT": str(port),
     }
-    own = (*LAYOUT, "micro_batch_size=2", corpora)
+    own = (*LAYOUT, "micro_batch_size=2", f"trainer.num_nodes={num_nodes}", corpora)
     run = tmp_path / "run"
     tasks = [
         start(
             *own,
             f"hydra.run.dir={run if rank == '0' else tmp_path / 'never'}",
             SLURM_PROCID=rank,
-            SLURM_LOCALID=rank,
+            SLURM_LOCALID=rank if num_nodes == 1 else "0",
             **step,
         )
         for rank in ("1", "0")

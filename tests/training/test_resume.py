@@ -194,7 +194,7 @@ def test_a_run_goes_on_with_its_own_blocks_only(small_run, monkeypatch):
         return Packing(np.concatenate([[0], np.cumsum(sizes)]), packing.examples[::-1])
 
     monkeypatch.setattr("src.data.blocks.pack", backwards)
-    with pytest.raises(UserError, match="packs the rows into other blocks"):
+    with pytest.raises(UserError, match="the rows make other blocks than they did"):
         small_run(*LAYOUT, "resume=auto")
 
 

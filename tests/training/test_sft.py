@@ -123,9 +123,12 @@ def test_gradients_are_clipped_to_the_norm_asked_for(small_run, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_compiled_model_learns_the_same(small_run):
-    plain = small_run(folder="plain")
-    compiled = small_run("trainer.compile=true", folder="compiled")
+@pytest.mark.parametrize("adapters", [(), ("lora.rank=4", "optimizer.learning_rate=1e-2")])
+def test_a_compiled_model_learns_the_same(adapters, small_run):
+    if adapters:
+        pytest.importorskip("peft")
+    plain = small_run(*adapters, folder="plain")
+    compiled = small_run(*adapters, "trainer.compile=true", folder="compiled")
     one, other = curves(plain)["train/loss"], curves(compiled)["train/loss"]
     assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3)
 
