@@ -1,6 +1,7 @@
 """What the tests of several rooms share."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -22,6 +23,9 @@ from src.model.generation_config import GenerationConfig
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 STEPS = 700  # of the quickstart, in tests
+
+# A shell has its background jobs ignore Ctrl-C, and so what they start: tests of Ctrl-C would hang.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # tensors here are tiny: threads would only wait for each other
 
