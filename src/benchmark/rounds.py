@@ -2,12 +2,13 @@
 
 import importlib.util
 import logging
+import math
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from src.benchmark.stopwatch import Repeat, free_memory_bytes
-from src.benchmark.workers import Failed, Job, Setting, Variant, Worker
+from src.benchmark.workers import LONG_LAP, Failed, Job, Setting, Variant, Worker
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ def measure(
     measured: dict[str, Measured] = {}
 
     def repeat(variant: Variant, number: str) -> Repeat | None:
+        # The first step has no AdamW moments yet, so its memory is not that of training.
+        workers[variant.name].long_lap = LONG_LAP if measured[variant.name].repeats else math.inf
         try:
             result = workers[variant.name].repeat(seconds)
         except Failed as failure:

@@ -59,6 +59,7 @@ class Worker:
         self.variant = variant
         self.job = job
         self.log = log
+        self.long_lap = LONG_LAP
         self.process: multiprocessing.process.BaseProcess | None = None
         self.pipe: Connection | None = None
 
@@ -90,7 +91,7 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         # No daemon: it may need processes of its own, which load its batches.
         self.process = context.Process(
-            target=run_in_process, args=(self.variant, self.job, theirs, self.log)
+            target=run_in_process, args=(self.variant, self.job, theirs, self.log, self.long_lap)
         )
         self.process.start()
         theirs.close()  # so that its end is noticed
@@ -106,23 +107,26 @@ class Worker:
         self.process = self.pipe = None
 
 
-def run_in_process(variant: Variant, job: Job, pipe: Connection, log: Path) -> None:
+def run_in_process(
+    variant: Variant, job: Job, pipe: Connection, log: Path, long_lap: float
+) -> None:
     """Do the variant's work; whatever it or its libraries print goes to ``log``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     log.parent.mkdir(parents=True, exist_ok=True)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    run(variant, job, pipe)
+    run(variant, job, pipe, long_lap)
 
 
-def run(variant: Variant, job: Job, pipe: Connection) -> None:
+def run(variant: Variant, job: Job, pipe: Connection, long_lap: float = LONG_LAP) -> None:
     """Do the variant's work until ``pipe`` says that it is enough; send errors there too."""
     torch.manual_seed(job.config.seed)
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
         compiled = job.device.type != "cpu" or job.config.trainer.compile
-        long_lap = float("inf") if compiled else LONG_LAP
+        if compiled:
+            long_lap = float("inf")
         stopwatch = Stopwatch(pipe, job.device, variant.num_warmup_laps, long_lap)
         variant.work(job, stopwatch)
     except Finished:

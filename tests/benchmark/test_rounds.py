@@ -1,6 +1,7 @@
 """Variants take turns, with their fastest setting; what cannot run is left out and named."""
 
 import logging
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,13 +9,15 @@ import pytest
 from src.benchmark import rounds
 from src.benchmark.rounds import measure
 from src.benchmark.stopwatch import Repeat
-from src.benchmark.workers import Failed, Variant
+from src.benchmark.workers import LONG_LAP, Failed, Variant
 
 
 class FakeWorker:
     """Does no work; its speed is its setting's."""
 
     calls: list[str] = []  # noqa: RUF012
+    patience: list[float] = []  # noqa: RUF012
+    long_lap = 20.0
 
     def __init__(self, variant, job, log):
         self.variant, self.job = variant, job
@@ -22,6 +25,7 @@ class FakeWorker:
 
     def repeat(self, seconds):
         self.asked += 1
+        self.patience.append(self.long_lap)
         self.calls.append(self.variant.name)
         speed = self.job.setting.get("speed", 1)
         if speed == "broken":
@@ -60,6 +64,12 @@ def test_variants_take_turns(run, calls):
 def test_processes_end_between_turns_if_they_are_not_kept_alive(run, calls):
     run(variant("a", 1), variant("b", 1), keep_alive=False)
     assert calls[:4] == ["a", "a closed", "b", "b closed"]
+
+
+def test_the_first_repeat_follows_a_whole_step_however_long_that_is(run, calls):
+    FakeWorker.patience.clear()
+    run(variant("a", 1), keep_alive=False)
+    assert FakeWorker.patience == [math.inf, LONG_LAP, LONG_LAP]
 
 
 def test_the_fastest_setting_is_measured_and_all_are_reported(run, calls):

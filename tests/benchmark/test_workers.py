@@ -28,6 +28,8 @@ def answer(job: Job, stopwatch: Stopwatch) -> None:
                 child.join()
             case "refuse":
                 raise UserError("lower the batch")
+            case "wait":
+                stopwatch.lap(int(stopwatch.long_lap))
         stopwatch.lap(7)
 
 
@@ -71,6 +73,13 @@ def test_what_ends_a_worker_is_said_in_one_line(worker, do, error, message):
     with pytest.raises(error, match=message) as caught:
         worker(do).repeat(0.0)
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_is_told_which_step_is_long(worker):
+    wait = worker("wait")
+    wait.variant = replace(wait.variant, num_warmup_laps=0)
+    wait.long_lap = 5.0
+    assert wait.repeat(0.0).amount == 5
 
 
 def test_a_worker_may_start_processes_of_its_own(worker):
