@@ -1,4 +1,4 @@
-"""The main job, end to end, at a real shell: the quickstart, cut to a minute or so."""
+"""The main job, end to end, at a real shell: the quickstart, cut to a minute or two."""
 
 import json
 import os
@@ -38,12 +38,12 @@ def ask(run: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_minute_teaches_most_tokens_and_every_figure_is_written(quickstart_run):
-    """Whole answers come later: the full quickstart reaches 97% exact match, a minute of it few."""
+def test_a_minute_teaches_most_answers_and_every_figure_is_written(quickstart_run):
+    """The full quickstart reaches 97% exact match and more, the first 1,000 steps 87% to 92%."""
     figures = json.loads((quickstart_run / "metrics.json").read_text())
-    assert figures["test/accuracy"] > 0.7
+    assert figures["test/accuracy"] > 0.9
     assert figures["test/loss"] < curves(quickstart_run)["val/loss"][0] / 5
-    assert 0 < figures["exact_match"] <= 1
+    assert 0.7 < figures["exact_match"] <= 1
     assert 0.3 < figures["exact_match_nearest_neighbour"] < 0.7
     assert len([key for key in figures if key.startswith("exact_match/")]) >= 12
     assert figures["utilisation"] > 0.98
@@ -98,10 +98,8 @@ def test_greedy_text_equals_hugging_faces_generate_token_for_token(quickstart_ru
     assert len(set(ours)) > 25  # they are answers, not one text fifty times
 
 
-@pytest.mark.timeout(1800)
-def test_bf16_and_int8_answer_as_fp32_does(whole_quickstart_run):
-    """After a minute of training many next tokens are a toss-up, which any rounding decides."""
-    assistant = Assistant(*load_model_folder(str(whole_quickstart_run / "model")))
+def test_bf16_and_int8_answer_as_fp32_does(quickstart_run):
+    assistant = Assistant(*load_model_folder(str(quickstart_run / "model")))
     prompts = held_out_prompts()
     expected = assistant.replies(prompts, GREEDY)
     for weights in ("bf16", "int8"):
