@@ -54,6 +54,7 @@ def train_settings(device: torch.device) -> tuple[Setting, ...]:
         for packed, head, size in (
             (True, "supervised", 1),
             (True, "all", 4),
+            (False, "all", 1),
             (False, "all", 8),
         )
     )
