@@ -47,9 +47,11 @@ def test_the_library_is_asked_for_a_word_once(tokenizer, monkeypatch):
     encode = Tokenizer.encode
     monkeypatch.setattr(Tokenizer, "encode", lambda t, text: asked.append(text) or encode(t, text))
     encoder = WordEncoder(tokenizer)
+    merge = encoder.ids_of.merge
+    encoder.ids_of.merge = lambda word: asked.append(word) or merge(word)
     encoder.encode_batch(["one two one", "one two three"])
-    encoder.encode_batch([" two"])
-    assert asked == ["one", " two", " one", " three"]
+    encoder.encode_batch([" two", "\n\x7f"])
+    assert asked == ["one", "Ġtwo", "Ġone", "Ġthree", "Ċ", "ġ"]
 
 
 def test_what_is_remembered_is_bounded(tokenizer, monkeypatch):
