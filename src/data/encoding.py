@@ -34,6 +34,7 @@ MAX_PROCESSES = 15  # reading does not feed more
 _START = "from src.data.encoding import serve; serve()"
 
 Batch = list[Conversation]
+Setup = tuple[Tokenizer, dict[str, bytes], str]  # with the words that the first batches have taught
 
 
 def encode_all(
@@ -52,7 +53,7 @@ def encode_all(
         pool = None
         for number, batch in enumerate(batches):
             if number == NUM_FIRST and num_processes:
-                pool = stack.enter_context(Pool(num_processes, tokenizer, supervise))
+                pool = stack.enter_context(Pool(num_processes, encoder, supervise))
             if pool is not None and sum(not future.done() for future in pending) < most:
                 pending.append(pool.submit(batch))
             else:
@@ -74,8 +75,9 @@ def spare_cores() -> int:
 class Pool:
     """Processes that encode, and a thread for each that talks to it."""
 
-    def __init__(self, num_processes: int, tokenizer: Tokenizer, supervise: str):
-        self.processes = [_Process(tokenizer, supervise) for _ in range(num_processes)]
+    def __init__(self, num_processes: int, encoder: WordEncoder, supervise: str):
+        setup = (encoder.tokenizer, dict(encoder.ids_of), supervise)
+        self.processes = [_Process(setup) for _ in range(num_processes)]
         self.threads = ThreadPoolExecutor(num_processes)
         self.free: SimpleQueue[_Process] = SimpleQueue()
         for process in self.processes:
@@ -102,8 +104,8 @@ class Pool:
 
 
 class _Process:
-    def __init__(self, tokenizer: Tokenizer, supervise: str):
-        self.setup: tuple[Tokenizer, str] | None = (tokenizer, supervise)
+    def __init__(self, setup: Setup):
+        self.setup: Setup | None = setup
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START],
@@ -138,8 +140,9 @@ def serve() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     if not requests.peek(1):  # there was nothing left to do for this one
         return
-    tokenizer, supervise = pickle.load(requests)
+    tokenizer, known, supervise = pickle.load(requests)
     encoder = WordEncoder(tokenizer)
+    encoder.ids_of.update(known)
     while requests.peek(1):
         pickle.dump(encode_examples(pickle.load(requests), encoder, supervise), answers)
         answers.flush()

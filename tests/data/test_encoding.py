@@ -5,6 +5,7 @@ import sys
 import time
 from itertools import count
 
+import numpy as np
 import psutil
 import pytest
 
@@ -87,13 +88,24 @@ def test_a_process_that_dies_is_named(tokenizer, started):
         list(encode_all(killing(), tokenizer, "blog", 1))
 
 
+def test_a_process_starts_with_the_words_that_are_known(tokenizer):
+    encoder = WordEncoder(tokenizer)
+    odd = [5, 4, 3, 5, 4, 3]
+    encoder.ids_of[" word"] = np.array(odd, encoder.dtype).tobytes()
+    with encoding.Pool(1, encoder, "responses") as pool:
+        examples = pool.submit([Conversation((("a", "word"),))]).result()
+    assert examples.input_ids[examples.supervised].tolist() == [*odd, tokenizer.end_id]
+
+
 def test_processes_end_when_ours_is_killed(tmp_path):
     code = (
         "import os, signal, sys\n"
         "from src.data import encoding\n"
         "from src.data.conversation import Conversation\n"
         "from src.data.tokenizer import train_tokenizer\n"
-        "pool = encoding.Pool(1, train_tokenizer(['a b c'] * 9, 300), 'blog')\n"
+        "from src.data.words import WordEncoder\n"
+        "encoder = WordEncoder(train_tokenizer(['a b c'] * 9, 300))\n"
+        "pool = encoding.Pool(1, encoder, 'blog')\n"
         "pool.submit([Conversation((('a', 'b'),))]).result()\n"
         "print(pool.processes[0].process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
