@@ -118,33 +118,46 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
             model = build(described)
         with monkeypatch.context() as patch:
             patch.setattr("src.training.sft.frozen_checksum", lambda model: None)
-            module = SFTModule(model, train_config().optimizer, num_steps=10, log_every_n_steps=1)
-        module.trainer = SimpleNamespace(
-            accumulate_grad_batches=accumulate, world_size=1, precision_plugin=None
-        )
-        optimizer = module.configure_optimizers()["optimizer"]
-        length = described.block_size
-        num_labels = int(SHARE * num_blocks * length)
-        for micro in range(2 * accumulate):
-            batch = {
-                "input_ids": torch.zeros(num_blocks, length, dtype=torch.long),
-                "position_ids": torch.arange(length).expand(num_blocks, length),
-                "cu_seqlens": torch.arange(0, num_blocks * length + 1, document, dtype=torch.int32),
-                "supervised_index": torch.arange(num_labels),
-                "labels": torch.zeros(num_labels, dtype=torch.long),
-                "num_supervised_tokens": num_labels,
-            }
-            mixed = described.precision == "bf16-mixed"
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False):
-                result = module.training_step(batch, micro)
-            if micro % accumulate == 0:
-                optimizer.zero_grad()
-            result.backward()
-            del result
-            if (micro + 1) % accumulate == 0:
-                module.configure_gradient_clipping(optimizer)
-                optimizer.step()
+            two_steps(described, model, num_blocks, accumulate, document)
         return live.peak
+
+
+def two_steps(
+    described: TrainingStep, model: GPT2, num_blocks: int, accumulate=1, document=1024, device="cpu"
+) -> None:
+    scaler = torch.amp.GradScaler(device, enabled=described.precision == "16-mixed")
+    module = SFTModule(model, train_config().optimizer, num_steps=10, log_every_n_steps=1)
+    module.trainer = SimpleNamespace(
+        accumulate_grad_batches=accumulate,
+        world_size=1,
+        precision_plugin=SimpleNamespace(scaler=scaler) if scaler.is_enabled() else None,
+    )
+    optimizer = module.configure_optimizers()["optimizer"]
+    length = described.block_size
+    num_labels = int(SHARE * num_blocks * length)
+    for micro in range(2 * accumulate):
+        batch = {
+            "input_ids": torch.zeros(num_blocks, length, dtype=torch.long),
+            "position_ids": torch.arange(length).expand(num_blocks, length),
+            "cu_seqlens": torch.arange(0, num_blocks * length + 1, document, dtype=torch.int32),
+            "supervised_index": torch.arange(num_labels),
+            "labels": torch.zeros(num_labels, dtype=torch.long),
+        }
+        if device != "cpu":
+            batch = {name: values.to(device) for name, values in batch.items()}
+        batch["num_supervised_tokens"] = num_labels
+        dtype = torch.float16 if scaler.is_enabled() else torch.bfloat16
+        mixed = described.precision != "32-true"
+        with torch.autocast(device, dtype, enabled=mixed, cache_enabled=False):
+            result = module.training_step(batch, micro)
+        if micro % accumulate == 0:
+            optimizer.zero_grad()
+        scaler.scale(result).backward()
+        del result
+        if (micro + 1) % accumulate == 0:
+            module.configure_gradient_clipping(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
 
 
 def assert_near(described: TrainingStep, num_blocks: int, peak: int) -> None:
@@ -205,6 +218,21 @@ def test_on_a_cpu(changes, monkeypatch):
     described = step("small", device="cpu", block_size=512, **values | changes)
     documents = int(described.document_length)
     assert_near(described, 4, measured(described, 4, monkeypatch, 2, documents))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_three_times_the_articles_micro_batch_fits_in_11_gb():
+    described, memory = step("gpt2", precision="16-mixed"), 11 * 10**9
+    chosen = choose_micro_batch_size(described, memory)
+    assert chosen >= 3 * 4
+    torch.cuda.empty_cache()
+    fraction = memory / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, fraction))
+    try:
+        two_steps(described, build(described).cuda(), chosen, document=128, device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.mark.parametrize("size", SHAPES)
