@@ -125,12 +125,13 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
 def two_steps(
     described: TrainingStep, model: GPT2, num_blocks: int, accumulate=1, document=1024, device="cpu"
 ) -> None:
-    scaler = torch.amp.GradScaler(device, enabled=described.precision == "16-mixed")
+    fp16 = described.precision == "16-mixed"
+    scaler = torch.amp.GradScaler(device, init_scale=1.0, enabled=fp16)  # no step is skipped
     module = SFTModule(model, train_config().optimizer, num_steps=10, log_every_n_steps=1)
     module.trainer = SimpleNamespace(
         accumulate_grad_batches=accumulate,
         world_size=1,
-        precision_plugin=SimpleNamespace(scaler=scaler) if scaler.is_enabled() else None,
+        precision_plugin=SimpleNamespace(scaler=scaler) if fp16 else None,
     )
     optimizer = module.configure_optimizers()["optimizer"]
     length = described.block_size
@@ -146,7 +147,7 @@ def two_steps(
         if device != "cpu":
             batch = {name: values.to(device) for name, values in batch.items()}
         batch["num_supervised_tokens"] = num_labels
-        dtype = torch.float16 if scaler.is_enabled() else torch.bfloat16
+        dtype = torch.float16 if fp16 else torch.bfloat16
         mixed = described.precision != "32-true"
         with torch.autocast(device, dtype, enabled=mixed, cache_enabled=False):
             result = module.training_step(batch, micro)
@@ -158,6 +159,7 @@ def two_steps(
             module.configure_gradient_clipping(optimizer)
             scaler.step(optimizer)
             scaler.update()
+    assert optimizer.state, "AdamW's moments are part of what is measured"
 
 
 def assert_near(described: TrainingStep, num_blocks: int, peak: int) -> None:
