@@ -1,4 +1,4 @@
-"""Measure: ``python -m src.benchmark [what=train] [data=file data.path=rows.jsonl] ...``."""
+"""Measure: ``python -m src.benchmark [what=train] [data.path=rows.jsonl] ...``."""
 
 import signal
 from pathlib import Path
@@ -23,5 +23,11 @@ def _stop(number: int, _: object) -> None:
     raise Stopped(number)
 
 
+def with_file(arguments: list[str]) -> list[str]:
+    """Return the command line to compose: a path alone names a file, with all that is a file's."""
+    keys = {argument.partition("=")[0] for argument in arguments}
+    return [*arguments, "data=file"] if "data.path" in keys and "data" not in keys else arguments
+
+
 if __name__ == "__main__":
-    run_door(benchmark, "benchmark")
+    run_door(benchmark, "benchmark", rewrite=with_file)

@@ -1,6 +1,6 @@
 """The values of ``conf/benchmark.yaml``: those of training, and how to measure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from src.benchmark.learn import PUPILS, LearnConfig
 from src.benchmark.scale import ScaleConfig
@@ -33,9 +33,7 @@ class BenchmarkConfig(TrainConfig):
     learn: LearnConfig
 
     def __post_init__(self) -> None:
-        """Check ranges; raise UserError naming the key. ``data.path`` alone means ``data=file``."""
-        if self.data.source == "sample" and self.data.path is not None:
-            self.data = replace(self.data, source="file")
+        """Check ranges; raise UserError naming the key."""
         whats = (*PARTS, *ALONE, ALL)
         if self.what not in whats:
             raise UserError(f"what={self.what}: must be one of {', '.join(whats)}")

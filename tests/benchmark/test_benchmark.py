@@ -127,8 +127,15 @@ def test_growth_from_the_command_line_to_the_tables(tmp_path, capsys):
     assert "scale: rows" in shown
 
 
-def test_a_path_alone_names_a_file(tmp_path):
-    assert benchmark_config(f"data.path={tmp_path}/rows.jsonl").data.source == "file"
+def test_a_path_alone_names_a_file_with_all_that_is_a_files():
+    def shown(*overrides: str) -> str:
+        command = [sys.executable, "-m", "src.benchmark", "--cfg", "job", *overrides]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+
+    alone = shown("data.path=rows.jsonl")
+    assert "source: file" in alone
+    assert alone == shown("data=file", "data.path=rows.jsonl")
+    assert "source: sample" in shown("data=sample", "data.path=rows.jsonl")
 
 
 def test_a_variant_that_needs_a_gpu_is_named(tmp_path, caplog):
