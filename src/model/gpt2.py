@@ -65,9 +65,7 @@ class Block(nn.Module):
         """Return (B, T, D)."""
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return self._forward(x, attention)
-        return checkpoint(
-            self._forward, x, attention, use_reentrant=False, preserve_rng_state=self.drop.p > 0
-        )
+        return checkpoint(self._forward, x, attention, use_reentrant=False)
 
     def _forward(self, x: Tensor, attention: Attention) -> Tensor:
         dropout = self.drop.p if self.training else 0.0

@@ -6,6 +6,8 @@ import torch
 from src.model.attention import DenseAttention, GroupedAttention
 from src.model.gpt2 import GPT2
 from src.model.loss import supervised_loss
+from src.training.config import LoRAConfig
+from src.training.lora import add_adapters
 from tests.model.conftest import random_model, tiny_config
 
 BOUNDS = torch.tensor([0, 10, 64, 90, 128, 128], dtype=torch.int32)
@@ -35,6 +37,27 @@ def test_the_gradients_are_the_same_to_the_last_bit(kind, dtype, dropout):
         actual = gradients(model, attention)
     for name, tensor in expected.items():
         assert torch.equal(tensor, actual[name]), name
+
+
+def test_adapters_drop_the_same_when_they_are_computed_anew():
+    pytest.importorskip("peft")
+    model = random_model(tiny_config())
+    add_adapters(model, LoRAConfig(4, 32.0, 0.3))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # begins at zero, so that nothing comes through
+            torch.nn.init.normal_(parameter)
+    model.train()
+    learning = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients_of_adapters() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        hidden = model(IDS, cu_seqlens=BOUNDS)
+        loss = supervised_loss(model, hidden, INDEX, IDS.flatten()[INDEX + 1]).loss
+        return list(torch.autograd.grad(loss, learning))
+
+    expected = gradients_of_adapters()
+    model.checkpoint_activations(True)
+    assert all(map(torch.equal, gradients_of_adapters(), expected))
 
 
 def test_only_each_blocks_input_is_kept():
