@@ -23,6 +23,7 @@ from src.data.corpus import Corpus
 from src.data.packing import Packing, one_per_block, pack
 
 FILLER = -1  # a block that holds only padding; fills up short batches, never supervised
+EXAMPLES_AT_A_TIME = 4096  # while labels are counted
 
 
 class Batch(TypedDict):
@@ -66,10 +67,7 @@ class Blocks:
     def build(cls, corpus: Corpus, block_size: int, packing: bool, end_id: int) -> "Blocks":
         """Cut, drop and pack the examples of ``corpus``."""
         lengths = np.minimum(corpus.lengths, block_size)
-        # Running count of labels; a label belongs to each supervised token but an example's first.
-        taught = np.concatenate([[0], np.cumsum(corpus.supervised, dtype=np.int64)])
-        starts = corpus.offsets[:-1]
-        labels = taught[starts + lengths] - taught[np.minimum(starts + 1, starts + lengths)]
+        labels = _count_labels(corpus, lengths)
         kept = np.flatnonzero(labels)
         return cls(
             corpus=corpus,
@@ -164,3 +162,21 @@ class Blocks:
             "num_supervised_tokens": int(num_supervised_tokens),
             "num_tokens": int(num_tokens),
         }
+
+
+def _count_labels(corpus: Corpus, lengths: np.ndarray) -> np.ndarray:
+    """Return the labels (examples,) of the first ``lengths`` tokens of each example.
+
+    A label belongs to each supervised token but an example's first. Memory does not grow with the
+    number of tokens.
+    """
+    labels = np.zeros(len(lengths), dtype=np.int64)
+    for first in range(0, len(lengths), EXAMPLES_AT_A_TIME):
+        part = slice(first, first + EXAMPLES_AT_A_TIME)
+        starts = corpus.offsets[:-1][part]
+        ends = starts + lengths[part]
+        taught = corpus.supervised[starts[0] : ends[-1]]
+        running = np.concatenate([[0], np.cumsum(taught, dtype=np.int64)])
+        after_first = np.minimum(starts + 1, ends)
+        labels[part] = running[ends - starts[0]] - running[after_first - starts[0]]
+    return labels

@@ -98,8 +98,11 @@ def brute_force(blocks: Blocks, rows: np.ndarray) -> dict[str, list]:
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_label_is_due_where_the_next_token_of_the_same_document_is_supervised(seed, packing):
+def test_a_label_is_due_where_the_next_token_of_the_same_document_is_supervised(
+    seed, packing, monkeypatch
+):
     """Random examples, some longer than a block, some not supervised at all."""
+    monkeypatch.setattr("src.data.blocks.EXAMPLES_AT_A_TIME", 7)
     blocks = blocks_of(random_corpus(seed, 60), 16 + seed, packing)
     rows = np.random.default_rng(seed).permutation(len(blocks))
     batch, expected = plain(blocks.batch(rows, 1)), brute_force(blocks, rows)
