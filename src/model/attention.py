@@ -67,11 +67,16 @@ class DenseAttention:
         document = torch.bucketize(positions, cu_seqlens, right=True).view(num_blocks, length)
         same = document[:, :, None] == document[:, None, :]
         self.mask = same.tril()[:, None]
+        self.bias: Tensor | None = None
 
     def __call__(self, qkv: Tensor, num_heads: int, layer: int, dropout: float) -> Tensor:
         q, k, v = split_heads(qkv, num_heads)
+        if self.bias is None or self.bias.dtype != q.dtype:
+            # What torch makes of a mask; of its own making it would keep one for each layer.
+            self.bias = torch.zeros_like(self.mask, dtype=q.dtype)
+            self.bias.masked_fill_(~self.mask, float("-inf"))
         return merge_heads(
-            F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, dropout_p=dropout)
+            F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, dropout_p=dropout)
         )
 
 
@@ -138,7 +143,7 @@ def _plain_causal(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
 
 
 def _group_sizes(lengths: list[int]) -> list[int]:
-    """Split descending ``lengths`` where padding would exceed 15% of the longest."""
+    """Split descending ``lengths`` where padding would exceed 16 positions and 15%."""
     sizes, longest = [], 0
     for length in lengths:
         if sizes and length >= min(longest - 16, math.ceil(longest * 0.85)):

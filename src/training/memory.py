@@ -2,8 +2,9 @@
 
 Counted from what ``model/`` keeps for the backward pass and what is alive beside it, when most is:
 in the loss, or in the backward pass; the optimizer's step, fused, needs nothing more. The tests
-hold it within 15% of the tensors alive in real steps. Not counted: what the CUDA context itself
-takes (about half a GiB), fragmentation, and ``torch.compile``, which needs less rather than more.
+hold it within 15% of the tensors alive in real steps on one device, in bf16 and fp32; FSDP's share
+is arithmetic alone. Not counted: what the CUDA context itself takes (about half a GiB),
+fragmentation, and what ``torch.compile`` changes.
 
 Shape letters: N positions of a micro-batch, T of a block, D width, H heads, L layers, V vocabulary,
 S supervised positions; w bytes of a number in the compute type.
@@ -143,6 +144,7 @@ class TrainingStep:
         d, layers = self.shape.n_embd, self.shape.n_layer
         positions = num_blocks * self.block_size
         last = FLOAT32 * d * positions  # what the final layer norm is given
+        last += self._mask() * positions
         if self.activation_checkpointing:
             return last + layers * FLOAT32 * d * positions
         return last + layers * (self._layer() * positions + self._cast_matrices())
@@ -174,10 +176,15 @@ class TrainingStep:
                 return w * d + FLOAT32 * heads
             kept = 3 if self.shape.dropout else 1  # the softmax; by which factor; what was left
             return kept * w * heads * int(self.document_length)
-        # With 16-mixed as on Turing, which has no FlashAttention.
+        return FLOAT32 * heads  # the logarithm of each softmax's sum
+
+    def _mask(self) -> int:
+        """Bytes a position of the dense mask, which all layers share: itself, and as it is added.
+
+        With 16-mixed as on Turing, which has no FlashAttention.
+        """
         flash = self.device == "cuda" and self.precision == "bf16-mixed" and not self.shape.dropout
-        mask = 0 if flash else w * self.block_size
-        return mask + FLOAT32 * heads  # and the logarithm of each softmax's sum
+        return 0 if flash or self.device == "cpu" else (1 + self._width) * self.block_size
 
     def _loss(self, num_blocks: int) -> int:
         """Bytes alive while the loss is computed, beside what is kept."""

@@ -173,6 +173,7 @@ def assert_near(described: TrainingStep, num_blocks: int, peak: int) -> None:
     [
         ("gpt2", 8, 1, {"layers": 12}),
         ("gpt2", 2, 1, {"precision": "32-true"}),
+        ("gpt2", 8, 1, {"precision": "32-true", "layers": 12}),
         ("gpt2", 16, 2, {"activation_checkpointing": True}),
         ("gpt2-medium", 8, 1, {}),
         ("gpt2-xl", 2, 2, {"activation_checkpointing": True}),
