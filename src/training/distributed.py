@@ -39,12 +39,12 @@ def choose_devices(
         UserError: there are not so many, or the launcher started another number of processes.
     """
     asked, nodes = config.devices, config.num_nodes
-    if place.world_size > 1:
+    if place.launcher is not None:
         devices = place.local_size
         if asked not in (AUTO, devices):
             raise UserError(
-                f"trainer.devices={asked}: {place.launcher} started {devices} processes on this "
-                f"machine; leave it at auto, or start as many"
+                f"trainer.devices={asked}: processes that {place.launcher} started on this machine: "
+                f"{devices}; leave it at auto, or start as many"
             )
         if nodes != place.num_nodes:
             raise UserError(

@@ -73,6 +73,7 @@ def test_auto_takes_what_the_launcher_started_or_the_gpus_that_share_the_batch(m
     monkeypatch.setattr(distributed.torch.cuda, "device_count", lambda: 6)
     assert devices(device="cuda") == 4
     assert devices(device="cuda", batch_size=7) == 1
+    assert devices(Place(launcher="torchrun"), device="cuda") == 1  # with one process
     assert devices(device="cuda", recorded=2) == 2  # a run that goes on
 
 
@@ -81,7 +82,11 @@ def test_auto_takes_what_the_launcher_started_or_the_gpus_that_share_the_batch(m
     [
         (Place(), {"num_nodes": 2}, "num_nodes=2: start the processes with torchrun or srun"),
         (find_place(TORCHRUN), {}, "num_nodes=1: torchrun started processes on 2 machines; set"),
-        (find_place(SRUN), {"num_nodes": 2, "devices": 3}, "devices=3: srun started 4 processes"),
+        (
+            find_place(SRUN),
+            {"num_nodes": 2, "devices": 3},
+            "devices=3: processes that srun started on this machine: 4;",
+        ),
         (Place(), {"devices": 9, "device": "cuda"}, "devices=9: this process sees 1 of type cuda"),
         (Place(), {"devices": 0}, "trainer.devices=0: must be at least 1, or auto"),
         (Place(), {"devices": "many"}, "trainer.devices=many: must be at least 1, or auto"),
