@@ -25,8 +25,9 @@ def _stop(number: int, _: object) -> None:
 
 def with_file(arguments: list[str]) -> list[str]:
     """Return the command line to compose: a path alone names a file, with all that is a file's."""
-    keys = {argument.partition("=")[0] for argument in arguments}
-    return [*arguments, "data=file"] if "data.path" in keys and "data" not in keys else arguments
+    given = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    named = given.get("data.path", "null") != "null"
+    return [*arguments, "data=file"] if named and "data" not in given else arguments
 
 
 if __name__ == "__main__":

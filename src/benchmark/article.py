@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.benchmark.inputs import open_blocks
 from src.benchmark.stopwatch import Stopwatch
-from src.benchmark.workers import Job
+from src.benchmark.workers import Job, Setting
 from src.data.blocks import Batch
 from src.model.config import GPT2Config
 from src.model.gpt2 import GPT2
@@ -20,8 +20,8 @@ from src.model.pretrained import load_pretrained
 
 DROPOUT = 0.1
 LEARNING_RATE, BETAS, WEIGHT_DECAY = 6e-5, (0.9, 0.95), 0.01
-GPU_MICRO_BATCH = {"large": 32, "small": 4}  # blocks: its A100 (40 GB), its 2080Ti (11 GB)
-CPU_MICRO_BATCH = 1  # one block at a time is the fastest for it on a CPU
+GPU_MICRO_BATCHES = (32, 16, 8, 4)  # blocks: on its A100 (40 GB) 32, on its 2080Ti (11 GB) 4
+CPU_MICRO_BATCH = 1  # blocks: one at a time is the fastest for it on a CPU
 
 
 class ArticleBlock(nn.Module):
@@ -97,6 +97,12 @@ def dense_labels(batch: Batch) -> Tensor:
     return labels
 
 
+def train_settings(device: torch.device) -> tuple[Setting, ...]:
+    """Return the micro-batches among which the fastest that the device has memory for is taken."""
+    sizes = (CPU_MICRO_BATCH,) if device.type == "cpu" else GPU_MICRO_BATCHES
+    return tuple({"micro_batch_size": size} for size in sizes)
+
+
 def train_as_written(job: Job, stopwatch: Stopwatch) -> None:
     """One row in each block; nine tenths of it are padding on rows of a hundred tokens."""
     _train(job, stopwatch, packing=False)
@@ -109,7 +115,7 @@ def train_packed(job: Job, stopwatch: Stopwatch) -> None:
 
 def _train(job: Job, stopwatch: Stopwatch, packing: bool) -> None:
     batch_size = job.config.batch_size
-    micro = min(batch_size, _micro_batch_size(job.device))
+    micro = min(batch_size, job.setting["micro_batch_size"])
     data = open_blocks(job.config, packing=packing, batch_size=batch_size, micro_batch_size=micro)
     model = load_article_gpt(job.config.model.pretrained).to(job.device)
     values = (LEARNING_RATE, BETAS, WEIGHT_DECAY)
@@ -147,13 +153,6 @@ def loss_and_accuracy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         right = logits.softmax(-1).argmax(-1) == labels
         scored = labels != IGNORE_INDEX
         return loss, (right & scored).sum() / scored.sum()
-
-
-def _micro_batch_size(device: torch.device) -> int:
-    if device.type != "cuda":
-        return CPU_MICRO_BATCH
-    small = torch.cuda.get_device_properties(0).total_memory < 16 * 2**30
-    return GPU_MICRO_BATCH["small" if small else "large"]
 
 
 @torch.inference_mode()

@@ -41,7 +41,7 @@ PADDED = {"packed": False, "head": "all", "micro_batch_size": 8, "compile": Fals
 PUPILS = {
     "ours": (ours.train, {}),
     "bare_loop": (ours.train_bare_loop, {}),
-    "blog_packed": (article.train_packed, {"optimizer": "config"}),
+    "blog_packed": (article.train_packed, {"micro_batch_size": 1, "optimizer": "config"}),
     "huggingface": (
         huggingface.train,
         {"packed": True, "head": "all", "micro_batch_size": 4, "compile": False},

@@ -51,7 +51,7 @@ def measure_training(name: str, job: Job, config: ScaleConfig) -> dict[str, Any]
     """Return ``scale.train.<name>.<block>x<batch>.<figure>`` of each point that was measured.
 
     A point whose step would take longer than ``max_step_seconds`` at the speed of the point before
-    it is left out, with a warning.
+    it, or that the device's memory does not allow, is left out, with a warning.
     """
     figures: dict[str, Any] = {}
     speed: float | None = None
@@ -64,9 +64,12 @@ def measure_training(name: str, job: Job, config: ScaleConfig) -> dict[str, Any]
                 continue
             data = replace(job.config.data, block_size=block_size)
             own = replace(job, config=replace(job.config, data=data, batch_size=batch_size))
-            measured = _measure(
-                Variant(f"{name}_{block_size}x{batch_size}", ours.train), own, config
-            )
+            variant = Variant(f"{name}_{block_size}x{batch_size}", ours.train)
+            try:
+                measured = _measure(variant, own, config)
+            except UserError as error:  # the device has no memory for it
+                log.warning("warning: scale %s left out: %s", point, error)
+                continue
             if measured is None:
                 continue
             speed = measured.per_second

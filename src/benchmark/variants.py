@@ -15,8 +15,18 @@ def training(device: torch.device) -> list[Variant]:
     return [
         Variant("ours", ours.train, num_warmup_laps=warmup),
         Variant("bare_loop", ours.train_bare_loop, num_warmup_laps=warmup),
-        Variant("blog_as_written", article.train_as_written, num_warmup_laps=warmup),
-        Variant("blog_packed", article.train_packed, num_warmup_laps=warmup),
+        Variant(
+            "blog_as_written",
+            article.train_as_written,
+            settings=article.train_settings(device),
+            num_warmup_laps=warmup,
+        ),
+        Variant(
+            "blog_packed",
+            article.train_packed,
+            settings=article.train_settings(device),
+            num_warmup_laps=warmup,
+        ),
         Variant(
             "huggingface",
             huggingface.train,

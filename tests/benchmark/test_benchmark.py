@@ -135,7 +135,9 @@ def test_a_path_alone_names_a_file_with_all_that_is_a_files():
     alone = shown("data.path=rows.jsonl")
     assert "source: file" in alone
     assert alone == shown("data=file", "data.path=rows.jsonl")
-    assert "source: sample" in shown("data=sample", "data.path=rows.jsonl")
+    assert alone == shown("++data.path=rows.jsonl")
+    for others in (("data=sample", "data.path=rows.jsonl"), ("data.path=null",)):
+        assert "source: sample" in shown(*others)
 
 
 def test_a_variant_that_needs_a_gpu_is_named(tmp_path, caplog):

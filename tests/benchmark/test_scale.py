@@ -19,6 +19,7 @@ from src.benchmark.scale import (
 )
 from src.benchmark.stopwatch import Repeat
 from src.data.sources import open_source
+from src.errors import UserError
 
 
 class TenTokensASecond:
@@ -66,6 +67,21 @@ def test_every_point_has_its_figures_and_a_long_one_is_left_out(scale, job, capl
     show_scale(figures | {"train.ours.peak_memory_bytes": 1}, console)
     assert "32 x 4" in console.file.getvalue()
     assert "1.00 GiB" in console.file.getvalue()
+
+
+def test_a_model_without_memory_for_it_is_left_out_and_named(scale, job, caplog, monkeypatch):
+    whole = TenTokensASecond.repeat
+
+    def short_of_memory(worker, seconds):
+        if worker.job.config.data.block_size == 64:
+            raise UserError("needs 30 GiB")
+        return whole(worker, seconds)
+
+    monkeypatch.setattr(TenTokensASecond, "repeat", short_of_memory)
+    figures = measure_training("gpt2", job, scale(batch_sizes=[1]))
+    assert "scale.train.gpt2.32x1.seconds_per_step" in figures
+    assert "scale.train.gpt2.64x1.seconds_per_step" not in figures
+    assert "scale gpt2.64x1 left out: needs 30 GiB" in caplog.text
 
 
 def test_rows_are_as_many_as_were_asked_for_and_differ(job, tmp_path):
