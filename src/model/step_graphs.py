@@ -45,7 +45,8 @@ class StepGraphs:
                 self._step(length)
         torch.cuda.current_stream().wait_stream(warmup)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        # Other threads, as the one that pins batches, may use the device meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             logits = self._step(length)
         return graph, logits
 
