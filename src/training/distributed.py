@@ -43,8 +43,8 @@ def choose_devices(
         devices = place.local_size
         if asked not in (AUTO, devices):
             raise UserError(
-                f"trainer.devices={asked}: processes that {place.launcher} started on this machine: "
-                f"{devices}; leave it at auto, or start as many"
+                f"trainer.devices={asked}: processes that {place.launcher} started on this "
+                f"machine: {devices}; leave it at auto, or start as many"
             )
         if nodes != place.num_nodes:
             raise UserError(
