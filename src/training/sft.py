@@ -1,5 +1,6 @@
 """SFTModule: supervised fine-tuning (step 1 of InstructGPT, arXiv:2203.02155) for Lightning."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -81,6 +82,20 @@ class SFTModule(L.LightningModule):
         self.train_metrics.update(sums)
         shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return sums.loss * (shares / batch["num_supervised_tokens"])
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, then let go of the gradients, which Lightning keeps through the next forward pass.
+
+        For GPT-2 that is half a GiB, and on a CPU 6% of the step: memory is used again while warm.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
 
     def configure_gradient_clipping(
         self,

@@ -105,6 +105,19 @@ def test_the_short_last_batch_of_an_epoch_is_a_step_of_its_own(small_run):
     assert epochs[8] == pytest.approx(8 / math.ceil(8 / epochs[8]))  # whole steps an epoch
 
 
+def test_a_forward_pass_has_no_gradients_of_the_step_before(small_run, monkeypatch):
+    present = []
+    original = SFTModule.training_step
+
+    def look(self, batch, index):
+        present.append(any(p.grad is not None for p in self.model.parameters()))
+        return original(self, batch, index)
+
+    monkeypatch.setattr(SFTModule, "training_step", look)
+    small_run("micro_batch_size=4", "max_steps=3")
+    assert present == [False, True] * 3
+
+
 def test_gradients_are_clipped_to_the_norm_asked_for(small_run, monkeypatch):
     norms = []
     original = SFTModule.configure_gradient_clipping
