@@ -30,7 +30,7 @@ NUMS_DEVICES = (2, 4, 8)  # of the advice
 class Memory:
     """Bytes of a device, at the worst moment of a step."""
 
-    state: int  # weights, gradients, AdamW's two moments
+    state: int  # weights, AdamW's two moments, and gradients if they are alive then
     activations: int  # kept for the backward pass, cast weights among them
     workspace: int  # whatever else is alive then
 
@@ -44,8 +44,9 @@ class Memory:
 class TrainingStep:
     """What decides how much memory a step needs, but for the number of blocks.
 
-    ``num_shards`` is the number of devices that weights, gradients and optimizer state are spread
-    over (FSDP); 1: each device has all of them (DDP too).
+    ``accumulates``: a step has several micro-batches, so that gradients are alive in the forward
+    pass of all but the first. ``num_shards`` is the number of devices that weights, gradients and
+    optimizer state are spread over (FSDP); 1: each device has all of them (DDP too).
     """
 
     shape: GPT2Config
@@ -55,6 +56,7 @@ class TrainingStep:
     activation_checkpointing: bool
     lora_rank: int | None
     lora_dropout: float = 0.0
+    accumulates: bool = True
     num_shards: int = 1
     supervised_share: float = 1.0  # of the positions
     document_length: float = GroupedAttention.PLAIN_LENGTH  # mean over positions; on a CPU
@@ -116,18 +118,23 @@ class TrainingStep:
 
     def memory(self, num_blocks: int) -> Memory:
         """Return what a micro-batch of ``num_blocks`` blocks needs on each device."""
-        state = self._state()
-        moments = [
-            (self._kept(num_blocks), self._loss(num_blocks)),
-            (self._kept(num_blocks), self._backward(num_blocks)),
-        ]
-        activations, workspace = max(moments, key=sum)
-        return Memory(state, activations, workspace + self._gathered())
+        kept = self._kept(num_blocks)
+        workspace = max(self._loss(num_blocks), self._backward(num_blocks)) + self._gathered()
+        moments = [Memory(self._state(gradients=self.accumulates), kept, workspace)]
+        if not self.accumulates:  # the end of the backward pass; the embedding's gradient is last
+            moments.append(Memory(self._state(gradients=True), 0, self._head() + self._gathered()))
+        return max(moments, key=lambda moment: moment.total)
 
-    def _state(self) -> int:
+    def _state(self, gradients: bool) -> int:
         adapters = self.num_trainable if self.lora_rank is not None else 0
         weights = FLOAT32 * (self.num_parameters + adapters)
-        return (weights + 3 * FLOAT32 * self.num_trainable) // self.num_shards
+        copies = 3 if gradients else 2  # AdamW's moments
+        return (weights + copies * FLOAT32 * self.num_trainable) // self.num_shards
+
+    def _head(self) -> int:
+        """Bytes of the gradient of embedding and head, which are one matrix."""
+        vocabulary = self.shape.vocab_size if self.lora_rank is None else 0
+        return FLOAT32 * vocabulary * self.shape.n_embd
 
     def _gathered(self) -> int:
         """FSDP gathers embedding and head for the whole step, and two blocks at a time.
@@ -220,11 +227,10 @@ class TrainingStep:
         flowing = (FLOAT32 + 9 * w) * d * positions
         matrix = (FLOAT32 + w) * 4 * d**2 if self.lora_rank is None else 0
         supervised = self._supervised(num_blocks)
-        head = 0 if self.lora_rank is not None else 2 * FLOAT32 * self.shape.vocab_size * d
         again = 0
         if self.activation_checkpointing:
             again = self._layer() * positions + self._cast_matrices()
-        return max(flowing + matrix + again, head + 2 * FLOAT32 * supervised * d)
+        return max(flowing + matrix + again, 2 * self._head() + 2 * FLOAT32 * supervised * d)
 
 
 def check_memory(step: TrainingStep, num_blocks: int, available: int) -> list[str]:

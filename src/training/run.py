@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,7 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
         recorded = read_machine(run_folder).get("micro_batch_size")
         config.micro_batch_size = recorded or choose_micro_batch_size(step, memory)
     micro = micro_batch_size(config.batch_size, place.world_size, config.micro_batch_size)
+    step = replace(step, accumulates=micro * place.world_size < config.batch_size)
     memory_warnings = check_memory(step, micro, memory)
     data = ChatDataModule(
         config.data,

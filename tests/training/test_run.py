@@ -77,6 +77,18 @@ def test_the_preflight_report_says_what_will_happen(small_run, caplog):
         assert words in text, words
 
 
+@pytest.mark.parametrize(("micro", "accumulates"), [(8, False), (4, True)])
+def test_the_estimate_knows_whether_gradients_outlive_a_micro_batch(
+    micro, accumulates, small_run, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        "src.training.run.check_memory", lambda step, *_: asked.append(step.accumulates) or []
+    )
+    small_run(f"micro_batch_size={micro}", "max_steps=1")
+    assert asked == [accumulates]
+
+
 def rows(tmp_path, num, **last):
     path = tmp_path / "rows.jsonl"
     lines = [{"prompt": f"question {i}", "response": f"answer {i} " * 6} for i in range(num)]
