@@ -7,6 +7,7 @@ A batch of blocks holds, for two blocks of 6 positions (end token E, padding _):
     input_ids          a  b  c  E  d  E | e  f  g  E  _  _     (B, T)
     position_ids       0  1  2  3  0  1 | 0  1  2  3  0  1     (B, T)
     cu_seqlens         0           4      6           10   12  document boundaries, flattened
+    max_seqlen         4                                       positions of the longest document
     supervised_index      1  2     4      6     8              (S,) flattened: where a label is due
     labels                c  E     E      f     E              (S,) the token that comes next
 """
@@ -29,16 +30,17 @@ EXAMPLES_AT_A_TIME = 4096  # while labels are counted
 class Batch(TypedDict):
     """What the model is trained on.
 
-    ``cu_seqlens`` (B * max_documents + 1,) int32 lists the boundaries of all documents in the
-    flattened B x T positions, padding being a document of its own; its tail repeats B x T so that
-    its size is the same for every batch. ``num_supervised_tokens`` counts the labels of the whole
-    global batch that this micro-batch is a part of; ``num_tokens`` the tokens that are not padding,
-    in this micro-batch and those that other ranks work on at the same time.
+    ``cu_seqlens`` (documents + 1,) int32 lists the boundaries of all documents in the flattened
+    B x T positions, padding being a document of its own; ``max_seqlen`` is the length of the
+    longest. ``num_supervised_tokens`` counts the labels of the whole global batch that this
+    micro-batch is a part of; ``num_tokens`` the tokens that are not padding, in this micro-batch
+    and those that other ranks work on at the same time.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     cu_seqlens: Tensor
+    max_seqlen: int
     supervised_index: Tensor
     labels: Tensor
     num_supervised_tokens: int
@@ -114,12 +116,6 @@ class Blocks:
         """Tokens of each block, padding left out (blocks,)."""
         return self._sum_by_block(self.lengths)
 
-    @cached_property
-    def max_documents(self) -> int:
-        """Documents of the fullest block, its padding included."""
-        padded = self.tokens_per_block < self.block_size
-        return int((np.diff(self.packing.offsets) + padded).max(initial=1))
-
     def _sum_by_block(self, per_example: np.ndarray) -> np.ndarray:
         running = np.concatenate([[0], np.cumsum(per_example[self.packing.examples])])
         return np.diff(running[self.packing.offsets])
@@ -149,14 +145,13 @@ class Blocks:
             if padding:
                 position_ids[start : start + padding] = np.arange(padding)
                 boundaries.append(start + padding)
-        total = num_blocks * size
-        cu_seqlens = np.full(num_blocks * self.max_documents + 1, total, dtype=np.int32)
-        cu_seqlens[: len(boundaries)] = boundaries
+        cu_seqlens = np.array(boundaries, dtype=np.int32)
         none = [np.zeros(0, dtype=np.int64)]
         return {
             "input_ids": torch.from_numpy(input_ids).view(num_blocks, size),
             "position_ids": torch.from_numpy(position_ids).view(num_blocks, size),
             "cu_seqlens": torch.from_numpy(cu_seqlens),
+            "max_seqlen": int(np.diff(cu_seqlens).max()),
             "supervised_index": torch.from_numpy(np.concatenate(index or none)),
             "labels": torch.from_numpy(np.concatenate(labels or none).astype(np.int64)),
             "num_supervised_tokens": int(num_supervised_tokens),

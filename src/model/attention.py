@@ -23,7 +23,9 @@ class Attention(Protocol):
         ...
 
 
-def packed_attention(cu_seqlens: Tensor, shape: tuple[int, int], dropout: float) -> Attention:
+def packed_attention(
+    cu_seqlens: Tensor, max_seqlen: int, shape: tuple[int, int], dropout: float
+) -> Attention:
     """Return the best implementation for packed blocks on the device of ``cu_seqlens``.
 
     CUDA from SM80 on, under autocast and without dropout: ``VarlenAttention``. CPU:
@@ -31,15 +33,15 @@ def packed_attention(cu_seqlens: Tensor, shape: tuple[int, int], dropout: float)
     its memory-efficient kernel.
 
     Args:
-        cu_seqlens: (documents + 1,) int32 boundaries in the flattened B x T positions; its tail
-            may repeat B x T.
+        cu_seqlens: (documents + 1,) int32 boundaries in the flattened B x T positions.
+        max_seqlen: at least the length of the longest document, at most T.
         shape: (B, T).
         dropout: the share of attention weights that will be dropped.
     """
     if cu_seqlens.is_cuda and not dropout and torch.is_autocast_enabled("cuda"):
         major, _ = torch.cuda.get_device_capability()
         if major >= 8:
-            return VarlenAttention(cu_seqlens, shape[1])
+            return VarlenAttention(cu_seqlens, max_seqlen)
     if cu_seqlens.device.type == "cpu":
         return GroupedAttention(cu_seqlens)
     return DenseAttention(cu_seqlens, shape)

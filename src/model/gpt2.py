@@ -127,6 +127,7 @@ class GPT2(nn.Module):
         input_ids: Tensor,
         position_ids: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
         attention: Attention | None = None,
     ) -> Tensor:
         """Return the last hidden states (B, T, D), after the final layer norm.
@@ -136,6 +137,7 @@ class GPT2(nn.Module):
             position_ids: (B, T) int64; None: 0 ... T - 1 in every row.
             cu_seqlens: (documents + 1,) int32 boundaries of packed documents in the flattened
                 B x T positions; None: every row is one document.
+            max_seqlen: the length of the longest document, or more; None: T.
             attention: what attends; None: ``packed_attention`` of ``cu_seqlens``.
         """
         num_rows, length = input_ids.shape
@@ -148,7 +150,9 @@ class GPT2(nn.Module):
                     0, num_rows * length + 1, length, dtype=torch.int32, device=device
                 )
             dropout = self.config.dropout if self.training else 0.0
-            attention = packed_attention(cu_seqlens, (num_rows, length), dropout)
+            attention = packed_attention(
+                cu_seqlens, max_seqlen or length, (num_rows, length), dropout
+            )
         x = self.drop(self.wte(input_ids) + self.wpe(position_ids))
         for block in self.h:
             x = block(x, attention)

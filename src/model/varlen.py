@@ -16,18 +16,18 @@ CAUSAL = (
 class VarlenAttention:
     """FlashAttention over the flattened positions, each document a sequence of its own.
 
-    For CUDA from SM80 on, half precision, no dropout. ``cu_seqlens`` has a fixed size and the
-    longest document is taken to be a whole block, so that no batch recompiles a compiled model; the
-    empty documents of a repeated tail cost nothing.
+    For CUDA from SM80 on, half precision, no dropout. The kernel starts a group of threads for
+    each document, head and tile of ``max_seqlen`` positions, needed or not: documents that are not
+    there and a ``max_seqlen`` above the longest document cost time.
     """
 
-    def __init__(self, cu_seqlens: Tensor, max_length: int):
+    def __init__(self, cu_seqlens: Tensor, max_seqlen: int):
         self.cu_seqlens = cu_seqlens
-        self.max_length = max_length
+        self.max_seqlen = max_seqlen
 
     def __call__(self, qkv: Tensor, num_heads: int, layer: int, dropout: float) -> Tensor:
         batch, length, width = qkv.shape
         q, k, v = qkv.view(batch * length, 3, num_heads, width // 3 // num_heads).unbind(1)
-        bounds, longest = self.cu_seqlens, self.max_length
+        bounds, longest = self.cu_seqlens, self.max_seqlen
         out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **CAUSAL)
         return out.reshape(batch, length, width // 3)

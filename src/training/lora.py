@@ -82,6 +82,6 @@ def frozen_weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def frozen_checksum(model: torch.nn.Module) -> str | None:
-    """Return what tells one set of frozen weights (on the CPU) from another; None: all learn."""
-    frozen = frozen_weights(model)
+    """Return what tells one set of frozen weights from another; None: all learn."""
+    frozen = {name: weight.cpu() for name, weight in frozen_weights(model).items()}
     return checksum(frozen) if frozen else None

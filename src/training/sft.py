@@ -69,7 +69,9 @@ class SFTModule(L.LightningModule):
         }
 
     def _sums(self, batch: Batch) -> LossSums:
-        hidden = self.model(batch["input_ids"], batch["position_ids"], batch["cu_seqlens"])
+        hidden = self.model(
+            batch["input_ids"], batch["position_ids"], batch["cu_seqlens"], batch["max_seqlen"]
+        )
         return supervised_loss(self.model, hidden, batch["supervised_index"], batch["labels"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -33,6 +33,7 @@ def test_the_drawing_of_the_docstring():
         "input_ids": [[A, B, C, END, D, END], [E, F, G, END, END, END]],
         "position_ids": [[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 0, 1]],
         "cu_seqlens": [0, 4, 6, 10, 12],
+        "max_seqlen": 4,
         "supervised_index": [1, 2, 4, 6, 8],
         "labels": [C, END, END, F, END],
         "num_supervised_tokens": 5,
@@ -40,7 +41,6 @@ def test_the_drawing_of_the_docstring():
     }
     assert (blocks.num_examples, blocks.num_tokens, blocks.num_labels) == (3, 10, 5)
     assert blocks.labels_per_block.tolist() == [3, 2]
-    assert blocks.max_documents == 2
     assert blocks.utilisation == 10 / 12
 
 
@@ -107,7 +107,8 @@ def test_a_label_is_due_where_the_next_token_of_the_same_document_is_supervised(
     rows = np.random.default_rng(seed).permutation(len(blocks))
     batch, expected = plain(blocks.batch(rows, 1)), brute_force(blocks, rows)
     boundaries = expected.pop("boundaries")
-    assert batch["cu_seqlens"][: len(boundaries)] == boundaries
+    assert batch["cu_seqlens"] == boundaries
+    assert batch["max_seqlen"] == max(np.diff(boundaries))
     assert {key: batch[key] for key in expected} == expected
     per_row = np.array(expected["supervised_index"]) // blocks.block_size
     assert (
@@ -150,7 +151,8 @@ def test_a_filler_block_is_padding_that_is_never_supervised():
     assert plain(blocks.batch(np.array([FILLER, 0]), 1)) == {
         "input_ids": [[END] * 4, [A, B, END, END]],
         "position_ids": [[0, 1, 2, 3], [0, 1, 2, 0]],
-        "cu_seqlens": [0, 4, 7, 8, 8],
+        "cu_seqlens": [0, 4, 7, 8],
+        "max_seqlen": 4,
         "supervised_index": [5],
         "labels": [END],
         "num_supervised_tokens": 1,
@@ -161,28 +163,8 @@ def test_a_filler_block_is_padding_that_is_never_supervised():
     assert str(empty["labels"].dtype) == "torch.int64"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_cu_seqlens_has_one_size_and_room_for_any_blocks(seed):
-    """Its tail repeats the end, so that no document is longer or shorter for it."""
-    blocks = blocks_of(random_corpus(seed, 80, longest=12), 24)
-    rng = np.random.default_rng(seed)
-    fullest = np.diff(blocks.packing.offsets).argmax()
-    for rows in (np.full(4, fullest), np.full(4, FILLER), *rng.integers(-1, len(blocks), (50, 4))):
-        boundaries = blocks.batch(rows, 1)["cu_seqlens"]
-        assert boundaries.shape == (4 * blocks.max_documents + 1,)
-        assert boundaries[0] == 0
-        assert boundaries[-1] == 4 * 24
-        assert (boundaries.diff() >= 0).all()
-    documents = [
-        len(set(blocks.batch(np.array([block]), 1)["cu_seqlens"].tolist())) - 1
-        for block in range(len(blocks))
-    ]
-    assert max(documents) == blocks.max_documents
-
-
 def test_a_split_without_examples_has_no_blocks():
     blocks = blocks_of(corpus_of(), 8)
     assert (len(blocks), blocks.num_examples, blocks.num_labels, blocks.num_tokens) == (0, 0, 0, 0)
     assert blocks.utilisation == 0.0
     assert blocks.labels_per_block.shape == (0,)
-    assert blocks.max_documents == 1

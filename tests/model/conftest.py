@@ -18,6 +18,12 @@ def tiny_config(**changes) -> GPT2Config:
     return GPT2Config(**values | changes)
 
 
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The norm of the difference, in norms of ``expected``: halves round each entry."""
+    expected = expected.double()
+    return float((actual.double() - expected).norm() / expected.norm())
+
+
 def random_model(config: GPT2Config, seed: int = 0) -> GPT2:
     """A model whose every weight matters: GPT-2's own start has zero biases and unit norms."""
     generator = torch.Generator().manual_seed(seed)

@@ -100,8 +100,8 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
             monkeypatch.setattr(
                 gpt2,
                 "packed_attention",
-                lambda bounds, shape, dropout: (
-                    VarlenAttention(bounds, shape[1]) if flash else DenseAttention(bounds, shape)
+                lambda bounds, longest, shape, dropout: (
+                    VarlenAttention(bounds, longest) if flash else DenseAttention(bounds, shape)
                 ),
             )
             monkeypatch.setattr(loss, "CPU_TILE", loss.GPU_TILE)
@@ -128,6 +128,8 @@ def two_steps(
     fp16 = described.precision == "16-mixed"
     scaler = torch.amp.GradScaler(device, init_scale=1.0, enabled=fp16)  # no step is skipped
     module = SFTModule(model, train_config().optimizer, num_steps=10, log_every_n_steps=1)
+    if device != "cpu":
+        module.to(device)
     module.trainer = SimpleNamespace(
         accumulate_grad_batches=accumulate,
         world_size=1,
@@ -141,11 +143,12 @@ def two_steps(
             "input_ids": torch.zeros(num_blocks, length, dtype=torch.long),
             "position_ids": torch.arange(length).expand(num_blocks, length),
             "cu_seqlens": torch.arange(0, num_blocks * length + 1, document, dtype=torch.int32),
+            "max_seqlen": document,
             "supervised_index": torch.arange(num_labels),
             "labels": torch.zeros(num_labels, dtype=torch.long),
         }
         if device != "cpu":
-            batch = {name: values.to(device) for name, values in batch.items()}
+            batch = {n: v if n == "max_seqlen" else v.to(device) for n, v in batch.items()}
         batch["num_supervised_tokens"] = num_labels
         dtype = torch.float16 if fp16 else torch.bfloat16
         mixed = described.precision != "32-true"
