@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels run on a CPU
+
 from hydra.core.global_hydra import GlobalHydra
 
 from src.cli import run_door

@@ -7,6 +7,7 @@ the cache that run are always the first ones: the place of one that leaves is ta
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -17,7 +18,11 @@ from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.kv_cache import KVCache, Span
 from src.model.sampling import is_plain, next_token
-from src.model.step_graphs import StepGraphs
+
+# Triton comes with torch wherever it is made for CUDA, but for Windows.
+HAS_GRAPHS = torch.cuda.is_available() and find_spec("triton") is not None
+if HAS_GRAPHS:  # a second to import
+    from src.model.step_graph import StepGraph
 
 READ_AT_ONCE = 4096  # tokens of prompts: what is computed of them is in memory at once
 MIN_REMEMBERED = 32  # tokens: to read fewer of them anew costs next to nothing
@@ -63,8 +68,8 @@ class Decoder:
             self.cache = KVCache(
                 model.config, num_slots, self.num_positions, self.weights.dtype, self.device
             )
-        on_gpu = self.device.type == "cuda"
-        self.graphs = StepGraphs(self.weights, self.cache) if on_gpu else None
+        has_graph = HAS_GRAPHS and self.device.type == "cuda"
+        self.graph = StepGraph(self.weights, self.cache) if has_graph else None
         self.rows: list[Running] = []  # by row of the cache
         self.num_unread = 0  # the first rows, whose last token was given out and is to be read
         self.remembers = remembers
@@ -114,7 +119,8 @@ class Decoder:
         positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
         hidden = self.weights.forward(ids, positions.to(self.device), self.cache.read(spans))
         last = torch.tensor([span.end - span.start for span in spans]).cumsum(0) - 1
-        self._choose(self.weights.logits(hidden[last.to(self.device)]), joined)
+        logits = self.weights.logits(hidden[last.to(self.device)])
+        self._choose(logits, logits.argmax(-1), joined)
         return [sequence.slot for sequence in joined]
 
     @torch.inference_mode()
@@ -129,17 +135,18 @@ class Decoder:
             at = [len(sequence.tokens) - 1 for sequence in running]
             assert max(at) < self.num_positions, "a sequence without another position must leave"
             ids = [sequence.tokens[-1] for sequence in running]
-            read = self.graphs or self._read
-            self._choose(read(ids, at), running)
+            read = self.graph or self._read
+            self._choose(*read(ids, at), running)
         self.num_unread = len(self.rows)
         return {sequence.slot: sequence.tokens[-1] for sequence in self.rows}
 
-    def _read(self, ids: list[int], at: list[int]) -> Tensor:
-        """Return next-token scores (N, V) of the first rows, which stand at positions ``at``."""
+    def _read(self, ids: list[int], at: list[int]) -> tuple[Tensor, Tensor]:
+        """Return scores (N, V) and likeliest next tokens (N,) of the rows at positions ``at``."""
         positions = torch.tensor(at, device=self.device)
         attend = self.cache.step(positions, max(at) + 1, same=min(at) == max(at))
         hidden = self.weights.forward(torch.tensor(ids, device=self.device), positions, attend)
-        return self.weights.logits(hidden)
+        logits = self.weights.logits(hidden)
+        return logits, logits.argmax(-1)
 
     @torch.inference_mode()
     def leave(self, slot: int) -> None:
@@ -162,11 +169,11 @@ class Decoder:
             self.cache.move(by, row, len(self.rows[by].tokens) - 1)
             self.rows[row] = self.rows[by]
 
-    def _choose(self, logits: Tensor, running: Sequence[Running]) -> None:
-        """Append to each sequence its next token, chosen from ``logits`` (N, V)."""
-        likeliest = logits.argmax(-1).tolist()
+    def _choose(self, logits: Tensor, likeliest: Tensor, running: Sequence[Running]) -> None:
+        """Append to each sequence its next token: ``likeliest`` (N,), or of ``logits`` (N, V)."""
+        tokens = likeliest.tolist()
         for row, sequence in enumerate(running):
-            token, config = likeliest[row], sequence.config
+            token, config = tokens[row], sequence.config
             if not is_plain(config):
                 seen = torch.tensor(sequence.tokens, device=self.device)
                 token = next_token(logits[row], config, sequence.generator, seen)

@@ -15,7 +15,7 @@ Shape letters: N rows (tokens read at once), D width, V vocabulary.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,15 @@ TINY = torch.finfo(torch.float32).tiny  # what divides may not be zero
 
 
 class Linear(Protocol):
-    """A product with a weight and, where there is one, a bias."""
+    """A product with a weight and, where there is one, a bias.
+
+    On a GPU ``weight`` is (out, in), times ``scale`` (out,) if there is one; on a CPU it may be
+    packed.
+    """
+
+    weight: Any
+    bias: Tensor | None
+    scale: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (N, out) of ``x`` (N, in)."""
@@ -118,6 +126,8 @@ def _pack(linear: Callable[[Tensor, Tensor | None], Linear], module: nn.Linear) 
 class Fp32Linear:
     """The reference."""
 
+    scale = None
+
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.weight, self.bias = weight, bias
         is_large = weight.nbytes > CACHED_BYTES
@@ -131,6 +141,8 @@ class Fp32Linear:
 
 class Bf16Linear:
     """Weights, inputs and outputs of bf16."""
+
+    scale = None
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.weight = weight.bfloat16()

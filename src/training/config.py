@@ -83,6 +83,7 @@ class TrainerConfig:
     precision: str
     compile: bool
     activation_checkpointing: bool
+    deterministic: bool
     log_every_n_steps: int
     val_every_n_steps: int | None
     checkpoint_every_n_steps: int

@@ -5,6 +5,7 @@ chosen for the machine. It is written once; a resumed run reads it and changes n
 """
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,12 @@ def read_machine(run_folder: Path) -> dict[str, Any]:
     """Return what was chosen for the machine when the run started; empty for a new run."""
     path = run_folder / RECORD
     return json.loads(path.read_text())["machine"] if path.exists() else {}
+
+
+def forget(run_folder: Path) -> None:
+    """Remove what a run has written of its first step, so that it can start again."""
+    shutil.rmtree(run_folder / "tensorboard", ignore_errors=True)
+    (run_folder / RECORD).unlink(missing_ok=True)
 
 
 def write_record(

@@ -1,5 +1,6 @@
 """One training run, from its config to its summary."""
 
+import gc
 import json
 import logging
 import os
@@ -41,7 +42,7 @@ from src.training.memory import TrainingStep, check_memory
 from src.training.model import build_model
 from src.training.optimizer import check_schedule
 from src.training.preflight import Plan, preflight_report, preflight_warnings
-from src.training.resume import flat, quoted, read_machine, write_record
+from src.training.resume import flat, forget, quoted, read_machine, write_record
 from src.training.sft import SFTModule
 from src.training.showcase import Showcase
 from src.training.summary import summary
@@ -80,10 +81,20 @@ def train(
     with Processes(config.trainer.devices) as processes:
         run = prepare(config, run_folder, overrides)
         processes.start(joining)
-        stopped_by = run.execute()
-        if stopped_by is not None:
-            processes.kill()
-        return stopped_by
+        try:
+            stopped_by = run.execute()
+        except StepTooLarge as error:
+            half = error.micro_batch_size // 2
+            log.warning("warning: %s: starting again with micro_batch_size=%d", error, half)
+        else:
+            if stopped_by is not None:
+                processes.kill()
+            return stopped_by
+    del run  # all that it has on the device
+    gc.collect()
+    torch.cuda.empty_cache()
+    forget(run_folder)
+    return train(replace(config, micro_batch_size=half), run_folder, overrides)
 
 
 def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run":
@@ -165,6 +176,14 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     return Run(config, data, model, plan, run_folder)
 
 
+class StepTooLarge(Exception):
+    """The first step of a new run ran out of memory, and its micro-batch can be cut in two."""
+
+    def __init__(self, device: str, micro_batch_size: int):
+        super().__init__(f"{device} ran out of memory with micro_batch_size={micro_batch_size}")
+        self.micro_batch_size = micro_batch_size
+
+
 class Run:
     """The parts of one run, wired together."""
 
@@ -206,6 +225,7 @@ class Run:
             self.checkpoint,
             callbacks=[*watching, self.checkpoints, self.interruption],
             validates=self.has("validation"),
+            deterministic=config.trainer.deterministic,
         )
 
     def has(self, split: str) -> bool:
@@ -221,9 +241,11 @@ class Run:
             log.info("go on with: python -m src.train resume=%s", quoted(self.folder))
             return stop.signal.value
         except torch.OutOfMemoryError as error:
+            too_large = StepTooLarge(self.plan.device, self.plan.micro_batch_size)
+            if self.checkpoint is None and self._can_start_again():
+                raise too_large from None  # whose frames would hold what fills the device
             raise UserError(
-                f"{self.plan.device} ran out of memory with micro_batch_size="
-                f"{self.plan.micro_batch_size}: resume with trainer.activation_checkpointing=true, "
+                f"{too_large}: resume with trainer.activation_checkpointing=true, "
                 f"or start a new run with a lower one, or with a lower data.block_size"
             ) from error
         except UserError:
@@ -233,6 +255,11 @@ class Run:
         finally:
             self.trainer.logger.experiment.close()
         return None
+
+    def _can_start_again(self) -> bool:
+        """Whether nothing is lost yet; several processes may be at different places."""
+        alone, first = self.plan.place.world_size == 1, self.trainer.global_step == 0
+        return alone and first and self.plan.micro_batch_size > 1
 
     def _execute(self) -> None:
         if self.checkpoint is None:

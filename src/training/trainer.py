@@ -36,6 +36,7 @@ def build_trainer(
     *,
     callbacks: Sequence[L.Callback],
     validates: bool,
+    deterministic: bool,
 ) -> L.Trainer:
     """Return a Trainer for which the whole run is one long epoch of micro-batches."""
     place = plan.place
@@ -47,6 +48,7 @@ def build_trainer(
         num_nodes=place.num_nodes,
         strategy=_strategy(plan.strategy, place.world_size),
         precision=plan.precision,
+        deterministic=deterministic,
         max_epochs=1,
         accumulate_grad_batches=plan.num_micro_batches,
         val_check_interval=plan.val_every_n_steps * plan.num_micro_batches,

@@ -203,12 +203,12 @@ def test_gpt2s_logits_equal_hugging_faces_over_200_teacher_forced_positions():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
 def test_a_gpu_says_what_the_cpu_says(weights):
-    """Over several captured graphs, while sequences join and leave."""
+    """Through the captured graph, while sequences join and leave."""
     model = random_model(tiny_config(n_positions=300))
     prompts = [[1], [5, 17, 3, 60, 2, 8, 30], list(range(90))]
     expected = [alone(model, prompt, 60, greedy(60), weights) for prompt in prompts]
     decoder = Decoder(random_model(tiny_config(n_positions=300)).cuda(), 4, weights)
-    assert decoder.graphs is not None
+    assert decoder.graph is not None
     said = {slot: [] for slot in decoder.join(prompts[1:], [greedy(60)] * 2)}
     order = list(said)
     for step in range(80):

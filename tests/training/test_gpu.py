@@ -1,6 +1,7 @@
 """What only a GPU can show of a run: memory, determinism, the sizes that the presets promise."""
 
 import gc
+import json
 from dataclasses import replace
 
 import pytest
@@ -80,24 +81,38 @@ def test_ten_steps_of_a_gpu_in_fp32_are_those_of_a_cpu(small_run):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("deterministic", ["true", "false"])
 def test_a_run_killed_and_resumed_on_a_gpu_equals_one_that_was_not(
     precision, deterministic, small_run, monkeypatch
 ):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    layout = (*LAYOUT, *GPU, f"trainer.precision={precision}", "trainer.log_every_n_steps=1")
-    torch.use_deterministic_algorithms(deterministic)
-    try:
-        whole = small_run(*layout, folder="whole")
-        with monkeypatch.context() as patch:
-            kill_at(patch, 8, "on_train_batch_end")
-            with pytest.raises(Killed):
-                small_run(*layout, folder="killed")
-        resumed = small_run(*layout, "resume=auto", folder="killed")
-    finally:
-        torch.use_deterministic_algorithms(False)
-    if deterministic:
+    chosen = (f"trainer.precision={precision}", f"trainer.deterministic={deterministic}")
+    layout = (*LAYOUT, *GPU, *chosen, "trainer.log_every_n_steps=1")
+    whole = small_run(*layout, folder="whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            small_run(*layout, folder="killed")
+    resumed = small_run(*layout, "resume=auto", folder="killed")
+    if deterministic == "true":
         assert_same_run(resumed, whole)
     one, other = curves(whole)["train/loss"], curves(resumed)["train/loss"]
-    tolerance = 1e-5 if precision == "32-true" else 1e-3
-    assert list(other.values()) == pytest.approx(list(one.values()), rel=tolerance)
+    assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-5)
+
+
+def test_a_first_step_that_has_no_room_is_made_of_smaller_micro_batches(small_run):
+    """A card of which next to nothing is free, and a block_size and width that need some."""
+    layout = (*GPU, "data.max_rows=2000", "data.block_size=256", "batch_size=64", "max_steps=3")
+    layout = (*layout, "model.n_embd=256", "model.n_layer=4", "model.n_positions=256")
+    whole = small_run(*layout, "micro_batch_size=1", folder="cut")
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(500 * 10**6 / total)
+    try:
+        run = small_run(*layout, "micro_batch_size=64", folder="whole")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    used = json.loads((run / "run.json").read_text())["machine"]["micro_batch_size"]
+    assert 1 <= used < 64
+    one, other = curves(whole)["train/loss"], curves(run)["train/loss"]
+    assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3)

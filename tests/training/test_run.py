@@ -10,6 +10,7 @@ from src.errors import UserError
 from src.model.pretrained import load_pretrained, save_pretrained
 from src.training.callbacks import BestModel
 from src.training.hardware import choose_precision
+from src.training.sft import SFTModule
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import curves, metrics, train_config
 
@@ -149,3 +150,46 @@ def test_precision_is_what_the_device_is_good_at(monkeypatch):
     assert choose_precision(trainer_config("32-true"), "cpu") == "32-true"
     with pytest.raises(UserError, match="16-mixed does not run on a CPU"):
         choose_precision(trainer_config("16-mixed"), "cpu")
+
+
+def run_out_of_memory(monkeypatch, above: int, from_step: int = 0) -> None:
+    original = SFTModule.training_step
+
+    def hook(self, batch, batch_idx):
+        if len(batch["input_ids"]) > above and self.trainer.global_step >= from_step:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SFTModule, "training_step", hook)
+
+
+def test_a_first_step_that_has_no_room_starts_again_with_half_the_micro_batch(
+    small_run, monkeypatch, caplog
+):
+    expected = small_run("micro_batch_size=2", folder="expected")
+    run_out_of_memory(monkeypatch, above=2)
+    run = small_run("micro_batch_size=8")
+    said = [record.message for record in caplog.records if "starting again" in record.message]
+    assert [text.split("with ")[-1] for text in said] == [
+        "micro_batch_size=4",
+        "micro_batch_size=2",
+    ]
+    assert weights_of(run) == weights_of(expected)
+    assert curves(run) == {**curves(expected), **only_speed(curves(run))}
+    resumed = json.loads((run / "run.json").read_text())
+    assert resumed["machine"]["micro_batch_size"] == 2
+
+
+def test_a_later_step_that_has_no_room_is_a_mistake_that_loses_nothing(small_run, monkeypatch):
+    run_out_of_memory(monkeypatch, above=2, from_step=7)
+    with pytest.raises(UserError, match=r"ran out of memory with micro_batch_size=8: resume with"):
+        small_run("micro_batch_size=8")
+
+
+def weights_of(run) -> dict[str, bytes]:
+    state = load_pretrained(str(run / "model")).state_dict()
+    return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
+
+
+def only_speed(tags: dict) -> dict:
+    return {tag: points for tag, points in tags.items() if tag.startswith("perf/")}
