@@ -7,21 +7,19 @@ the cache that run are always the first ones: the place of one that leaves is ta
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from src.errors import UserError
 from src.model.decoding_weights import DecodingWeights
+from src.model.device import has_kernels
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.kv_cache import KVCache, Span
 from src.model.sampling import is_plain, next_token
 
-# Triton comes with torch wherever it is made for CUDA, but for Windows.
-HAS_GRAPHS = torch.cuda.is_available() and find_spec("triton") is not None
-if HAS_GRAPHS:  # a second to import
+if HAS_KERNELS := has_kernels():  # a second to import
     from src.model.step_graph import StepGraph
 
 READ_AT_ONCE = 4096  # tokens of prompts: what is computed of them is in memory at once
@@ -68,7 +66,7 @@ class Decoder:
             self.cache = KVCache(
                 model.config, num_slots, self.num_positions, self.weights.dtype, self.device
             )
-        has_graph = HAS_GRAPHS and self.device.type == "cuda"
+        has_graph = HAS_KERNELS and self.device.type == "cuda"
         self.graph = StepGraph(self.weights, self.cache) if has_graph else None
         self.rows: list[Running] = []  # by row of the cache
         self.num_unread = 0  # the first rows, whose last token was given out and is to be read

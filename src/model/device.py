@@ -1,8 +1,15 @@
 """Which device to compute on."""
 
+from importlib.util import find_spec
+
 import torch
 
 from src.errors import UserError
+
+
+def has_kernels() -> bool:
+    """Whether our own kernels run: Triton comes with torch made for CUDA, but on Windows."""
+    return torch.cuda.is_available() and find_spec("triton") is not None
 
 
 def choose_device(name: str, key: str = "device") -> torch.device:

@@ -19,7 +19,8 @@ from src.model.kv_cache import KVCache
 
 MAX_ROWS = 4  # each row reads the weights anew; above, the library's products win
 CHUNK = 256  # inputs that a product reads at a time
-POSITIONS = 128  # that attention reads at a time
+POSITIONS = 512  # that attention reads at a time, by
+WARPS = 16
 GELU = {"none": 0, "tanh": 1, "exact": 2}
 
 
@@ -134,6 +135,7 @@ def attend(qkv: Tensor, cache: Tensor, positions: Tensor, num_heads: int) -> Ten
         size,
         triton.next_power_of_2(size),
         POSITIONS,
+        num_warps=WARPS,
     )
     return out
 

@@ -101,7 +101,6 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
-        self.compiled = False
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -163,8 +162,7 @@ class GPT2(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
     def compile(self) -> None:
-        """Compile the blocks and the loss in place; names and weights stay as they are."""
-        self.compiled = True
+        """Compile the blocks in place; names and weights stay as they are."""
         for block in self.h:
             block.compile()
 

@@ -110,7 +110,7 @@ class KVCache:
             attended = F.scaled_dot_product_attention(
                 split[:, :heads, None], past[:, :heads], past[:, heads:], attn_mask=mask
             )
-            return attended.view(num_rows, -1)
+            return attended.reshape(num_rows, -1)
 
         return attend
 

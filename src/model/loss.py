@@ -10,15 +10,17 @@ by, sums a bf16 loss in bf16, and takes ten times as long on a CPU.
 Shape letters: S supervised positions, D width, V vocabulary.
 """
 
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.model.device import has_kernels
 from src.model.gpt2 import GPT2
+
+if HAS_KERNEL := has_kernels():  # a second to import
+    from src.model.fused_scores import score_
 
 IGNORE_INDEX = -100  # a label that is not scored, in torch's own convention
 
@@ -52,9 +54,7 @@ def supervised_loss(
     rows = hidden.flatten(0, 1).index_select(0, supervised_index)  # (S, D)
     # Inside the function a parameter wants a gradient whether one is recorded or not.
     weight = model.wte.weight if torch.is_grad_enabled() else model.wte.weight.detach()
-    loss, num_correct = LinearCrossEntropy.apply(
-        rows, weight, labels, model.compiled and rows.is_cuda
-    )
+    loss, num_correct = LinearCrossEntropy.apply(rows, weight, labels)
     return LossSums(loss, num_correct, (labels != IGNORE_INDEX).sum())
 
 
@@ -66,9 +66,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx, hidden: Tensor, weight: Tensor, labels: Tensor, compiled: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
@@ -82,9 +80,8 @@ class LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, len(rows), CHUNK):
                 chunk = slice(start, start + CHUNK)
                 scores = F.linear(rows[chunk], head)
-                sums = _score_(
-                    scores, labels[chunk], len(weight), wants_hidden or wants_weight, compiled
-                )
+                wants_gradient = wants_hidden or wants_weight
+                sums = _score_(scores, labels[chunk], len(weight), wants_gradient)
                 loss += sums[0]
                 num_correct += sums[1]
                 if wants_hidden:
@@ -105,14 +102,11 @@ class LinearCrossEntropy(torch.autograd.Function):
         return loss, num_correct
 
     @staticmethod
-    def backward(
-        ctx, grad_loss: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grad_loss,
             None if grad_weight is None else grad_weight * grad_loss,
-            None,
             None,
         )
 
@@ -129,14 +123,14 @@ def _padded(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _score_(
-    scores: Tensor, labels: Tensor, vocab_size: int, wants_gradient: bool, compiled: bool
+    scores: Tensor, labels: Tensor, vocab_size: int, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Return summed loss and number correct; d loss / d scores takes the place of ``scores``.
 
     Without ``wants_gradient`` what is left in ``scores`` (rows, V') is undefined.
     """
-    if compiled:  # in few passes, and without fp32 copies
-        return _compiled_tile()(scores, labels, vocab_size, wants_gradient)
+    if HAS_KERNEL and scores.is_cuda:
+        return score_(scores, labels, vocab_size, wants_gradient, IGNORE_INDEX)
     size = CPU_TILE if scores.device.type == "cpu" else GPU_TILE
     loss = torch.zeros((), device=scores.device)
     num_correct = torch.zeros((), dtype=torch.int64, device=scores.device)
@@ -145,11 +139,6 @@ def _score_(
         loss += loss_sum
         num_correct += correct
     return loss, num_correct
-
-
-@functools.cache
-def _compiled_tile() -> Callable[..., tuple[Tensor, Tensor]]:
-    return torch.compile(_score_tile_)  # at its second size it is compiled for all sizes
 
 
 def _score_tile_(

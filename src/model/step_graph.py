@@ -12,38 +12,46 @@ from src.model.kv_cache import KVCache
 
 
 class StepGraph:
-    """The step of a decoder, captured when it is first needed; it serves all lengths."""
+    """The step of a decoder, captured when it is first needed; it serves all lengths.
+
+    Ids and positions come from pinned memory and the likeliest tokens go there, all in the graph.
+    """
 
     def __init__(self, weights: DecodingWeights, cache: KVCache):
         self.step = FusedStep(weights, cache)
-        shape = (2, cache.data.shape[1])  # ids and positions of all rows
-        self.inputs = torch.zeros(shape, dtype=torch.long, device=cache.data.device)
-        self.pinned = torch.zeros(shape, dtype=torch.long, pin_memory=True)
+        num_rows, device = cache.data.shape[1], cache.data.device
+        self.inputs = torch.zeros((2, num_rows), dtype=torch.long, device=device)
+        self.given = torch.zeros((2, num_rows), dtype=torch.long, pin_memory=True)
+        self.said = torch.zeros(num_rows, dtype=torch.long, pin_memory=True)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, ids: list[int], positions: list[int]) -> tuple[Tensor, Tensor]:
-        """Return scores (N, V) and likeliest next tokens (N,) of the first rows.
+        """Return scores (N, V) and, on the CPU, likeliest next tokens (N,) of the first rows.
 
-        They are valid until the next call, which must not come before these tokens were read.
+        They are valid until the next call.
         """
-        staged, num_rows = self.pinned.numpy(), len(ids)
-        staged[0, :num_rows], staged[1, :num_rows] = ids, positions
-        staged[1, num_rows:] = -1
-        self.inputs.copy_(self.pinned, non_blocking=True)
+        given, num_rows = self.given.numpy(), len(ids)
+        given[0, :num_rows], given[1, :num_rows] = ids, positions
+        given[1, num_rows:] = -1
         if self.graph is None:
             self._capture()
         self.graph.replay()
-        return self.logits[:num_rows], self.tokens[:num_rows]
+        torch.cuda.current_stream().synchronize()
+        return self.logits[:num_rows], self.said[:num_rows]
 
     def _capture(self) -> None:
         warmup = torch.cuda.Stream()
         warmup.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warmup):
             for _ in range(2):  # kernels are compiled, chosen and loaded outside the capture
-                self.step(*self.inputs)
+                self._step()
         torch.cuda.current_stream().wait_stream(warmup)
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, as the one that pins batches, may use the device meanwhile.
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.logits = self.step(*self.inputs)
-            self.tokens = self.logits.argmax(-1)
+            self._step()
+
+    def _step(self) -> None:
+        self.inputs.copy_(self.given, non_blocking=True)
+        self.logits = self.step(*self.inputs)
+        self.said.copy_(self.logits.argmax(-1), non_blocking=True)

@@ -207,15 +207,21 @@ class TrainingStep:
         worst = before = summed = 0  # of the chunks, the scores of the last one among them
         for start in range(0, min(supervised, 4 * CHUNK), CHUNK):
             chunk = min(CHUNK, supervised - start)
-            tile = min(chunk, CPU_TILE if self.device == "cpu" else GPU_TILE)
-            fp32_copies = 1 if w == FLOAT32 else 2
             gradient = w * chunk * vocabulary  # takes the place of the scores
-            scoring = gradient + max(before, fp32_copies * FLOAT32 * tile * vocabulary)
+            scoring = gradient + max(before, self._tile(chunk, vocabulary))
             adding = gradient + (FLOAT32 + w) * matrix
             worst = max(worst, summed + scoring, adding)
             before = gradient
             summed = w * matrix if start == 0 else (FLOAT32 + w) * matrix
         return hidden + rows + head + worst
+
+    def _tile(self, chunk: int, vocabulary: int) -> int:
+        """Bytes of the scores that are in fp32 at once; on a GPU a kernel needs none."""
+        if self.device == "cuda":
+            return 0
+        tile = min(chunk, CPU_TILE if self.device == "cpu" else GPU_TILE)
+        copies = 1 if self._width == FLOAT32 else 2
+        return copies * FLOAT32 * tile * vocabulary
 
     def _supervised(self, num_blocks: int) -> int:
         return int(self.supervised_share * num_blocks * self.block_size)

@@ -85,7 +85,8 @@ def train(
             stopped_by = run.execute()
         except StepTooLarge as error:
             half = error.micro_batch_size // 2
-            log.warning("warning: %s: starting again with micro_batch_size=%d", error, half)
+            # As text: a record that is kept would keep what fills the device.
+            log.warning("warning: %s: starting again with micro_batch_size=%d", str(error), half)
         else:
             if stopped_by is not None:
                 processes.kill()
@@ -233,7 +234,12 @@ class Run:
         return len(self.data.splits[split]) > 0
 
     def execute(self) -> int | None:
-        """Fit, validate, test, write down; return the signal that stopped it, if one did."""
+        """Fit, validate, test, write down; return the signal that stopped it, if one did.
+
+        Raises:
+            StepTooLarge: there was no room for the first step of a new run.
+            UserError: for what a person can mend.
+        """
         try:
             with self.interruption:
                 self._execute()
@@ -242,24 +248,25 @@ class Run:
             return stop.signal.value
         except torch.OutOfMemoryError as error:
             too_large = StepTooLarge(self.plan.device, self.plan.micro_batch_size)
-            if self.checkpoint is None and self._can_start_again():
-                raise too_large from None  # whose frames would hold what fills the device
-            raise UserError(
-                f"{too_large}: resume with trainer.activation_checkpointing=true, "
-                f"or start a new run with a lower one, or with a lower data.block_size"
-            ) from error
+            if not self._can_start_again():
+                raise UserError(
+                    f"{too_large}: resume with trainer.activation_checkpointing=true, "
+                    f"or start a new run with a lower one, or with a lower data.block_size"
+                ) from error
         except UserError:
             if self.plan.place.rank:  # all ranks have it, and rank 0 says it
                 sys.exit(2)
             raise
+        else:
+            return None
         finally:
             self.trainer.logger.experiment.close()
-        return None
+        raise too_large  # out here, where it holds none of the frames that fill the device
 
     def _can_start_again(self) -> bool:
         """Whether nothing is lost yet; several processes may be at different places."""
-        alone, first = self.plan.place.world_size == 1, self.trainer.global_step == 0
-        return alone and first and self.plan.micro_batch_size > 1
+        is_new = self.checkpoint is None and self.trainer.global_step == 0
+        return is_new and self.plan.place.world_size == 1 and self.plan.micro_batch_size > 1
 
     def _execute(self) -> None:
         if self.checkpoint is None:

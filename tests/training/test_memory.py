@@ -82,6 +82,11 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+def score_as_the_kernel_does(scores, labels, vocab_size, wants_gradient):
+    """What is allocated: a number a row; the gradient takes the place of the scores."""
+    return scores.new_zeros(len(labels), dtype=torch.float32).sum(), (labels >= 0).sum()
+
+
 def build(described: TrainingStep) -> GPT2:
     model = GPT2(described.shape)
     model.checkpoint_activations(described.activation_checkpointing)
@@ -104,7 +109,7 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
                     VarlenAttention(bounds, longest) if flash else DenseAttention(bounds, shape)
                 ),
             )
-            monkeypatch.setattr(loss, "CPU_TILE", loss.GPU_TILE)
+            monkeypatch.setattr(loss, "_score_", score_as_the_kernel_does)
             with torch.device("meta"):
                 model = build(described)
             stack.enter_context(FakeTensorMode())
