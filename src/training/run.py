@@ -18,14 +18,7 @@ from src.errors import UserError
 from src.model.device import choose_device
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
-from src.training.callbacks import (
-    BestModel,
-    Interrupted,
-    Interruption,
-    Progress,
-    SampleReplies,
-    TrainingLog,
-)
+from src.training.best import BestModel
 from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import AUTO, TrainConfig
 from src.training.distributed import choose_devices, choose_strategy, load_whole
@@ -35,12 +28,16 @@ from src.training.hardware import (
     device_memory,
     keep_freed_memory,
 )
+from src.training.interruption import Interrupted, Interruption
 from src.training.launch import Processes, find_place
+from src.training.log import TrainingLog
 from src.training.lora import has_adapters
 from src.training.memory import TrainingStep, check_memory
 from src.training.model import build_model
 from src.training.optimizer import check_schedule
 from src.training.preflight import Plan, preflight_report, preflight_warnings
+from src.training.progress import Progress
+from src.training.replies import SampleReplies
 from src.training.resume import flat, quoted, read_machine, write_record
 from src.training.sft import SFTModule
 from src.training.showcase import Showcase

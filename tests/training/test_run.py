@@ -8,7 +8,7 @@ import torch
 
 from src.errors import UserError
 from src.model.pretrained import load_pretrained, save_pretrained
-from src.training.callbacks import BestModel
+from src.training.best import BestModel
 from src.training.hardware import choose_precision
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import curves, metrics, train_config
