@@ -29,12 +29,13 @@ from src.training.hardware import (
     keep_freed_memory,
 )
 from src.training.interruption import Interrupted, Interruption
-from src.training.launch import Processes, find_place
+from src.training.launch import Processes
 from src.training.log import TrainingLog
 from src.training.lora import has_adapters
 from src.training.memory import TrainingStep, check_memory
 from src.training.model import build_model
 from src.training.optimizer import check_schedule
+from src.training.place import find_place
 from src.training.preflight import Plan, preflight_report, preflight_warnings
 from src.training.progress import Progress
 from src.training.replies import SampleReplies
