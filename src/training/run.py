@@ -15,7 +15,7 @@ import torch
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import micro_batch_size
 from src.errors import UserError
-from src.model.device import choose_device
+from src.model.device import choose_device, compute_capability
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
 from src.training.best import BestModel
@@ -106,7 +106,8 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     model = build_model(config, tokenizer)
     config.data.block_size = config.data.block_size or model.config.n_positions
     num_shards = place.world_size if strategy == "fsdp" else 1
-    step = TrainingStep.of(config, model.config, device, precision, num_shards)
+    capability = compute_capability(device)
+    step = TrainingStep.of(config, model.config, device, capability, precision, num_shards)
     memory = device_memory(device, place.local_size)
     if config.micro_batch_size == AUTO:  # a run that goes on cuts its batches as it did
         recorded = read_machine(run_folder).get("micro_batch_size")
