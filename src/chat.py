@@ -88,8 +88,8 @@ def chat(config: DictConfig, **text: str) -> None:
 
 
 def _talk(assistant: "Assistant", settings: ChatConfig, model_path: str) -> None:
-    from src.talk.session import Session
-    from src.talk.terminal import converse, line_editor, open_history
+    from src.terminal.session import Session
+    from src.terminal.terminal import converse, line_editor, open_history
 
     session = Session(assistant, settings.generation, settings.system)
     model = assistant.model
@@ -101,7 +101,7 @@ def _talk(assistant: "Assistant", settings: ChatConfig, model_path: str) -> None
 
 
 def _answer(assistant: "Assistant", settings: ChatConfig, model_path: str, prompt: str) -> None:
-    from src.talk.session import opening
+    from src.terminal.session import opening
 
     messages = [*opening(assistant, settings.system), Message("user", prompt)]
     for number in range(settings.num_answers):

@@ -15,7 +15,7 @@ from src.cli import RUNS, require, run_door, typed
 from src.errors import UserError
 
 if TYPE_CHECKING:
-    from src.talk.exports import Trained
+    from src.exporting.exports import Trained
 
 EXPORTS = Path("outputs/export")
 FORMATS = ("huggingface", "gguf")
@@ -53,7 +53,7 @@ def export(config: DictConfig, **text: str) -> None:
     if settings.format == "gguf":
         require("gguf", "gguf", "format=gguf")
 
-    from src.talk.exports import write_gguf_folder, write_hugging_face_folder
+    from src.exporting.exports import write_gguf_folder, write_hugging_face_folder
 
     trained = _open(settings)
     kind = settings.dtype if settings.format == "gguf" else settings.format
@@ -70,7 +70,7 @@ def export(config: DictConfig, **text: str) -> None:
 
 
 def _open(settings: ExportConfig) -> "Trained":
-    from src.talk.exports import open_checkpoint, open_model_folder
+    from src.exporting.exports import open_checkpoint, open_model_folder
     from src.talk.model_folder import newest_model_folder
 
     if settings.checkpoint is None:

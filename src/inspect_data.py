@@ -39,8 +39,9 @@ def inspect_data(config: DictConfig) -> None:
     from rich.console import Console
 
     with Console(stderr=True).status("reading and encoding the rows"):
-        from src.data import viewer  # after the config is known to be right: seconds to import
+        # After the config is known to be right: seconds to import.
         from src.data.datamodule import ChatDataModule, open_data
+        from src.inspection import viewer
 
         settings.data.block_size = settings.data.block_size or settings.model.n_positions
         source, tokenizer = open_data(

@@ -23,9 +23,9 @@ def serve(config: DictConfig, **text: str) -> None:
     from src.model.decoder import Decoder
     from src.model.device import choose_device
     from src.serving.app import create_app
+    from src.serving.engine import Engine
     from src.serving.server import make_server
     from src.talk.assistant import load_assistant
-    from src.talk.engine import Engine
     from src.talk.model_folder import newest_model_folder
 
     signal.signal(signal.SIGTERM, _end)

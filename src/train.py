@@ -52,7 +52,8 @@ def composed(arguments: list[str]) -> list[str]:
     Raises:
         UserError: a sweep under a launcher that has started the processes of one run.
     """
-    from src.training.launch import find_place, meet
+    from src.training.launch import meet
+    from src.training.place import find_place
 
     place = find_place()
     told = meet(place)

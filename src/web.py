@@ -46,8 +46,8 @@ def web(config: DictConfig, **text: str) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio reads it
 
     from src.model.device import choose_device
+    from src.page.page import Limits, Models, build_page, sample_prompts
     from src.talk.model_folder import model_folders, newest_model_folder
-    from src.talk.page import Limits, Models, build_page, sample_prompts
 
     first = settings.model_path or str(newest_model_folder(RUNS))
     found = [str(folder) for folder in model_folders(RUNS)]

@@ -96,7 +96,7 @@ def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes):
     assert config.batch_size == 32
     config.data.block_size = config.model.n_positions
     shape = config.model.shape(config.model.vocab_size)
-    step = TrainingStep.of(config, shape, "cuda", config.trainer.precision)
+    step = TrainingStep.of(config, shape, "cuda", 8, config.trainer.precision)
     assert config.micro_batch_size == "auto"
     num_blocks = micro_batch_size(
         config.batch_size, 1, choose_micro_batch_size(step, gigabytes * 10**9)

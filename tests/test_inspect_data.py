@@ -9,17 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from rich.cells import cell_len
 
 from src.cli import CONF
-from src.data.inspection import END, LengthBin, Piece, length_histogram, length_table, pieces
-from src.data.tokenizer import train_tokenizer
-from src.data.viewer import document_text, line_ends
 from src.errors import UserError
 from src.inspect_data import inspect_data
+from src.inspection.inspection import END
 
 MARKUP = "[bold]x[/bold]"
 TRAIN = [
@@ -152,59 +148,3 @@ def test_a_reader_that_goes_away_is_no_error(overrides):
     assert door.stderr is not None
     assert door.stderr.read() == ""
     assert door.wait() == 141
-
-
-def test_length_table_is_that_of_pandas():
-    table = length_table(np.array([10, 2, 4, 4]))
-    assert table.pop("std") == pytest.approx(12**0.5)  # 25 + 9 + 1 + 1 over 3
-    expected = {"count": 4, "mean": 5, "min": 2, "25%": 3.5, "50%": 4, "75%": 5.5, "max": 10}
-    assert table == expected
-    assert np.isnan(length_table(np.array([7]))["std"])
-    with pytest.raises(ValueError, match="no examples"):
-        length_table(np.array([], dtype=int))
-
-
-def test_histogram_has_round_bins_and_an_open_end():
-    lengths = np.array([13, 20, 29, 30, 59, *[41] * 995, 4000])
-    assert length_histogram(lengths, max_bins=5) == [
-        LengthBin(10, 20, 1),
-        LengthBin(20, 30, 2),
-        LengthBin(30, 40, 1),
-        LengthBin(40, None, 997),
-    ]
-    assert length_histogram(np.array([8, 8])) == [LengthBin(8, None, 2)]
-    assert [str(LengthBin(*bounds, 0)) for bounds in ((5, 6), (10, 20), (1000, None))] == [
-        "5",
-        "10 - 19",
-        "1,000 and more",
-    ]
-
-
-def test_pieces_join_only_the_tokens_of_one_character():
-    tokenizer = train_tokenizer([], 257)
-    ids = np.array([*tokenizer.encode("a 🙂\x1b"), tokenizer.end_id])
-    taught = np.arange(len(ids)) >= 2
-    assert list(pieces(ids, taught, tokenizer)) == [
-        Piece("a", False),
-        Piece("·", False),
-        Piece("🙂", True, 4),
-        Piece("\\x1b", True),
-        Piece(END, True),
-    ]
-
-
-def test_lines_fit_and_lose_nothing():
-    text = f"###·Prompt:·a[b]·{'w' * 25}·日本語日本語日本語↵↵next⟦··two{END}⟧"
-    for width in (2, 7, 12, 40):
-        ends = line_ends(text, width)
-        lines = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
-        assert "".join(lines) == text
-        assert max(cell_len(line) for line in lines) <= width
-        assert all(lines)
-    assert any(line.endswith("↵↵") for line in lines)
-
-
-def test_colours_replace_the_brackets():
-    document = [Piece("[b]", False), Piece("·yes", True), Piece(END, True)]
-    assert document_text(document, coloured=True).plain == f"[b]·yes{END}"
-    assert document_text(document, coloured=False).plain == f"[b]⟦·yes{END}⟧"

@@ -22,8 +22,7 @@ from src import serve
 from src.cli import run_door
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
-from tests.serving.conftest import ask
-from tests.talk.conftest import tiny_assistant
+from tests.serving.conftest import ask, tiny_assistant
 
 ROOT = Path(__file__).parents[1]
 

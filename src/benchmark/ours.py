@@ -10,6 +10,7 @@ from src.benchmark.inputs import ENDLESS, open_blocks
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.workers import Job
 from src.data.tokenizer import load_tokenizer
+from src.model.device import compute_capability
 from src.training.checkpoints import at_step_boundary
 from src.training.hardware import choose_micro_batch_size, device_memory, keep_freed_memory
 from src.training.memory import TrainingStep
@@ -54,7 +55,8 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
     model = build_model(config, load_tokenizer(config.model.tokenizer))
     micro = config.micro_batch_size
     if not isinstance(micro, int):
-        step = TrainingStep.of(config, model.config, device.type, job.precision)
+        capability = compute_capability(device.type)
+        step = TrainingStep.of(config, model.config, device.type, capability, job.precision)
         micro = choose_micro_batch_size(step, device_memory(device.type))
     data = open_blocks(config, packing=True, batch_size=config.batch_size, micro_batch_size=micro)
     module = SFTModule(

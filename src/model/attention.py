@@ -5,11 +5,13 @@ layer's number, and returns (B, T, D). No position ever sees another document.
 """
 
 import math
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from src.model.device import compute_capability
 
 if torch.cuda.is_available():  # nearly a second to import, and no other device has the kernel
     from src.model.varlen import VarlenAttention
@@ -23,14 +25,31 @@ class Attention(Protocol):
         ...
 
 
+Backend = Literal["varlen", "grouped", "dense"]
+
+
+def choose_backend(device: str, capability: int, half_precision: bool, dropout: float) -> Backend:
+    """Return the best implementation for packed blocks on a kind of device.
+
+    CPU: ``GroupedAttention``. From SM80 on, in half precision and without dropout:
+    ``VarlenAttention``. Anything else, Turing among it: ``DenseAttention``, which torch gives to
+    its memory-efficient kernel.
+
+    Args:
+        device: its type.
+        capability: its ``compute_capability``.
+        half_precision: whether autocast computes in bf16 or fp16.
+        dropout: the share of attention weights that will be dropped.
+    """
+    if device == "cpu":
+        return "grouped"
+    return "varlen" if capability >= 8 and half_precision and not dropout else "dense"
+
+
 def packed_attention(
     cu_seqlens: Tensor, max_seqlen: int, shape: tuple[int, int], dropout: float
 ) -> Attention:
-    """Return the best implementation for packed blocks on the device of ``cu_seqlens``.
-
-    CUDA from SM80 on, under autocast and without dropout: ``VarlenAttention``. CPU:
-    ``GroupedAttention``. Anything else, Turing among it: ``DenseAttention``, which torch gives to
-    its memory-efficient kernel.
+    """Return what attends within packed blocks on the device of ``cu_seqlens``.
 
     Args:
         cu_seqlens: (documents + 1,) int32 boundaries in the flattened B x T positions.
@@ -38,13 +57,15 @@ def packed_attention(
         shape: (B, T).
         dropout: the share of attention weights that will be dropped.
     """
-    if cu_seqlens.is_cuda and not dropout and torch.is_autocast_enabled("cuda"):
-        major, _ = torch.cuda.get_device_capability()
-        if major >= 8:
+    device = cu_seqlens.device.type
+    half_precision = torch.is_autocast_enabled("cuda")
+    match choose_backend(device, compute_capability(device), half_precision, dropout):
+        case "varlen":
             return VarlenAttention(cu_seqlens, max_seqlen)
-    if cu_seqlens.device.type == "cpu":
-        return GroupedAttention(cu_seqlens)
-    return DenseAttention(cu_seqlens, shape)
+        case "grouped":
+            return GroupedAttention(cu_seqlens)
+        case "dense":
+            return DenseAttention(cu_seqlens, shape)
 
 
 def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Which device to compute on, and its generation."""
 
 from importlib.util import find_spec
 
@@ -32,3 +32,11 @@ def choose_device(name: str, key: str = "device") -> torch.device:
     if not present:
         raise UserError(f"{key}={name}: this machine has none; use auto or cpu")
     return torch.device(present[0])
+
+
+def compute_capability(device: str) -> int:
+    """Return the generation of the CUDA device (7: Volta, Turing; 8: Ampere, Ada; 9: Hopper).
+
+    0 for any other type of ``device``.
+    """
+    return torch.cuda.get_device_capability()[0] if device == "cuda" else 0

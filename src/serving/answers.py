@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from src.data.tokenizer import Tokenizer
 from src.model.generation_config import GenerationConfig
+from src.serving.engine import Engine, EngineStopped, Job, QueueFull
 from src.serving.errors import ApiError, busy
 from src.talk.assistant import Reply
-from src.talk.engine import Engine, EngineStopped, Job, QueueFull
 from src.talk.text_stream import TextStream
 
 

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from src.serving.answers import Answers
 from src.serving.body import BoundedBody
 from src.serving.config import ServeConfig
+from src.serving.engine import Engine
 from src.serving.errors import ApiError, handle_errors
 from src.serving.prompts import (
     answer_settings,
@@ -21,7 +22,6 @@ from src.serving.prompts import (
 from src.serving.requests import INT64, ChatRequest, CompletionRequest, GenerationRequest
 from src.serving.responses import ChatShape, TextShape, Writer
 from src.talk.assistant import Assistant
-from src.talk.engine import Engine
 
 
 def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> FastAPI:

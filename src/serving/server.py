@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from src.serving.config import ServeConfig
+from src.serving.engine import Engine
 from src.serving.errors import busy
-from src.talk.engine import Engine
 
 SLACK = 5.0  # seconds for what an answer's time limit leaves out: to send what was computed
 

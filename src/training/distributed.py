@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.training.config import AUTO, TrainerConfig
-from src.training.launch import Place
+from src.training.place import Place
 
 
 def choose_devices(

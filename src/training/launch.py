@@ -1,12 +1,10 @@
-"""Several processes train as one: who started them, and how they come to do the same.
+"""Several processes train as one: they start, come to do the same, and end together.
 
 Rank 0 composes the config, prepares the corpus and names the run folder, then tells the others the
 command line that joins it. They wait for it: one folder, one corpus, one error.
 
     torchrun, srun   every process is there from the start; each finds its place in the environment
     python -m ...    rank 0 starts the others on its machine once it has prepared the run
-
-The place is kept in torchrun's environment variables, whoever started the process.
 """
 
 import atexit
@@ -20,97 +18,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
+from src.training.place import DOOR, LOCALHOST, PARENT, Place, find_place
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
-DOOR = "src.train"
-PARENT = "GPT2_CHAT_PARENT"  # in the environment of a process that rank 0 has started
-LOCALHOST = "127.0.0.1"
 CONNECT_TIMEOUT = timedelta(minutes=10)  # for the slowest process to be started
 POLL_SECONDS = 0.2
 SECONDS_TO_HEAR = 60.0  # that there is no run, from rank 0
 SECONDS_TO_END = 5.0  # between a process that failed and the end of the others
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process stands among those that train together."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0  # of the local_size processes on this machine
-    local_size: int = 1
-    address: str = LOCALHOST  # where rank 0 listens
-    port: int = 0
-    launcher: str | None = None  # what started the processes; None: nothing did
-
-    @property
-    def num_nodes(self) -> int:
-        """Machines; each has as many processes."""
-        return self.world_size // self.local_size
-
-    def variables(self) -> dict[str, str]:
-        """Return torchrun's environment variables for this place."""
-        return {
-            "RANK": str(self.rank),
-            "WORLD_SIZE": str(self.world_size),
-            "LOCAL_RANK": str(self.local_rank),
-            "LOCAL_WORLD_SIZE": str(self.local_size),
-            "GROUP_RANK": str(self.rank // self.local_size),
-            "MASTER_ADDR": self.address,
-            "MASTER_PORT": str(self.port),
-        }
-
-
-def find_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Return this process's place, as torchrun, srun or rank 0 wrote it into the environment.
-
-    srun counts only as a launcher of several tasks: in a batch script without it, or with one
-    task, this process is alone.
-
-    Raises:
-        UserError: srun started unequal numbers of processes on its nodes.
-    """
-    if "LOCAL_WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        return Place(
-            *(int(environment[name]) for name in names),
-            address=environment["MASTER_ADDR"],
-            port=int(environment["MASTER_PORT"]),
-            launcher=DOOR if PARENT in environment else "torchrun",
-        )
-    num_tasks = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
-    if num_tasks == 1:
-        return Place()
-    num_nodes = int(environment["SLURM_STEP_NUM_NODES"])
-    if num_tasks % num_nodes:
-        raise UserError(
-            f"srun started {num_tasks} processes on {num_nodes} nodes: use --ntasks-per-node, so "
-            f"that each has as many"
-        )
-    from lightning.fabric.plugins.environments import SLURMEnvironment
-
-    first = SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
-    job = int(environment["SLURM_JOB_ID"])
-    return Place(
-        rank=int(environment["SLURM_PROCID"]),
-        world_size=num_tasks,
-        local_rank=int(environment["SLURM_LOCALID"]),
-        local_size=num_tasks // num_nodes,
-        address=environment.get("MASTER_ADDR", first),
-        port=int(environment.get("MASTER_PORT", 15000 + job % 10000)),
-        launcher="srun",
-    )
 
 
 def meet(place: Place) -> list[str] | None:

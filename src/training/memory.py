@@ -1,13 +1,10 @@
 """How much device memory a training step needs, before it is tried.
 
-Counted from what ``model/`` keeps for the backward pass and what is alive beside it, when most is:
-in the loss, or in the backward pass; the optimizer's step, fused, needs nothing more. The tests
-hold it within 15% of the tensors alive in real steps on one device, in bf16 and fp32; FSDP's share
-is arithmetic alone. Not counted: what the CUDA context itself takes (about half a GiB),
+What the model's passes keep (``model/footprint.py``), and what training adds: weights, gradients,
+AdamW's two moments, adapters, FSDP's shares; the optimizer's step, fused, needs nothing more. The
+tests hold it within 15% of the tensors alive in real steps on one device, in bf16 and fp32; FSDP's
+share is arithmetic alone. Not counted: what the CUDA context itself takes (about half a GiB),
 fragmentation, and what ``torch.compile`` changes.
-
-Shape letters: N positions of a micro-batch, T of a block, D width, H heads, L layers, V vocabulary,
-S supervised positions; w bytes of a number in the compute type.
 """
 
 from dataclasses import dataclass, replace
@@ -16,11 +13,16 @@ from src.data.blocks import Blocks
 from src.errors import UserError
 from src.model.attention import GroupedAttention
 from src.model.config import GPT2Config
-from src.model.loss import CHUNK, CPU_TILE, GPU_TILE, VOCABULARY_MULTIPLE
+from src.model.footprint import (
+    FLOAT32,
+    Footprint,
+    block_matrices,
+    dropout_bytes,
+    num_parameters,
+)
 from src.training.config import TrainConfig
 
 GIB = 2**30
-FLOAT32 = 4
 ERROR = 0.15  # how far the estimate may be from what is measured: the tests hold it
 LORA_RANK = 16  # of the advice
 NUMS_DEVICES = (2, 4, 8)  # of the advice
@@ -52,6 +54,7 @@ class TrainingStep:
     shape: GPT2Config
     block_size: int
     device: str
+    capability: int  # of the device; see ``compute_capability``
     precision: str
     activation_checkpointing: bool
     lora_rank: int | None
@@ -67,6 +70,7 @@ class TrainingStep:
         config: TrainConfig,
         shape: GPT2Config,
         device: str,
+        capability: int,
         precision: str,
         num_shards: int = 1,
     ) -> "TrainingStep":
@@ -75,6 +79,7 @@ class TrainingStep:
             shape=shape,
             block_size=config.data.block_size,
             device=device,
+            capability=capability,
             precision=precision,
             activation_checkpointing=config.trainer.activation_checkpointing,
             lora_rank=config.lora.rank,
@@ -95,10 +100,7 @@ class TrainingStep:
     @property
     def num_parameters(self) -> int:
         """Weights of the model, adapters apart."""
-        d, layers = self.shape.n_embd, self.shape.n_layer
-        return (self.shape.vocab_size + self.shape.n_positions + 2) * d + layers * (
-            self._block_matrices + 13 * d
-        )
+        return num_parameters(self.shape)
 
     @property
     def num_trainable(self) -> int:
@@ -108,21 +110,45 @@ class TrainingStep:
         return 16 * self.lora_rank * self.shape.n_embd * self.shape.n_layer
 
     @property
-    def _block_matrices(self) -> int:
-        return 12 * self.shape.n_embd**2
+    def _footprint(self) -> Footprint:
+        return Footprint(
+            shape=self.shape,
+            block_size=self.block_size,
+            device=self.device,
+            capability=self.capability,
+            half_precision=self._width < FLOAT32,
+            activation_checkpointing=self.activation_checkpointing,
+            frozen=self.lora_rank is not None,
+            adapters=self._adapters(),
+            supervised_share=self.supervised_share,
+            document_length=self.document_length,
+        )
 
     @property
     def _width(self) -> int:
         """Bytes of a number in the compute type."""
         return FLOAT32 if self.precision == "32-true" else 2
 
+    def _adapters(self) -> int:
+        """Bytes a position that the adapters of a block keep."""
+        if self.lora_rank is None:
+            return 0
+        d, w = self.shape.n_embd, self._width
+        kept = 4 * w * self.lora_rank
+        if self.lora_dropout:  # of two norms, attention and the GELU; two of these kept twice
+            first, rest = dropout_bytes(self.device, FLOAT32), dropout_bytes(self.device, w)
+            kept += (2 * first + 5 * rest) * d + w * d
+        return kept
+
     def memory(self, num_blocks: int) -> Memory:
         """Return what a micro-batch of ``num_blocks`` blocks needs on each device."""
-        kept = self._kept(num_blocks)
-        workspace = max(self._loss(num_blocks), self._backward(num_blocks)) + self._gathered()
-        moments = [Memory(self._state(gradients=self.accumulates), kept, workspace)]
+        passes, gathered = self._footprint, self._gathered()
+        workspace = max(passes.loss(num_blocks), passes.backward(num_blocks)) + gathered
+        moments = [
+            Memory(self._state(gradients=self.accumulates), passes.kept(num_blocks), workspace)
+        ]
         if not self.accumulates:  # the end of the backward pass; the embedding's gradient is last
-            moments.append(Memory(self._state(gradients=True), 0, self._head() + self._gathered()))
+            moments.append(Memory(self._state(gradients=True), 0, passes.head + gathered))
         return max(moments, key=lambda moment: moment.total)
 
     def _state(self, gradients: bool) -> int:
@@ -130,11 +156,6 @@ class TrainingStep:
         weights = FLOAT32 * (self.num_parameters + adapters)
         copies = 3 if gradients else 2  # AdamW's moments
         return (weights + copies * FLOAT32 * self.num_trainable) // self.num_shards
-
-    def _head(self) -> int:
-        """Bytes of the gradient of embedding and head, which are one matrix."""
-        vocabulary = self.shape.vocab_size if self.lora_rank is None else 0
-        return FLOAT32 * vocabulary * self.shape.n_embd
 
     def _gathered(self) -> int:
         """FSDP gathers embedding and head for the whole step, and two blocks at a time.
@@ -144,99 +165,7 @@ class TrainingStep:
         if self.num_shards == 1:
             return 0
         embeddings = (self.shape.vocab_size + self.shape.n_positions) * self.shape.n_embd
-        return FLOAT32 * (2 * embeddings + 4 * self._block_matrices)
-
-    def _kept(self, num_blocks: int) -> int:
-        """Bytes kept from the forward pass for the backward pass."""
-        d, layers = self.shape.n_embd, self.shape.n_layer
-        positions = num_blocks * self.block_size
-        last = FLOAT32 * d * positions  # what the final layer norm is given
-        last += self._mask() * positions
-        if self.activation_checkpointing:
-            return last + layers * FLOAT32 * d * positions
-        return last + layers * (self._layer() * positions + self._cast_matrices())
-
-    def _cast_matrices(self) -> int:
-        """A block's matrices in the compute type, which the backward pass multiplies with."""
-        return self._width * self._block_matrices if self._width < FLOAT32 else 0
-
-    def _layer(self) -> int:
-        """Bytes a position that a block keeps, if it is not checkpointed."""
-        d, w = self.shape.n_embd, self._width
-        # Two residuals in fp32; two norms' outputs, qkv, attention's output, both sides of the GELU
-        kept = 2 * FLOAT32 * d + w * (1 + 1 + 3 + 1 + 4 + 4) * d + self._attention()
-        # What was dropped is known by a byte each on a GPU, by the factor itself on a CPU.
-        residual, first = (w, FLOAT32) if self.device == "cpu" else (1, 1)
-        if self.shape.dropout:
-            kept += 2 * residual * d
-        if self.lora_rank is not None:
-            kept += 4 * w * self.lora_rank
-            if self.lora_dropout:  # of two norms, attention and the GELU; two of these kept twice
-                kept += (2 * first + 5 * residual) * d + w * d
-        return kept
-
-    def _attention(self) -> int:
-        """Bytes a position that attention keeps beside qkv and its output."""
-        d, w, heads = self.shape.n_embd, self._width, self.shape.n_head
-        if self.device == "cpu":
-            if self.document_length > GroupedAttention.PLAIN_LENGTH:
-                return w * d + FLOAT32 * heads
-            kept = 3 if self.shape.dropout else 1  # the softmax; by which factor; what was left
-            return kept * w * heads * int(self.document_length)
-        return FLOAT32 * heads  # the logarithm of each softmax's sum
-
-    def _mask(self) -> int:
-        """Bytes a position of the dense mask, which all layers share: itself, and as it is added.
-
-        With 16-mixed as on Turing, which has no FlashAttention.
-        """
-        flash = self.device == "cuda" and self.precision == "bf16-mixed" and not self.shape.dropout
-        return 0 if flash or self.device == "cpu" else (1 + self._width) * self.block_size
-
-    def _loss(self, num_blocks: int) -> int:
-        """Bytes alive while the loss is computed, beside what is kept."""
-        d, w = self.shape.n_embd, self._width
-        vocabulary = self.shape.vocab_size
-        if w < FLOAT32:
-            vocabulary += -vocabulary % VOCABULARY_MULTIPLE
-        hidden = FLOAT32 * d * num_blocks * self.block_size
-        supervised = self._supervised(num_blocks)
-        rows = supervised * d * (2 * FLOAT32 + (w if w < FLOAT32 else 0))
-        head = w * vocabulary * d if w < FLOAT32 else 0
-        matrix = 0 if self.lora_rank is not None else vocabulary * d
-        worst = before = summed = 0  # of the chunks, the scores of the last one among them
-        for start in range(0, min(supervised, 4 * CHUNK), CHUNK):
-            chunk = min(CHUNK, supervised - start)
-            gradient = w * chunk * vocabulary  # takes the place of the scores
-            scoring = gradient + max(before, self._tile(chunk, vocabulary))
-            adding = gradient + (FLOAT32 + w) * matrix
-            worst = max(worst, summed + scoring, adding)
-            before = gradient
-            summed = w * matrix if start == 0 else (FLOAT32 + w) * matrix
-        return hidden + rows + head + worst
-
-    def _tile(self, chunk: int, vocabulary: int) -> int:
-        """Bytes of the scores that are in fp32 at once; on a GPU a kernel needs none."""
-        if self.device == "cuda":
-            return 0
-        tile = min(chunk, CPU_TILE if self.device == "cpu" else GPU_TILE)
-        copies = 1 if self._width == FLOAT32 else 2
-        return copies * FLOAT32 * tile * vocabulary
-
-    def _supervised(self, num_blocks: int) -> int:
-        return int(self.supervised_share * num_blocks * self.block_size)
-
-    def _backward(self, num_blocks: int) -> int:
-        """Bytes alive while the last block runs backward, beside what is kept."""
-        d, w = self.shape.n_embd, self._width
-        positions = num_blocks * self.block_size
-        flowing = (FLOAT32 + 9 * w) * d * positions
-        matrix = (FLOAT32 + w) * 4 * d**2 if self.lora_rank is None else 0
-        supervised = self._supervised(num_blocks)
-        again = 0
-        if self.activation_checkpointing:
-            again = self._layer() * positions + self._cast_matrices()
-        return max(flowing + matrix + again, 2 * self._head() + 2 * FLOAT32 * supervised * d)
+        return FLOAT32 * (2 * embeddings + 4 * block_matrices(self.shape))
 
 
 def check_memory(step: TrainingStep, num_blocks: int, available: int) -> list[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from src.data.datamodule import ChatDataModule
 from src.data.sources import SPLITS
 from src.training.config import TrainConfig
-from src.training.launch import Place
 from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
+from src.training.place import Place
 
 
 @dataclass(frozen=True)

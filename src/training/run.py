@@ -16,17 +16,10 @@ import torch
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import micro_batch_size
 from src.errors import UserError
-from src.model.device import choose_device
+from src.model.device import choose_device, compute_capability
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
-from src.training.callbacks import (
-    BestModel,
-    Interrupted,
-    Interruption,
-    Progress,
-    SampleReplies,
-    TrainingLog,
-)
+from src.training.best import BestModel
 from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import AUTO, TrainConfig
 from src.training.distributed import choose_devices, choose_strategy, load_whole
@@ -36,12 +29,17 @@ from src.training.hardware import (
     device_memory,
     keep_freed_memory,
 )
-from src.training.launch import Processes, find_place
+from src.training.interruption import Interrupted, Interruption
+from src.training.launch import Processes
+from src.training.log import TrainingLog
 from src.training.lora import has_adapters
 from src.training.memory import TrainingStep, check_memory
 from src.training.model import build_model
 from src.training.optimizer import check_schedule
+from src.training.place import find_place
 from src.training.preflight import Plan, preflight_report, preflight_warnings
+from src.training.progress import Progress
+from src.training.replies import SampleReplies
 from src.training.resume import flat, forget, quoted, read_machine, write_record
 from src.training.sft import SFTModule
 from src.training.showcase import Showcase
@@ -120,7 +118,8 @@ def prepare(config: TrainConfig, run_folder: Path, overrides: list[str]) -> "Run
     model = build_model(config, tokenizer)
     config.data.block_size = config.data.block_size or model.config.n_positions
     num_shards = place.world_size if strategy == "fsdp" else 1
-    step = TrainingStep.of(config, model.config, device, precision, num_shards)
+    capability = compute_capability(device)
+    step = TrainingStep.of(config, model.config, device, capability, precision, num_shards)
     memory = device_memory(device, place.local_size)
     if config.micro_batch_size == AUTO:  # a run that goes on cuts its batches as it did
         recorded = read_machine(run_folder).get("micro_batch_size")

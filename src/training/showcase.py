@@ -13,9 +13,9 @@ from rich.table import Table
 
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
+from src.evaluation.exact_match import exact_match, nearest_neighbour
 from src.model.gpt2 import GPT2
 from src.talk.assistant import Assistant
-from src.talk.exact_match import exact_match, nearest_neighbour
 from src.training.config import TrainConfig
 
 log = logging.getLogger(__name__)

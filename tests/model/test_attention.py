@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from src.model import varlen
-from src.model.attention import DenseAttention, GroupedAttention, packed_attention
+from src.model.attention import (
+    DenseAttention,
+    GroupedAttention,
+    choose_backend,
+    packed_attention,
+)
 from src.model.loss import supervised_loss
 from tests.model.conftest import random_model, relative_error, tiny_config
 
@@ -164,6 +169,27 @@ def test_the_dense_mask_gives_on_a_gpu_what_it_gives_on_a_cpu(dtype):
         outcomes.append((out.float().cpu(), x.grad.float().cpu()))
     for one, other in zip(*outcomes, strict=True):
         assert relative_error(other, one) < (1e-4 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "half_precision", "dropout", "backend"),
+    [
+        ("cpu", 0, True, 0.0, "grouped"),
+        ("cpu", 0, False, 0.1, "grouped"),
+        ("cuda", 8, True, 0.0, "varlen"),
+        ("cuda", 8, True, 0.1, "dense"),
+        ("cuda", 8, False, 0.0, "dense"),
+        ("cuda", 7, True, 0.0, "dense"),  # Turing
+        ("mps", 0, True, 0.0, "dense"),
+    ],
+)
+def test_each_device_gets_what_runs_on_it(device, capability, half_precision, dropout, backend):
+    assert choose_backend(device, capability, half_precision, dropout) == backend
+
+
+def test_what_is_no_cpu_gets_what_a_gpu_without_the_kernel_gets():
+    bounds = torch.empty(3, dtype=torch.int32)
+    assert isinstance(packed_attention(bounds.to("meta"), LENGTH, (2, LENGTH), 0.0), DenseAttention)
 
 
 @pytest.mark.gpu

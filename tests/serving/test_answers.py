@@ -7,10 +7,9 @@ import pytest
 from src.data.template import encode_prompt
 from src.model.decoder import Decoder
 from src.serving.answers import Answers
-from src.talk.engine import Engine
+from src.serving.engine import Engine
 from tests.conftest import greedy
-from tests.serving.conftest import CHAT, TEXT, ask, serve_config
-from tests.talk.conftest import QUESTIONS, GatedDecoder
+from tests.serving.conftest import CHAT, QUESTIONS, TEXT, GatedDecoder, ask, serve_config
 
 
 def reply_to(text: str, assistant) -> str:

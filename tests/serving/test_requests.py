@@ -13,8 +13,7 @@ from src.serving.errors import ApiError
 from src.serving.prompts import answer_settings
 from src.serving.requests import ChatRequest
 from tests.conftest import greedy
-from tests.serving.conftest import CHAT, TEXT, ask, serve_config
-from tests.talk.conftest import running_engine, wait_until
+from tests.serving.conftest import CHAT, TEXT, ask, running_engine, serve_config, wait_until
 
 JSON = {"Content-Type": "application/json"}
 

@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from src.serving import server as serving
-from tests.serving.conftest import ask, running_server, serve_config
-from tests.talk.conftest import QUESTIONS, wait_until
+from tests.serving.conftest import QUESTIONS, ask, running_server, serve_config, wait_until
 
 CHAT = "/v1/chat/completions"
 PLAIN = {"trust_env": False, "verify": False}  # no proxy; and no certificates, slow to load

@@ -60,7 +60,9 @@ def test_gpt2_xl_makes_a_step_in_the_memory_that_its_preset_names(gigabytes, ove
     if total < memory:
         pytest.skip(f"needs a card of {gigabytes} GB")
     described = replace(
-        TrainingStep.of(config, config.model.shape(config.model.vocab_size), "cuda", "bf16-mixed"),
+        TrainingStep.of(
+            config, config.model.shape(config.model.vocab_size), "cuda", 9, "bf16-mixed"
+        ),
         block_size=1024,
         supervised_share=0.6,
     )

@@ -13,7 +13,8 @@ from src import train
 from src.errors import UserError
 from src.training import distributed, launch
 from src.training.distributed import choose_devices, choose_strategy
-from src.training.launch import Place, Processes, find_place
+from src.training.launch import Processes
+from src.training.place import Place, find_place
 from tests.training.conftest import train_config
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +151,8 @@ def test_a_mistake_is_said_once_and_ends_all(port):
 
 
 def test_a_sweep_under_a_launcher_is_a_mistake(monkeypatch):
-    monkeypatch.setattr(launch, "find_place", lambda: find_place(TORCHRUN | {"RANK": "0"}))
+    place = find_place(TORCHRUN | {"RANK": "0"})
+    monkeypatch.setattr("src.training.place.find_place", lambda: place)
     monkeypatch.setattr(launch, "meet", lambda place: None)
     with pytest.raises(UserError, match="-m: torchrun started the processes of one run"):
         train.composed(["-m", "seed=1,2"])
@@ -197,7 +199,7 @@ def test_the_others_do_not_outlive_a_killed_rank_0(port):
     """It could not say anything any more: the kernel ends them."""
     code = (
         "import os, subprocess, sys, time\n"
-        "from src.training.launch import PARENT\n"
+        "from src.training.place import PARENT\n"
         "command = [sys.executable, '-m', 'src.train']\n"
         "child = subprocess.Popen(command, env=os.environ | {PARENT: str(os.getpid())})\n"
         "print(child.pid, flush=True)\n"

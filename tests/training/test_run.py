@@ -8,7 +8,7 @@ import torch
 
 from src.errors import UserError
 from src.model.pretrained import load_pretrained, save_pretrained
-from src.training.callbacks import BestModel
+from src.training.best import BestModel
 from src.training.hardware import choose_precision
 from src.training.sft import SFTModule
 from tests.model.conftest import random_model, tiny_config

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.loss import supervised_loss
-from src.training.callbacks import TrainingLog
+from src.training.log import TrainingLog
 from src.training.run import Run
 from src.training.sft import SFTModule
 from tests.model.conftest import tiny_config

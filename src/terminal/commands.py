@@ -11,7 +11,7 @@ from typing import get_args
 from src.errors import UserError
 from src.model.generation import GenerationConfig
 from src.talk.assistant import Reply
-from src.talk.session import ROWS, Session
+from src.terminal.session import ROWS, Session
 
 
 class Leave(Exception):

@@ -18,9 +18,9 @@ import torch
 
 from src.errors import UserError
 from src.model.generation import GenerationConfig
+from src.page.history import complete_turns, newest_turns
 from src.talk.assistant import Assistant, Reply, load_assistant
 from src.talk.messages import Message
-from src.talk.page_history import complete_turns, newest_turns
 from src.talk.screen import note
 
 RUN_RECORD = "run.json"  # beside a run's model folder

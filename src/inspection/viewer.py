@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from src.data.datamodule import ChatDataModule
-from src.data.inspection import (
+from src.data.order import shuffled
+from src.data.sources import SPLITS, RowReport
+from src.inspection.inspection import (
     END,
     BlockView,
     LengthBin,
@@ -20,8 +22,6 @@ from src.data.inspection import (
     length_table,
     view_block,
 )
-from src.data.order import shuffled
-from src.data.sources import SPLITS, RowReport
 
 # Two shades of each, by turns, so that every token can be told from the next.
 READ = ("grey78 on grey15", "grey78 on grey23")

@@ -8,7 +8,7 @@ from src.data.sources import RowReport, open_source
 from src.errors import UserError
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
-from src.talk.session import Session
+from src.terminal.session import Session
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 

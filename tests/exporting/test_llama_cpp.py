@@ -8,13 +8,13 @@ import pytest
 
 from src.data.sample import sample_rows
 from src.data.tokenizer import Tokenizer
+from src.exporting.exports import open_model_folder, write_gguf_folder
 from src.talk.assistant import Assistant
-from src.talk.exports import open_model_folder, write_gguf_folder
 from src.talk.messages import Message
 from src.talk.model_folder import load_model_folder, save_model_folder
 from tests.conftest import greedy
+from tests.exporting.conftest import TEXTS
 from tests.model.conftest import random_model, tiny_config
-from tests.talk.conftest import TEXTS
 
 pytestmark = pytest.mark.engines
 

@@ -19,9 +19,9 @@ from prompt_toolkit.output import Output, create_output
 
 from src.errors import UserError
 from src.talk.assistant import Reply
-from src.talk.commands import COMMANDS, Leave, respond
 from src.talk.screen import coloured, complain, note, show
-from src.talk.session import Session
+from src.terminal.commands import COMMANDS, Leave, respond
+from src.terminal.session import Session
 
 PROMPT = "> "
 

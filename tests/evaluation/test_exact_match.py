@@ -5,7 +5,7 @@ import time
 import pytest
 
 from src.data.sample import sample_rows
-from src.talk.exact_match import exact_match, nearest_neighbour
+from src.evaluation.exact_match import exact_match, nearest_neighbour
 
 
 def test_exact_match_counts_over_all_and_for_each_family():

@@ -7,14 +7,14 @@ import torch
 import transformers
 
 from src.errors import UserError
-from src.model.pretrained import to_hugging_face
-from src.talk.assistant import Assistant
-from src.talk.exports import (
+from src.exporting.exports import (
     open_checkpoint,
     open_model_folder,
     write_gguf_folder,
     write_hugging_face_folder,
 )
+from src.model.pretrained import to_hugging_face
+from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import load_model_folder
 from src.training.checkpoints import read_weights, resolve_checkpoint
@@ -47,7 +47,7 @@ def test_a_copy_that_went_wrong_is_noticed_and_not_left(model_folder, tmp_path, 
         content[-5] ^= 1
         target.write_bytes(content)
 
-    monkeypatch.setattr("src.talk.exports.shutil.copyfile", flip)
+    monkeypatch.setattr("src.exporting.exports.shutil.copyfile", flip)
     with pytest.raises(UserError, match="output="):
         write_hugging_face_folder(open_model_folder(str(model_folder)), tmp_path / "out", False)
     assert list(tmp_path.iterdir()) == []

@@ -6,11 +6,11 @@ import gradio as gr
 import pytest
 import torch
 
+from src.page.history import complete_turns
+from src.page.page import Answering, Limits, Models, build_page, sample_prompts
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
-from src.talk.page import Answering, Limits, Models, build_page, sample_prompts
-from src.talk.page_history import complete_turns
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 

@@ -22,8 +22,8 @@ from prompt_toolkit.output import DummyOutput
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
-from src.talk.session import Session
-from src.talk.terminal import KeptHistory, converse, line_editor, open_history
+from src.terminal.session import Session
+from src.terminal.terminal import KeptHistory, converse, line_editor, open_history
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 

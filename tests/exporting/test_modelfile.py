@@ -8,7 +8,7 @@ import pytest
 
 from src.data.template import JINJA
 from src.errors import UserError
-from src.talk.modelfile import GO_TEMPLATE, modelfile
+from src.exporting.modelfile import GO_TEMPLATE, modelfile
 
 CONVERSATIONS = (
     [("user", "Hello")],

@@ -12,12 +12,12 @@ from torch import Tensor
 from src.data.template import save_template
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
+from src.exporting.new_folder import new_folder
 from src.hub import local_folder
 from src.model.gpt2 import GPT2
 from src.model.pretrained import save_pretrained
 from src.talk.chat_template import template_source
 from src.talk.model_folder import FILES, NEEDED, load_model_folder
-from src.talk.new_folder import new_folder
 
 WEIGHTS = "*.safetensors"
 MODEL = "model.gguf"
@@ -99,8 +99,8 @@ def write_gguf_folder(trained: Trained, folder: Path, dtype: str, overwrite: boo
     Raises:
         UserError: ``folder`` cannot be written, or llama.cpp has nothing like the tokenizer.
     """
-    from src.talk.gguf_file import write_gguf
-    from src.talk.modelfile import modelfile
+    from src.exporting.gguf_file import write_gguf
+    from src.exporting.modelfile import modelfile
 
     with new_folder(folder, overwrite) as building:
         source = template_source(trained.folder)

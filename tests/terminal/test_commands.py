@@ -2,8 +2,8 @@ import pytest
 
 from src.errors import UserError
 from src.talk.assistant import Assistant, Reply
-from src.talk.commands import COMMANDS, Leave, changed, respond
-from src.talk.session import Session
+from src.terminal.commands import COMMANDS, Leave, changed, respond
+from src.terminal.session import Session
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 

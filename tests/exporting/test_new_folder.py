@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from src.errors import UserError
-from src.talk.new_folder import new_folder
+from src.exporting.new_folder import new_folder
 
 
 def write(folder, overwrite=False, **files):

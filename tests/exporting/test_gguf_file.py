@@ -9,10 +9,10 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from src.data.template import JINJA
 from src.data.tokenizer import Tokenizer, train_tokenizer
 from src.errors import UserError
-from src.talk.gguf_file import pre_tokenizer, write_gguf
+from src.exporting.gguf_file import pre_tokenizer, write_gguf
 from src.talk.model_folder import load_model_folder
+from tests.exporting.conftest import TEXTS
 from tests.model.conftest import random_model, tiny_config
-from tests.talk.conftest import TEXTS
 
 
 @pytest.fixture(scope="module")

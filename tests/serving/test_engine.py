@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
+from src.serving.engine import Engine, EngineStopped, Job, QueueFull
 from src.talk.assistant import Reply
-from src.talk.engine import Engine, EngineStopped, Job, QueueFull
 from src.talk.text_stream import TextStream
 from tests.conftest import greedy
-from tests.talk.conftest import (
+from tests.serving.conftest import (
     QUESTIONS,
     GatedDecoder,
     running_engine,

@@ -1,0 +1,1 @@
+"""A model folder or a checkpoint becomes files that other programs read."""

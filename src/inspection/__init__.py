@@ -1,0 +1,1 @@
+"""What the data teaches: figures of the rows, and packed blocks in colour."""

@@ -1,0 +1,1 @@
+"""The page: a chat in the browser. Only this room knows Gradio."""

@@ -1,0 +1,70 @@
+"""How far a run has come: a bar at a terminal, lines elsewhere."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
+
+from src.training.checkpoints import at_step_boundary
+from src.training.sft import SFTModule
+
+log = logging.getLogger(__name__)
+
+
+class Progress(L.Callback):
+    """A bar over the optimizer steps; a line now and then where there is no terminal."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+        self.last_line = 0.0
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, module: SFTModule) -> None:
+        """Show the bar, from the resumed step on."""
+        if sys.stderr.isatty():
+            self.bar = tqdm(
+                total=module.num_steps,
+                initial=trainer.global_step,
+                desc="training",
+                unit="step",
+                dynamic_ncols=True,
+            )
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: L.Trainer, module: SFTModule, *_: Any) -> None:
+        """Move on by a step."""
+        if not at_step_boundary(trainer):
+            return
+        step, now = trainer.global_step, time.monotonic()
+        if self.bar is not None:
+            self.bar.set_postfix_str(self._figures(module), refresh=False)
+            self.bar.update(step - self.bar.n)
+        elif now - self.last_line > self.SECONDS_BETWEEN_LINES or step == module.num_steps:
+            self.last_line = now
+            log.info("step %d/%d  %s", step, module.num_steps, self._figures(module))
+
+    @staticmethod
+    def _figures(module: SFTModule) -> str:
+        names = {
+            "loss": ("train/loss", "{:.4f}"),
+            "accuracy": ("train/accuracy", "{:.2%}"),
+            "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
+            "val_loss": ("val/loss", "{:.4f}"),
+        }
+        return "  ".join(
+            f"{label} {form.format(module.latest[name])}"
+            for label, (name, form) in names.items()
+            if name in module.latest
+        )
+
+    def on_train_end(self, *_: Any) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,44 @@
+"""Sample replies, written down as the model learns."""
+
+from collections.abc import Sequence
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from src.data.tokenizer import Tokenizer
+from src.model.generation_config import GenerationConfig
+from src.talk.assistant import Assistant
+from src.training.distributed import whole_model
+from src.training.sft import SFTModule
+
+
+class SampleReplies(L.Callback):
+    """Answers the same questions at each validation; TensorBoard shows them as text."""
+
+    def __init__(self, prompts: Sequence[str], tokenizer: Tokenizer, generation: GenerationConfig):
+        self.prompts = list(prompts)
+        self.tokenizer = tokenizer
+        self.generation = generation
+
+    def on_validation_end(self, trainer: L.Trainer, module: SFTModule) -> None:
+        """Ask and write down."""
+        self.ask(trainer, module)
+
+    def ask(self, trainer: L.Trainer, module: SFTModule) -> None:
+        """Write the replies to the logger at the current step."""
+        if not self.prompts or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        model = whole_model(module.model)
+        if not trainer.is_global_zero:
+            return
+        assistant = Assistant(model, self.tokenizer)
+        replies = assistant.replies(self.prompts, self.generation)
+        text = "\n\n".join(
+            f"**{prompt}**\n\n{_quoted(reply)}"
+            for prompt, reply in zip(self.prompts, replies, strict=True)
+        )
+        trainer.logger.experiment.add_text("sample_replies", text, trainer.global_step)
+
+
+def _quoted(reply: str) -> str:
+    return "\n".join(f"> {line}" for line in reply.splitlines() or ["(nothing)"])
