@@ -35,19 +35,20 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
 
 
-def typed(cls: type[T], config: DictConfig, **text: str | None) -> T:
+def typed(cls: type[T], config: DictConfig, **ready: Any) -> T:
     """Return ``config`` as the dataclass ``cls``, types and ranges checked.
 
-    ``text`` replaces values that never went through Hydra's grammar.
+    ``ready`` replaces values: text that never went through Hydra's grammar, or what is typed by
+    another class.
 
     Raises:
         UserError: a value has the wrong type or range, a key is unknown or missing.
     """
-    for key in text:
-        OmegaConf.update(config, key, None)
+    for key in ready:
+        OmegaConf.update(config, key, None, merge=False)
     merged = OmegaConf.merge(OmegaConf.structured(cls), config)
     value: Any = OmegaConf.to_object(merged)
-    for key, replacement in text.items():
+    for key, replacement in ready.items():
         setattr(value, key, replacement)
     return value
 

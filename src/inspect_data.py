@@ -41,9 +41,9 @@ def inspect_data(config: DictConfig) -> None:
     with Console(stderr=True).status("reading and encoding the rows"):
         # After the config is known to be right: seconds to import.
         from src.data.datamodule import ChatDataModule, open_data
+        from src.data.order import Batching
         from src.inspection import viewer
 
-        settings.data.block_size = settings.data.block_size or settings.model.n_positions
         source, tokenizer = open_data(
             settings.data, settings.model.tokenizer, settings.model.vocab_size
         )
@@ -51,9 +51,9 @@ def inspect_data(config: DictConfig) -> None:
             settings.data,
             tokenizer,
             source,
-            batch_size=1,
-            micro_batch_size=1,
-            num_steps=None,
+            block_size=settings.data.block_size or settings.model.n_positions,
+            max_length=settings.model.n_positions,
+            batching=Batching(1, 1, 1),
             seed=settings.seed,
         )
         data.setup()

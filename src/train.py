@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -9,20 +10,40 @@ from omegaconf import DictConfig
 from src.cli import RUNS, Stopped, run_door, typed
 from src.errors import UserError
 
+if TYPE_CHECKING:
+    from src.training.config import TrainConfig
+    from src.training.objective import Objective
+
 
 def train(config: DictConfig) -> None:
     """Run the training that ``config`` describes."""
-    from src.training import run  # after the command line is known to be right: seconds to import
-    from src.training.config import TrainConfig
+    from src.training.start import train  # after the command line is right: seconds to import
 
-    settings = typed(TrainConfig, config)
+    settings, objective = read_settings(config)
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     overrides = list(hydra.overrides.task)
     search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath")]
     command = joining(sys.argv[1:], [*search, *overrides], folder)
-    if signal := run.train(settings, folder, overrides, command):
+    if signal := train(settings, objective, folder, overrides, command):
         raise Stopped(signal)
+
+
+def read_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":
+    """Return the values of ``config``, checked, and what makes its objective.
+
+    Raises:
+        UserError: a value has the wrong type or range, or there is no such objective.
+    """
+    from src.objectives import OBJECTIVES
+    from src.training.config import TrainConfig
+
+    name = config.objective.name
+    if name not in OBJECTIVES:
+        raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}")
+    objective = OBJECTIVES[name]
+    values = typed(objective.Config, config.objective)
+    return typed(TrainConfig, config, objective=values), objective
 
 
 def joining(arguments: list[str], overrides: list[str], folder: Path) -> list[str]:

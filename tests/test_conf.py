@@ -6,8 +6,9 @@ import pytest
 
 from src.cli import CONF
 from src.data.order import micro_batch_size
-from src.training.hardware import choose_micro_batch_size
-from src.training.memory import TrainingStep
+from src.training.machine import Machine
+from src.training.memory import TrainingStep, choose_micro_batch_size
+from src.training.place import Place
 from tests.training.conftest import train_config
 
 MACHINES = {24: "rtx4090", 40: "a100", 80: "h100"}  # by gigabytes
@@ -94,15 +95,14 @@ def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes):
     assert config.model == plain.model
     assert config.trainer.precision == "bf16-mixed"
     assert config.batch_size == 32
-    config.data.block_size = config.model.n_positions
+    memory = gigabytes * 10**9
+    machine = Machine(Place(), "cuda", 8, memory, config.trainer.precision, "single")
     shape = config.model.shape(config.model.vocab_size)
-    step = TrainingStep.of(config, shape, "cuda", 8, config.trainer.precision)
+    step = TrainingStep.of(config, machine, shape, shape.n_positions)
     assert config.micro_batch_size == "auto"
-    num_blocks = micro_batch_size(
-        config.batch_size, 1, choose_micro_batch_size(step, gigabytes * 10**9)
-    )
+    num_blocks = micro_batch_size(config.batch_size, 1, choose_micro_batch_size(step, memory))
     assert num_blocks >= 2
-    assert step.memory(num_blocks).total <= 0.9 * gigabytes * 10**9
+    assert step.memory(num_blocks).total <= 0.9 * memory
 
 
 def test_only_where_the_whole_model_cannot_learn_do_adapters():

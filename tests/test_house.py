@@ -24,16 +24,17 @@ ROOM_MAY_IMPORT = {
     "talk": {"data", "model"},
     "evaluation": GROUND,
     "training": {"evaluation", *GROUND},
+    "objectives": {"training", "evaluation", *GROUND},
     "inspection": {"data"},
     "terminal": GROUND,
     "page": GROUND,
     "serving": GROUND,
     "exporting": GROUND,
-    "benchmark": {"training", "evaluation", *GROUND},
+    "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
 SHARED = {"address", "errors", "hub"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
-LIGHTNING_ROOMS = {"training", "benchmark"}
+LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}
 WEB_ROOM = "serving"
 ROOM_DOORS = {"src/benchmark/__main__.py"}  # a door that stands in its room

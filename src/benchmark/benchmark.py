@@ -34,7 +34,7 @@ from src.data.sources import open_source
 from src.errors import UserError
 from src.model.device import choose_device
 from src.training.config import AUTO, TrainConfig
-from src.training.hardware import choose_precision
+from src.training.machine import choose_precision
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Benchmark:
             "rows.source": config.data.path or "the embedded corpus",
             "rows.num": self.blocks.num_examples,
             "rows.mean_tokens": self.blocks.num_tokens / self.blocks.num_examples,
-            "rows.supervised_share": self.blocks.num_labels / self.blocks.num_tokens,
+            "rows.supervised_share": self.blocks.num_targets / self.blocks.num_tokens,
             "rows.block_size": self.blocks.block_size,
             "batch_size": self.shared.batch_size,
         }

@@ -11,6 +11,7 @@ import torch
 
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule, open_data
+from src.data.order import Batching
 from src.data.sources import RowReport, open_source
 from src.data.tokenizer import load_tokenizer
 from src.errors import UserError
@@ -89,9 +90,9 @@ def open_blocks(
         replace(config.data, packing=packing),
         load_tokenizer(config.model.tokenizer),
         open_source(config.data),
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        num_steps=ENDLESS,
+        block_size=config.data.block_size,
+        batching=Batching.of(batch_size, 1, micro_batch_size),
+        max_steps=ENDLESS,
         seed=config.seed,
     )
     data.setup()

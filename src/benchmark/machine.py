@@ -74,7 +74,7 @@ def needed_flops_per_token(shape: GPT2Config, blocks: Blocks) -> float:
     """
     width = shape.n_embd
     layers = 6 * 12 * width**2 * shape.n_layer
-    head = 6 * shape.vocab_size * width * blocks.num_labels / blocks.num_tokens
+    head = 6 * shape.vocab_size * width * blocks.num_targets / blocks.num_tokens
     lengths = blocks.lengths.astype(np.float64)
     attention = 6 * shape.n_layer * width * float((lengths**2).sum() / lengths.sum())
     return layers + head + attention

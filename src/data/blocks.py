@@ -1,86 +1,94 @@
-"""Packed blocks of one split, and the batch: the one interface between data and model.
+"""Packed blocks of one split.
 
-Shape letters: B blocks, T positions of a block, S supervised positions.
-
-A batch of blocks holds, for two blocks of 6 positions (end token E, padding _)::
-
-    input_ids          a  b  c  E  d  E | e  f  g  E  _  _     (B, T)
-    position_ids       0  1  2  3  0  1 | 0  1  2  3  0  1     (B, T)
-    cu_seqlens         0           4      6           10   12  document boundaries, flattened
-    max_seqlen         4                                       positions of the longest document
-    supervised_index      1  2     4      6     8              (S,) flattened: where a label is due
-    labels                c  E     E      f     E              (S,) the token that comes next
+A unit is what must lie in one block: one document where the documents have nothing to do with each
+other, several where they are compared.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from src.data.batch import Batch
 from src.data.corpus import Corpus
 from src.data.packing import Packing, one_per_block, pack
+from src.data.targets import Document, Labels, Targets
 
-FILLER = -1  # a block that holds only padding; fills up short batches, never supervised
-EXAMPLES_AT_A_TIME = 4096  # while labels are counted
-
-
-class Batch(TypedDict):
-    """What the model is trained on.
-
-    ``cu_seqlens`` (documents + 1,) int32 lists the boundaries of all documents in the flattened
-    B x T positions, padding being a document of its own; ``max_seqlen`` is the length of the
-    longest. ``num_supervised_tokens`` counts the labels of the whole global batch that this
-    micro-batch is a part of; ``num_tokens`` the tokens that are not padding, in this micro-batch
-    and those that other ranks work on at the same time.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    cu_seqlens: Tensor
-    max_seqlen: int
-    supervised_index: Tensor
-    labels: Tensor
-    num_supervised_tokens: int
-    num_tokens: int
+FILLER = -1  # a block that holds only padding; fills up short batches, without a target
 
 
 @dataclass(frozen=True)
 class Blocks:
     """The blocks of one split.
 
-    Over-long examples lose their tail (and so their end token); an example in which nothing is
-    left to learn is dropped. Both are counted.
+    Over-long documents lose their tail (and so their end token); a unit in which nothing is left
+    to learn, or which is longer than a block, is dropped. Both are counted.
     """
 
     corpus: Corpus
-    packing: Packing  # over `kept`
-    kept: np.ndarray  # (examples,) int64 indices into the corpus
-    lengths: np.ndarray  # (examples,) tokens of each kept example after cutting
-    labels_per_example: np.ndarray  # (examples,)
+    packing: Packing  # of units
+    units: np.ndarray  # (units + 1,) unit u is the kept documents units[u] to units[u + 1]
+    kept: np.ndarray  # (documents,) int64 indices into the corpus
+    lengths: np.ndarray  # (documents,) tokens of each kept document after cutting
+    targets_per_document: np.ndarray  # (documents,)
+    targets: Targets
     block_size: int
+    max_length: int  # of a document: what the model has positions for
     end_id: int
     num_cut: int
     num_without_room: int
 
     @classmethod
-    def build(cls, corpus: Corpus, block_size: int, packing: bool, end_id: int) -> "Blocks":
-        """Cut, drop and pack the examples of ``corpus``."""
-        lengths = np.minimum(corpus.lengths, block_size)
-        labels = _count_labels(corpus, lengths)
-        kept = np.flatnonzero(labels)
+    def build(
+        cls,
+        corpus: Corpus,
+        block_size: int,
+        packing: bool,
+        end_id: int,
+        *,
+        max_length: int | None = None,
+        targets: Targets | None = None,
+        units: np.ndarray | None = None,
+    ) -> "Blocks":
+        """Cut, drop and pack the documents of ``corpus``.
+
+        Args:
+            corpus: the documents.
+            block_size: positions of a block.
+            packing: whether a block holds as many units as fit, or one.
+            end_id: what padding consists of.
+            max_length: of a document; None: a block.
+            targets: what is due; None: labels.
+            units: (units + 1,) offsets into the documents; None: each is a unit of its own.
+        """
+        max_length = min(max_length or block_size, block_size)
+        targets = targets or Labels()
+        units = np.arange(len(corpus.lengths) + 1) if units is None else units
+        lengths = np.minimum(corpus.lengths, max_length)
+        counts = targets.count(corpus, lengths)
+        unit_lengths = _sums(lengths, units)
+        kept_units = np.flatnonzero((_sums(counts, units) > 0) & (unit_lengths <= block_size))
+        sizes = np.diff(units)[kept_units]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        # The documents of the kept units, unit after unit.
+        kept = np.arange(offsets[-1]) + np.repeat(units[kept_units] - offsets[:-1], sizes)
+        num_units = len(kept_units)
         return cls(
             corpus=corpus,
-            packing=pack(lengths[kept], block_size) if packing else one_per_block(len(kept)),
+            packing=pack(unit_lengths[kept_units], block_size)
+            if packing
+            else one_per_block(num_units),
+            units=offsets,
             kept=kept,
             lengths=lengths[kept],
-            labels_per_example=labels[kept],
+            targets_per_document=counts[kept],
+            targets=targets,
             block_size=block_size,
+            max_length=max_length,
             end_id=end_id,
-            num_cut=int((corpus.lengths[kept] > block_size).sum()),
-            num_without_room=int(len(labels) - len(kept)),
+            num_cut=int((corpus.lengths[kept] > max_length).sum()),
+            num_without_room=len(units) - 1 - num_units,
         )
 
     def __len__(self) -> int:
@@ -88,7 +96,7 @@ class Blocks:
 
     @property
     def num_examples(self) -> int:
-        """Examples that are taught."""
+        """Documents that are taught."""
         return len(self.kept)
 
     @property
@@ -97,9 +105,9 @@ class Blocks:
         return int(self.lengths.sum())
 
     @property
-    def num_labels(self) -> int:
-        """Supervised tokens in all blocks."""
-        return int(self.labels_per_example.sum())
+    def num_targets(self) -> int:
+        """What is due in all blocks: for labels, the supervised tokens."""
+        return int(self.targets_per_document.sum())
 
     @property
     def utilisation(self) -> float:
@@ -107,71 +115,62 @@ class Blocks:
         return self.num_tokens / (len(self) * self.block_size) if len(self) else 0.0
 
     @cached_property
-    def labels_per_block(self) -> np.ndarray:
-        """Supervised tokens of each block (blocks,)."""
-        return self._sum_by_block(self.labels_per_example)
+    def targets_per_block(self) -> np.ndarray:
+        """Targets of each block (blocks,)."""
+        return self._sum_by_block(self.targets_per_document)
 
     @cached_property
     def tokens_per_block(self) -> np.ndarray:
         """Tokens of each block, padding left out (blocks,)."""
         return self._sum_by_block(self.lengths)
 
-    def _sum_by_block(self, per_example: np.ndarray) -> np.ndarray:
-        running = np.concatenate([[0], np.cumsum(per_example[self.packing.examples])])
-        return np.diff(running[self.packing.offsets])
+    def _sum_by_block(self, per_document: np.ndarray) -> np.ndarray:
+        per_unit = _sums(per_document, self.units)
+        return _sums(per_unit[self.packing.examples], self.packing.offsets)
 
-    def batch(self, blocks: np.ndarray, num_supervised_tokens: int) -> Batch:
-        """Return the batch of ``blocks`` (B,), whose global batch has so many labels."""
+    def documents(self, block: int) -> np.ndarray:
+        """Return the kept documents (documents,) of a block, in their order; none of a filler."""
+        if block == FILLER:
+            return np.zeros(0, dtype=np.int64)
+        units = self.packing[block]
+        starts, sizes = self.units[units], np.diff(self.units)[units]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.repeat(starts, sizes) + within
+
+    def batch(self, blocks: np.ndarray, denominator: int) -> Batch:
+        """Return the batch of ``blocks`` (B,), whose global batch has so many targets."""
         num_blocks, size = len(blocks), self.block_size
         input_ids = np.full(num_blocks * size, self.end_id, dtype=np.int64)
-        position_ids = np.empty(num_blocks * size, dtype=np.int64)
-        boundaries, index, labels = [0], [], []
-        num_tokens = 0
+        boundaries, documents = [0], []
         for row, block in enumerate(blocks):
-            start = row * size
-            for example in () if block == FILLER else self.packing[block]:
-                length = self.lengths[example]
-                source = self.corpus.offsets[self.kept[example]]
-                ids = self.corpus.input_ids[source : source + length]
-                taught = np.flatnonzero(self.corpus.supervised[source + 1 : source + length])
-                input_ids[start : start + length] = ids
-                position_ids[start : start + length] = np.arange(length)
-                index.append(start + taught)
-                labels.append(ids[taught + 1])
-                start += length
+            start, end = row * size, (row + 1) * size
+            for number in self.documents(block):
+                document = self._document(number, start)
+                documents.append(document)
+                start += len(document.input_ids)
+                input_ids[document.start : start] = document.input_ids
                 boundaries.append(start)
-                num_tokens += length
-            padding = (row + 1) * size - start
-            if padding:
-                position_ids[start : start + padding] = np.arange(padding)
-                boundaries.append(start + padding)
+            if start < end:  # padding, in pieces that the model has positions for
+                boundaries += [*range(start + self.max_length, end, self.max_length), end]
         cu_seqlens = np.array(boundaries, dtype=np.int32)
-        none = [np.zeros(0, dtype=np.int64)]
+        lengths = np.diff(cu_seqlens)
+        position_ids = np.arange(num_blocks * size) - np.repeat(cu_seqlens[:-1], lengths)
         return {
             "input_ids": torch.from_numpy(input_ids).view(num_blocks, size),
             "position_ids": torch.from_numpy(position_ids).view(num_blocks, size),
             "cu_seqlens": torch.from_numpy(cu_seqlens),
-            "max_seqlen": int(np.diff(cu_seqlens).max()),
-            "supervised_index": torch.from_numpy(np.concatenate(index or none)),
-            "labels": torch.from_numpy(np.concatenate(labels or none).astype(np.int64)),
-            "num_supervised_tokens": int(num_supervised_tokens),
-            "num_tokens": int(num_tokens),
+            "max_seqlen": int(lengths.max()),
+            **self.targets.collate(documents),
+            "denominator": int(denominator),
+            "num_tokens": sum(len(document.input_ids) for document in documents),
         }
 
+    def _document(self, number: int, start: int) -> Document:
+        source = self.corpus.offsets[self.kept[number]]
+        tokens = slice(source, source + self.lengths[number])
+        return Document(start, self.corpus.input_ids[tokens], self.corpus.supervised[tokens])
 
-def _count_labels(corpus: Corpus, lengths: np.ndarray) -> np.ndarray:
-    """Return the labels (examples,) of the first ``lengths`` tokens of each example.
 
-    A label belongs to each supervised token but an example's first. Memory does not grow with the
-    number of tokens.
-    """
-    labels = np.zeros(len(lengths), dtype=np.int64)
-    for first in range(0, len(lengths), EXAMPLES_AT_A_TIME):
-        part = slice(first, first + EXAMPLES_AT_A_TIME)
-        starts = corpus.offsets[:-1][part]
-        ends = starts + lengths[part]
-        taught = corpus.supervised[starts[0] : ends[-1]]
-        running = np.concatenate([[0], np.cumsum(taught, dtype=np.int64)])
-        after_first = np.minimum(starts + 1, ends)
-        labels[part] = running[ends - starts[0]] - running[after_first - starts[0]]
-    return labels
+def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the sums (N,) of ``values`` between ``offsets`` (N + 1,)."""
+    return np.diff(np.concatenate([[0], np.cumsum(values)])[offsets])

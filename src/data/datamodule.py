@@ -14,8 +14,9 @@ from src.data.blocks import Blocks
 from src.data.config import DataConfig
 from src.data.conversation import Conversation
 from src.data.corpus import Corpus, build_corpus, corpus_key, read_report
-from src.data.order import MicroBatches, ResumableLoader, data_loader, micro_batch_size
+from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
 from src.data.sources import SPLITS, RowReport, Source, open_source
+from src.data.targets import Targets
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -27,10 +28,13 @@ class ChatDataModule(L.LightningDataModule):
         config: the values of ``conf/data``.
         tokenizer: what encodes the rows.
         source: where the rows come from.
-        batch_size: blocks of one optimizer step, over all devices and micro-batches.
-        micro_batch_size: blocks on a device at a time, at most.
-        num_steps: optimizer steps of the run; None: one epoch's.
+        block_size: positions of a block.
+        max_length: tokens of an example, at most; None: a block.
+        batching: how a global batch is cut.
+        max_steps: optimizer steps of the run; None: ``max_epochs`` tells.
+        max_epochs: how often each block is seen.
         seed: decides the order of the blocks.
+        targets: what is due in a batch; None: labels.
 
     Raises:
         UserError: from ``setup``, if the rows cannot be had or used.
@@ -42,20 +46,26 @@ class ChatDataModule(L.LightningDataModule):
         tokenizer: Tokenizer,
         source: Source,
         *,
-        batch_size: int,
-        micro_batch_size: int,
-        num_steps: int | None,
+        block_size: int,
+        batching: Batching,
+        max_length: int | None = None,
+        max_steps: int | None = None,
+        max_epochs: int = 1,
         seed: int,
+        targets: Targets | None = None,
     ):
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
         self.source = source
-        self.batch_size = batch_size
-        self.at_most = micro_batch_size
-        self.num_steps = num_steps
+        self.block_size = block_size
+        self.max_length = max_length
+        self.batching = batching
+        self.max_steps = max_steps
+        self.max_epochs = max_epochs
         self.seed = seed
-        self.report: RowReport | None = None
+        self.targets = targets
+        self.report = RowReport()
         self.splits: dict[str, Blocks] = {}
 
     def prepare_data(self) -> None:
@@ -75,9 +85,11 @@ class ChatDataModule(L.LightningDataModule):
             # Unpacked validation would measure the same in eleven times the time.
             self.splits[split] = Blocks.build(
                 corpus,
-                self.config.block_size,
+                self.block_size,
                 self.config.packing or split != "train",
                 self.tokenizer.end_id,
+                max_length=self.max_length,
+                targets=self.targets,
             )
 
     @property
@@ -88,7 +100,12 @@ class ChatDataModule(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps that see every training block once."""
-        return -(-len(self.splits["train"]) // self.batch_size)
+        return -(-len(self.splits["train"]) // self.batching.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the run."""
+        return self.max_steps or self.max_epochs * self.steps_per_epoch
 
     def shared_prompts(self, split: str) -> int:
         """Return how many examples of ``split`` have a first prompt that train has too."""
@@ -101,21 +118,18 @@ class ChatDataModule(L.LightningDataModule):
         return [conversation for name, conversation in pairs if name == split]
 
     def _micro_batches(self, split: str) -> MicroBatches:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        blocks, batching = self.splits[split], self.batching
         train = split == "train"
-        size = micro_batch_size(self.batch_size, world_size, self.at_most)
-        blocks = self.splits[split]
-        batch_size = self.batch_size if train else size * world_size
-        steps = -(-len(blocks) // batch_size)
+        together = batching.micro_batch_size * batching.num_devices
+        batch_size = batching.batch_size if train else together
         return MicroBatches(
             blocks=blocks,
             batch_size=batch_size,
-            micro_batch_size=size,
-            num_steps=(self.num_steps or steps) if train else steps,
+            micro_batch_size=batching.micro_batch_size,
+            num_steps=self.num_steps if train else -(-len(blocks) // batch_size),
             seed=self.seed if train else None,
-            rank=rank,
-            world_size=world_size,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=batching.num_devices,
         )
 
     def train_dataloader(self) -> ResumableLoader:

@@ -1,8 +1,8 @@
 """Which blocks make which optimizer step: a pure function of seed and step.
 
 Nothing is drawn while training, so a resumed run, another number of devices or another
-micro-batch size see exactly the same global batches, and each one's number of supervised tokens
-is known before it is loaded.
+micro-batch size see exactly the same global batches, and each one's number of targets is known
+before it is loaded.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from src.data.blocks import FILLER, Batch, Blocks
+from src.data.batch import Batch
+from src.data.blocks import FILLER, Blocks
 from src.errors import UserError
 
 
@@ -31,6 +32,29 @@ def micro_batch_size(batch_size: int, num_devices: int, at_most: int) -> int:
     return max(size for size in range(1, min(at_most, per_device) + 1) if per_device % size == 0)
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How a global batch of ``batch_size`` blocks is cut: over devices, then micro-batches."""
+
+    batch_size: int
+    num_devices: int
+    micro_batch_size: int  # blocks on a device at a time: a divisor of its share
+
+    @classmethod
+    def of(cls, batch_size: int, num_devices: int, at_most: int) -> "Batching":
+        """Cut into the largest equal micro-batches of ``at_most`` blocks.
+
+        Raises:
+            UserError: the devices cannot share the batch evenly.
+        """
+        return cls(batch_size, num_devices, micro_batch_size(batch_size, num_devices, at_most))
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches of one step on one device."""
+        return self.batch_size // self.num_devices // self.micro_batch_size
+
+
 @lru_cache(maxsize=2)
 def shuffled(num_blocks: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order of the blocks (num_blocks,) in one epoch."""
@@ -42,7 +66,7 @@ class MicroBatches(Dataset):
     """The micro-batches of one rank, from a run's first step to its last, by number.
 
     Item i is micro-batch ``i % accumulate`` of step ``i // accumulate``. The last global batch of
-    an epoch may be short; it is a step with its own count of labels, filled up with empty blocks
+    an epoch may be short; it is a step with its own count of targets, filled up with empty blocks
     so that every step has the same shape.
     """
 
@@ -78,13 +102,13 @@ class MicroBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         step, micro = divmod(item, self.accumulate)
         blocks = self.global_batch(step)
-        num_supervised_tokens = self.blocks.labels_per_block[blocks].sum()
+        denominator = self.blocks.targets_per_block[blocks].sum()
         filled = np.full(self.batch_size, FILLER)
         filled[: len(blocks)] = blocks
         together = self.micro_batch_size * self.world_size
         all_ranks = filled[micro * together : (micro + 1) * together]
         # Ranks take turns, so that a short batch is spread over them evenly.
-        batch = self.blocks.batch(all_ranks[self.rank :: self.world_size], num_supervised_tokens)
+        batch = self.blocks.batch(all_ranks[self.rank :: self.world_size], denominator)
         num_tokens = self.blocks.tokens_per_block[all_ranks[all_ranks != FILLER]].sum()
         return {**batch, "num_tokens": int(num_tokens)}
 

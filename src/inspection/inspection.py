@@ -96,7 +96,7 @@ class SplitFigures:
             num_tokens=blocks.num_tokens,
             num_blocks=len(blocks),
             utilisation=blocks.utilisation,
-            supervised_share=blocks.num_labels / max(blocks.num_tokens, 1),
+            supervised_share=blocks.num_targets / max(blocks.num_tokens, 1),
             documents_per_block=blocks.num_examples / max(len(blocks), 1),
         )
 
@@ -122,12 +122,12 @@ class BlockView:
 
 def view_block(blocks: Blocks, block: int, tokenizer: Tokenizer) -> BlockView:
     """Return block number ``block``, read from the very batch that training would get."""
-    batch = blocks.batch(np.array([block]), num_supervised_tokens=0)
+    batch = blocks.batch(np.array([block]), denominator=0)
     ids = batch["input_ids"][0].numpy()
     taught = np.zeros(len(ids), dtype=bool)
     taught[batch["supervised_index"].numpy() + 1] = True
     num_tokens = batch["num_tokens"]
-    boundaries = np.unique(batch["cu_seqlens"].numpy())
+    boundaries = batch["cu_seqlens"].numpy()
     boundaries = boundaries[boundaries <= num_tokens]
     return BlockView(
         documents=[

@@ -1,28 +1,33 @@
-"""The best weights so far, as a model folder."""
+"""The best weights so far, as a folder."""
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.data.tokenizer import Tokenizer
-from src.model.generation_config import GenerationConfig
-from src.talk.model_folder import save_model_folder
+from src.model.gpt2 import GPT2
 from src.training.distributed import whole_model
 from src.training.lora import merged
-from src.training.sft import SFTModule
+from src.training.module import TrainingModule
+from src.training.objective import Best
 
 
 class BestModel(L.Callback):
-    """Keeps the best weights so far as a model folder, so that even an interrupted run can talk."""
+    """Keeps the best weights so far in a folder, so that even an interrupted run can be used.
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, generation: GenerationConfig):
+    Args:
+        folder: where they go.
+        chosen_by: which figure decides.
+        save: writes a plain, whole model into the folder.
+    """
+
+    def __init__(self, folder: Path, chosen_by: Best, save: Callable[[GPT2, Path], None]):
         self.folder = folder
-        self.tokenizer = tokenizer
-        self.generation = generation
-        self.best: dict[str, float] = {}  # val/loss, val/accuracy, val/perplexity and step
+        self.chosen_by = chosen_by
+        self.save = save
+        self.best: dict[str, float] = {}  # the figures of their validation, and step
         self.seen_step = -1  # of the last validation in this process
 
     def state_dict(self) -> dict[str, Any]:
@@ -33,17 +38,18 @@ class BestModel(L.Callback):
         """Go on from the best weights of the interrupted run."""
         self.best = state_dict["best"]
 
-    def on_validation_end(self, trainer: L.Trainer, module: SFTModule) -> None:
-        """Write the weights if their validation loss is the lowest so far."""
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write the weights if they are the best so far."""
+        assert isinstance(module, TrainingModule)
         self.seen_step = trainer.global_step
-        loss = module.latest["val/loss"]
-        if not self.best or loss < self.best["val/loss"] or math.isnan(self.best["val/loss"]):
+        figure = self.chosen_by.figure
+        if self.chosen_by.improves(module.latest[figure], self.best.get(figure)):
             figures = {k: v for k, v in module.latest.items() if k.startswith("val/")}
             self.best = {**figures, "step": trainer.global_step}
             self.write(module)
 
-    def write(self, module: SFTModule) -> None:
+    def write(self, module: TrainingModule) -> None:
         """Write the weights as they are now."""
         model = whole_model(module.model)
         if rank_zero_only.rank == 0:
-            save_model_folder(self.folder, merged(model), self.tokenizer, self.generation)
+            self.save(merged(model), self.folder)

@@ -24,7 +24,7 @@ from src.hub import first_line
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-MODEL = "model."  # before the names of the model's weights, in SFTModule's state
+MODEL = "model."  # before the names of the model's weights, in TrainingModule's state
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -1,6 +1,7 @@
 """The values of ``conf/train.yaml``: types and ranges, no defaults."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from src.data.config import DataConfig
 from src.errors import UserError
@@ -128,9 +129,17 @@ class TrainerConfig:
 
 
 @dataclass
+class ObjectiveConfig:
+    """The values of ``conf/objective``; an objective with settings of its own extends it."""
+
+    name: str
+
+
+@dataclass
 class TrainConfig:
     """The whole run."""
 
+    objective: Any  # what the objective's own ``Config`` describes
     data: DataConfig
     model: ModelConfig
     generation: GenerationConfig

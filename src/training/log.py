@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 
 from src.training.checkpoints import at_step_boundary
-from src.training.sft import SFTModule
+from src.training.module import TrainingModule
 
 
 class TrainingLog(L.Callback):
@@ -44,7 +44,7 @@ class TrainingLog(L.Callback):
             self.started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: SFTModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count this micro-batch; log at a due step, and at the last."""
         self.num_tokens += batch["num_tokens"]

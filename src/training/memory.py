@@ -21,8 +21,13 @@ from src.model.footprint import (
     num_parameters,
 )
 from src.training.config import TrainConfig
+from src.training.machine import Machine
 
 GIB = 2**30
+CPU_TOKENS = 4096  # positions of a micro-batch on a CPU: more is no faster
+GPU_BLOCKS = 64
+MPS_BLOCKS = 8
+SHARE_FILLED = 0.85  # of the device's memory, by the estimate: it may be as much too low
 ERROR = 0.15  # how far the estimate may be from what is measured: the tests hold it
 LORA_RANK = 16  # of the advice
 NUMS_DEVICES = (2, 4, 8)  # of the advice
@@ -68,23 +73,21 @@ class TrainingStep:
     def of(
         cls,
         config: TrainConfig,
+        machine: Machine,
         shape: GPT2Config,
-        device: str,
-        capability: int,
-        precision: str,
-        num_shards: int = 1,
+        block_size: int,
     ) -> "TrainingStep":
-        """Return the step of a run whose block size, device and precision are known."""
+        """Return the step of a run whose machine and block size are known."""
         return cls(
             shape=shape,
-            block_size=config.data.block_size,
-            device=device,
-            capability=capability,
-            precision=precision,
+            block_size=block_size,
+            device=machine.device,
+            capability=machine.capability,
+            precision=machine.precision,
             activation_checkpointing=config.trainer.activation_checkpointing,
             lora_rank=config.lora.rank,
             lora_dropout=config.lora.dropout,
-            num_shards=num_shards,
+            num_shards=machine.num_shards,
         )
 
     def on(self, blocks: Blocks) -> "TrainingStep":
@@ -93,7 +96,7 @@ class TrainingStep:
         lengths = blocks.lengths.astype(float)
         return replace(
             self,
-            supervised_share=blocks.num_labels / positions,
+            supervised_share=blocks.num_targets / positions,
             document_length=(lengths**2).sum() / max(1.0, lengths.sum()),
         )
 
@@ -166,6 +169,14 @@ class TrainingStep:
             return 0
         embeddings = (self.shape.vocab_size + self.shape.n_positions) * self.shape.n_embd
         return FLOAT32 * (2 * embeddings + 4 * block_matrices(self.shape))
+
+
+def choose_micro_batch_size(step: TrainingStep, memory: int) -> int:
+    """Return how many blocks a device takes at a time, at most: what ``memory`` bytes hold."""
+    limits = {"cpu": max(1, CPU_TOKENS // step.block_size), "cuda": GPU_BLOCKS, "mps": MPS_BLOCKS}
+    room = SHARE_FILLED * memory
+    fitting = [n for n in range(1, limits[step.device] + 1) if step.memory(n).total <= room]
+    return max(fitting, default=1)
 
 
 def check_memory(step: TrainingStep, num_blocks: int, available: int) -> list[str]:

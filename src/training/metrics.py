@@ -1,37 +1,37 @@
-"""Loss and accuracy as sums over counts, on the device, over any number of batches and ranks."""
+"""Sums and counts on the device, over any number of batches and ranks."""
 
-import math
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 import torchmetrics
 from torch import Tensor
 
-from src.model.loss import LossSums
+
+class NamedTensors(Protocol):
+    """A NamedTuple of 0-d tensors."""
+
+    def _asdict(self) -> dict[str, Tensor]: ...
 
 
-class SupervisedMetrics(torchmetrics.Metric):
-    """Sums ``LossSums`` and divides once, when asked."""
+class Sums(torchmetrics.Metric):
+    """Adds up named 0-d tensors; whoever asks divides, once: the mean of means is not the mean.
+
+    Args:
+        types: what is added up, by name.
+    """
 
     full_state_update = False
-    loss: Tensor
-    num_correct: Tensor
-    num_supervised: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, types: Mapping[str, torch.dtype]) -> None:
         super().__init__()
-        for name, dtype in (
-            ("loss", torch.float32),
-            ("num_correct", torch.int64),
-            ("num_supervised", torch.int64),
-        ):
-            zero = torch.zeros((), dtype=dtype)
-            self.add_state(name, zero, dist_reduce_fx="sum")
+        for name, dtype in types.items():
+            self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
-    def update(self, sums: LossSums) -> None:
+    def update(self, sums: NamedTensors) -> None:
         """Add one micro-batch."""
-        self.loss = self.loss + sums.loss.detach()
-        self.num_correct = self.num_correct + sums.num_correct
-        self.num_supervised = self.num_supervised + sums.num_supervised
+        for name, value in sums._asdict().items():
+            setattr(self, name, getattr(self, name) + value.detach())
 
     def sums(self) -> dict[str, Tensor]:
         """Return this rank's sums, on the CPU."""
@@ -44,11 +44,5 @@ class SupervisedMetrics(torchmetrics.Metric):
             setattr(self, name, value.to(self.device))
 
     def compute(self) -> dict[str, float]:
-        """Return ``loss`` (nats a token), ``accuracy`` and ``perplexity`` over all ranks."""
-        count = max(int(self.num_supervised), 1)
-        loss = float(self.loss) / count
-        return {
-            "loss": loss,
-            "accuracy": int(self.num_correct) / count,
-            "perplexity": math.exp(min(loss, 700.0)),
-        }
+        """Return the sums over all ranks as numbers."""
+        return {name: getattr(self, name).item() for name in self._defaults}

@@ -1,6 +1,5 @@
 """What will happen, said before it does."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from src.data.datamodule import ChatDataModule
@@ -8,51 +7,33 @@ from src.data.sources import SPLITS
 from src.training.config import TrainConfig
 from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
-from src.training.place import Place
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was decided for this machine and this data."""
-
-    device: str
-    precision: str
-    strategy: str  # single, ddp or fsdp
-    place: Place
-    micro_batch_size: int
-    num_micro_batches: int  # of a step, on each device
-    num_steps: int
-    val_every_n_steps: int
-    step: TrainingStep
-    device_memory: int  # bytes
+from src.training.plan import Plan
 
 
 def preflight_report(
-    config: TrainConfig, data: ChatDataModule, plan: Plan, run_folder: Path
+    config: TrainConfig, data: ChatDataModule, plan: Plan, due: str, run_folder: Path
 ) -> list[str]:
-    """Return the report as aligned lines."""
-    assert data.report is not None
-    train = data.splits["train"]
+    """Return the report as aligned lines; ``due`` says how much of the rows is taught."""
+    train, machine, batching = data.splits["train"], plan.machine, plan.batching
     warmup = warmup_steps(config.optimizer, plan.num_steps)
     epochs = plan.num_steps / data.steps_per_epoch
     used = ", ".join(f"{data.report.used[split]:,} {split}" for split in SPLITS)
     blocks = ", ".join(f"{len(data.splits[split]):,} {split}" for split in SPLITS)
-    several = plan.place.world_size > 1
-    devices = f"{plan.place.world_size} x " if several else ""
+    several = batching.num_devices > 1
+    devices = f"{batching.num_devices} x " if several else ""
     rows = {
         "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
-        "blocks": f"{blocks}; {config.data.block_size} positions, {train.utilisation:.2%} used, "
-        f"{train.num_labels / max(train.num_tokens, 1):.0%} of the tokens taught",
+        "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
-        "step": f"{config.batch_size} blocks = {devices}{plan.num_micro_batches} x "
-        f"{plan.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
+        "step": f"{config.batch_size} blocks = {devices}{batching.num_micro_batches} x "
+        f"{batching.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
         f"about {config.batch_size * train.num_tokens // max(len(train), 1):,} tokens",
         "model": f"{plan.step.num_parameters:,} parameters, "
         + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights")
         + _adapters(plan.step),
-        "device": f"{devices}{plan.device}, {plan.precision}"
-        + (f", {plan.strategy}" if several else "")
+        "device": f"{devices}{machine.device}, {machine.precision}"
+        + (f", {machine.strategy}" if several else "")
         + (", compiled" if config.trainer.compile else ""),
         "memory": _memory(plan),
         "run folder": str(run_folder),
@@ -64,10 +45,10 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
     """Return what looks wrong, each with what to do about it."""
     train = data.splits["train"]
     warnings = []
-    if train.num_tokens < config.data.block_size:
+    if train.num_tokens < data.block_size:
         warnings.append(
             f"the training rows hold {train.num_tokens} tokens, less than one block of "
-            f"{config.data.block_size}: add rows or lower data.block_size"
+            f"{data.block_size}: add rows or lower data.block_size"
         )
     elif train.utilisation < 0.95:
         how = "set data.packing=true" if not config.data.packing else "lower data.block_size"
@@ -95,18 +76,17 @@ def _adapters(step: TrainingStep) -> str:
 
 
 def _memory(plan: Plan) -> str:
-    memory = plan.step.memory(plan.micro_batch_size)
+    memory = plan.step.memory(plan.batching.micro_batch_size)
     total, state, kept = (x / GIB for x in (memory.total, memory.state, memory.activations))
     how = ", checkpointed" if plan.step.activation_checkpointing else ""
-    free = " free" if plan.device == "cpu" else ""
+    free = " free" if plan.machine.device == "cpu" else ""
     return (
-        f"about {total:.1f} GiB of {plan.device_memory / GIB:.1f}{free}: {state:.1f} of weights "
+        f"about {total:.1f} GiB of {plan.machine.memory / GIB:.1f}{free}: {state:.1f} of weights "
         f"and optimizer, {kept:.1f} of activations{how}"
     )
 
 
 def _dropped(data: ChatDataModule) -> str:
-    assert data.report is not None
     parts = [f"{count:,} {reason}" for reason, count in data.report.dropped.items()]
     blocks = data.splits.values()
     if without_room := sum(split.num_without_room for split in blocks):

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -10,22 +11,27 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from src.training.checkpoints import at_step_boundary
-from src.training.sft import SFTModule
+from src.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
 
 class Progress(L.Callback):
-    """A bar over the optimizer steps; a line now and then where there is no terminal."""
+    """A bar over the optimizer steps; a line now and then where there is no terminal.
+
+    Args:
+        shown: label -> figure and how it is written.
+    """
 
     SECONDS_BETWEEN_LINES = 10.0
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Mapping[str, tuple[str, str]]) -> None:
+        self.shown = shown
         self.bar: tqdm | None = None
         self.last_line = 0.0
 
     @rank_zero_only
-    def on_train_start(self, trainer: L.Trainer, module: SFTModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Show the bar, from the resumed step on."""
         if sys.stderr.isatty():
             self.bar = tqdm(
@@ -37,7 +43,7 @@ class Progress(L.Callback):
             )
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: L.Trainer, module: SFTModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: TrainingModule, *_: Any) -> None:
         """Move on by a step."""
         if not at_step_boundary(trainer):
             return
@@ -49,18 +55,11 @@ class Progress(L.Callback):
             self.last_line = now
             log.info("step %d/%d  %s", step, module.num_steps, self._figures(module))
 
-    @staticmethod
-    def _figures(module: SFTModule) -> str:
-        names = {
-            "loss": ("train/loss", "{:.4f}"),
-            "accuracy": ("train/accuracy", "{:.2%}"),
-            "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
-            "val_loss": ("val/loss", "{:.4f}"),
-        }
+    def _figures(self, module: TrainingModule) -> str:
         return "  ".join(
-            f"{label} {form.format(module.latest[name])}"
-            for label, (name, form) in names.items()
-            if name in module.latest
+            f"{label} {form.format(module.latest[figure])}"
+            for label, (figure, form) in self.shown.items()
+            if figure in module.latest
         )
 
     def on_train_end(self, *_: Any) -> None:

@@ -9,7 +9,7 @@ from src.data.tokenizer import Tokenizer
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant
 from src.training.distributed import whole_model
-from src.training.sft import SFTModule
+from src.training.module import TrainingModule
 
 
 class SampleReplies(L.Callback):
@@ -20,11 +20,11 @@ class SampleReplies(L.Callback):
         self.tokenizer = tokenizer
         self.generation = generation
 
-    def on_validation_end(self, trainer: L.Trainer, module: SFTModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Ask and write down."""
         self.ask(trainer, module)
 
-    def ask(self, trainer: L.Trainer, module: SFTModule) -> None:
+    def ask(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Write the replies to the logger at the current step."""
         if not self.prompts or not isinstance(trainer.logger, TensorBoardLogger):
             return

@@ -6,12 +6,13 @@ chosen for the machine. It is written once; a resumed run reads it and changes n
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.training.config import TrainConfig
+from src.training.plan import Plan
 
 RECORD = "run.json"
 
@@ -33,17 +34,6 @@ CHANGED = {
     "corpus": "the rows or the tokenizer are not what they were: put them back",
     "packing": "the rows make other blocks than they did: go on with the version that began it",
 }
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return result
 
 
 def find_run(resume: str, runs: Path) -> Path | None:
@@ -106,22 +96,21 @@ def forget(run_folder: Path) -> None:
 def write_record(
     run_folder: Path,
     config: TrainConfig,
-    data: dict[str, str],
-    machine: dict[str, Any],
+    data: ChatDataModule,
+    plan: Plan,
     overrides: list[str],
 ) -> None:
     """Write ``run.json`` for a new run; for one that goes on, check that it is the same run.
-
-    ``data`` holds the checksums that ``CHANGED`` names.
 
     Raises:
         UserError: a setting, the rows or their blocks are not what they were; says which.
     """
     path = run_folder / RECORD
-    settings = flat(asdict(config)) | data | machine
+    checksums = {"corpus": data.key, "packing": data.splits["train"].packing.checksum}
+    settings = plan.settings(config) | checksums
     if not path.exists():
-        own = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
-        record = {"overrides": own, "machine": machine, "settings": settings}
+        started = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
+        record = {"overrides": started, "machine": plan.choices, "settings": settings}
         path.write_text(json.dumps(record, indent=2) + "\n")
         return
     before = json.loads(path.read_text())["settings"]

@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.environments import (
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from src.training.checkpoints import AtomicCheckpointIO, saved_step
-from src.training.preflight import Plan
+from src.training.plan import Plan
 from src.training.profiler import NoProfiler
 
 
@@ -39,19 +39,19 @@ def build_trainer(
     deterministic: bool,
 ) -> L.Trainer:
     """Return a Trainer for which the whole run is one long epoch of micro-batches."""
-    place = plan.place
+    machine, place = plan.machine, plan.machine.place
     # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
     purge_step = saved_step(checkpoint) + 1 if checkpoint else 0
     return L.Trainer(
-        accelerator=plan.device,
+        accelerator=machine.device,
         devices=place.local_size,
         num_nodes=place.num_nodes,
-        strategy=_strategy(plan.strategy, place.world_size),
-        precision=plan.precision,
+        strategy=_strategy(machine.strategy, place.world_size),
+        precision=machine.precision,
         deterministic=deterministic,
         max_epochs=1,
-        accumulate_grad_batches=plan.num_micro_batches,
-        val_check_interval=plan.val_every_n_steps * plan.num_micro_batches,
+        accumulate_grad_batches=plan.batching.num_micro_batches,
+        val_check_interval=plan.val_every_n_steps * plan.batching.num_micro_batches,
         check_val_every_n_epoch=None,
         limit_val_batches=1.0 if validates else 0,
         num_sanity_val_steps=0,

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,18 +30,18 @@ def test_the_drawing_of_the_docstring():
     assert len(blocks) == 2
     # Either of the two longest may have the room that is left.
     blocks = replace(blocks, packing=Packing(np.array([0, 2, 3]), np.array([0, 1, 2])))
-    assert plain(blocks.batch(np.array([0, 1]), num_supervised_tokens=5)) == {
+    assert plain(blocks.batch(np.array([0, 1]), denominator=5)) == {
         "input_ids": [[A, B, C, END, D, END], [E, F, G, END, END, END]],
         "position_ids": [[0, 1, 2, 3, 0, 1], [0, 1, 2, 3, 0, 1]],
         "cu_seqlens": [0, 4, 6, 10, 12],
         "max_seqlen": 4,
         "supervised_index": [1, 2, 4, 6, 8],
         "labels": [C, END, END, F, END],
-        "num_supervised_tokens": 5,
+        "denominator": 5,
         "num_tokens": 10,
     }
-    assert (blocks.num_examples, blocks.num_tokens, blocks.num_labels) == (3, 10, 5)
-    assert blocks.labels_per_block.tolist() == [3, 2]
+    assert (blocks.num_examples, blocks.num_tokens, blocks.num_targets) == (3, 10, 5)
+    assert blocks.targets_per_block.tolist() == [3, 2]
     assert blocks.utilisation == 10 / 12
 
 
@@ -63,7 +64,7 @@ def test_tensor_types_are_what_the_model_takes():
         "supervised_index": "torch.int64",
         "labels": "torch.int64",
     }
-    assert type(batch["num_supervised_tokens"]) is type(batch["num_tokens"]) is int
+    assert type(batch["denominator"]) is type(batch["num_tokens"]) is int
 
 
 def brute_force(blocks: Blocks, rows: np.ndarray) -> dict[str, list]:
@@ -102,7 +103,7 @@ def test_a_label_is_due_where_the_next_token_of_the_same_document_is_supervised(
     seed, packing, monkeypatch
 ):
     """Random examples, some longer than a block, some not supervised at all."""
-    monkeypatch.setattr("src.data.blocks.EXAMPLES_AT_A_TIME", 7)
+    monkeypatch.setattr("src.data.targets.EXAMPLES_AT_A_TIME", 7)
     blocks = blocks_of(random_corpus(seed, 60), 16 + seed, packing)
     rows = np.random.default_rng(seed).permutation(len(blocks))
     batch, expected = plain(blocks.batch(rows, 1)), brute_force(blocks, rows)
@@ -112,9 +113,10 @@ def test_a_label_is_due_where_the_next_token_of_the_same_document_is_supervised(
     assert {key: batch[key] for key in expected} == expected
     per_row = np.array(expected["supervised_index"]) // blocks.block_size
     assert (
-        np.bincount(per_row, minlength=len(rows)).tolist() == blocks.labels_per_block[rows].tolist()
+        np.bincount(per_row, minlength=len(rows)).tolist()
+        == blocks.targets_per_block[rows].tolist()
     )
-    assert blocks.labels_per_block.sum() == blocks.num_labels == len(expected["labels"])
+    assert blocks.targets_per_block.sum() == blocks.num_targets == len(expected["labels"])
     assert blocks.num_tokens == expected["num_tokens"]
 
 
@@ -129,7 +131,7 @@ def test_a_cut_example_loses_its_tail_and_end_token_and_is_counted():
 
 def test_an_example_that_just_fits_is_not_cut():
     blocks = blocks_of(corpus_of(([A, B, C, END], [0, 0, 1, 1])), 4)
-    assert (blocks.num_cut, blocks.num_labels) == (0, 2)
+    assert (blocks.num_cut, blocks.num_targets) == (0, 2)
     assert blocks.batch(np.array([0]), 2)["cu_seqlens"].tolist() == [0, 4]
 
 
@@ -155,7 +157,7 @@ def test_a_filler_block_is_padding_that_is_never_supervised():
         "max_seqlen": 4,
         "supervised_index": [5],
         "labels": [END],
-        "num_supervised_tokens": 1,
+        "denominator": 1,
         "num_tokens": 3,
     }
     empty = blocks.batch(np.array([FILLER]), 0)
@@ -165,6 +167,49 @@ def test_a_filler_block_is_padding_that_is_never_supervised():
 
 def test_a_split_without_examples_has_no_blocks():
     blocks = blocks_of(corpus_of(), 8)
-    assert (len(blocks), blocks.num_examples, blocks.num_labels, blocks.num_tokens) == (0, 0, 0, 0)
+    assert (len(blocks), blocks.num_examples, blocks.num_targets, blocks.num_tokens) == (0, 0, 0, 0)
     assert blocks.utilisation == 0.0
-    assert blocks.labels_per_block.shape == (0,)
+    assert blocks.targets_per_block.shape == (0,)
+
+
+def test_a_block_longer_than_the_model_has_positions_holds_no_longer_example():
+    """Positions restart in padding too, which may be longer than the model's positions."""
+    corpus = corpus_of(([A, B, C, D, E, END], [0, 0, 1, 1, 1, 1]), ([F, END], [0, 1]))
+    blocks = Blocks.build(corpus, 16, packing=True, end_id=END, max_length=4)
+    assert (len(blocks), blocks.num_cut) == (1, 1)
+    batch = blocks.batch(np.array([0, FILLER]), 3)
+    assert batch["input_ids"].shape == (2, 16)
+    bounds = batch["cu_seqlens"].tolist()
+    assert np.diff(bounds).max() == batch["max_seqlen"] == 4
+    assert bounds[-5:] == [16, 20, 24, 28, 32]
+    assert batch["position_ids"].max() == 3
+    assert sorted(batch["labels"].tolist()) == sorted([C, D, END])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_documents_of_a_unit_lie_in_one_block_in_their_order(seed):
+    """A unit in which nothing is due, or which no block can hold, is dropped whole."""
+    corpus = random_corpus(seed, 40, longest=12)
+    rng = np.random.default_rng(seed)
+    units = np.concatenate([[0], np.sort(rng.choice(np.arange(1, 40), 15, replace=False)), [40]])
+    blocks = Blocks.build(corpus, 24, packing=True, end_id=END, max_length=10, units=units)
+    lengths = np.minimum(corpus.lengths, 10)
+    labels = blocks.targets.count(corpus, lengths)
+    kept = [
+        list(range(first, end))
+        for first, end in pairwise(units)
+        if labels[first:end].any() and lengths[first:end].sum() <= 24
+    ]
+    assert blocks.num_without_room == len(units) - 1 - len(kept) > 0
+    found = []
+    for block in range(len(blocks)):
+        documents = blocks.kept[blocks.documents(block)].tolist()
+        while documents:
+            unit = next(unit for unit in kept if unit[0] == documents[0])
+            assert documents[: len(unit)] == unit
+            found.append(unit)
+            documents = documents[len(unit) :]
+        batch = blocks.batch(np.array([block]), 1)
+        assert batch["num_tokens"] == blocks.tokens_per_block[block] <= 24
+        assert len(batch["labels"]) == blocks.targets_per_block[block]
+    assert sorted(found) == kept

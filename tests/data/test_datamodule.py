@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from src.data.datamodule import ChatDataModule, open_data
+from src.data.order import Batching
 from src.data.sources import SPLITS
 from src.errors import UserError
 
@@ -36,9 +37,9 @@ def make(data_config, files, tokenizer):
             config,
             tokenizer,
             source,
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            num_steps=num_steps,
+            block_size=config.block_size,
+            batching=Batching.of(batch_size, 1, micro_batch_size),
+            max_steps=num_steps,
             seed=seed,
         )
         data.setup()
@@ -50,6 +51,7 @@ def make(data_config, files, tokenizer):
 def on_rank(data: ChatDataModule, rank: int, world_size: int) -> ChatDataModule:
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
+    data.batching = Batching.of(data.batching.batch_size, world_size, 2)
     return data
 
 
@@ -84,8 +86,8 @@ def test_an_epoch_of_training_sees_every_block_once(make, tokenizer):
     batches = list(loader)
     assert rows_of(batches, tokenizer.end_id) == all_blocks(data, "train")
     labels = sum(len(batch["labels"]) for batch in batches)
-    assert labels == data.splits["train"].num_labels
-    assert sum(batch["num_supervised_tokens"] for batch in batches[::2]) == labels
+    assert labels == data.splits["train"].num_targets
+    assert sum(batch["denominator"] for batch in batches[::2]) == labels
 
 
 def test_a_run_of_several_epochs_is_one_long_loader(make):
@@ -109,7 +111,7 @@ def test_scoring_covers_every_block_once_over_all_ranks(make, tokenizer, split, 
         batches += mine
     assert len(lengths) == 1
     assert rows_of(batches, tokenizer.end_id) == all_blocks(data, split)
-    assert sum(len(batch["labels"]) for batch in batches) == data.splits[split].num_labels
+    assert sum(len(batch["labels"]) for batch in batches) == data.splits[split].num_targets
     assert len({batch["input_ids"].shape for batch in batches}) == 1
 
 
@@ -127,9 +129,8 @@ def test_ranks_train_on_the_same_steps_as_one(make, tokenizer, world_size):
 
 
 def test_devices_that_do_not_divide_the_batch_are_refused(make):
-    data = on_rank(make(), 0, 3)
     with pytest.raises(UserError, match="batch_size=4 cannot be shared by 3 devices"):
-        data.train_dataloader()
+        on_rank(make(), 0, 3)
 
 
 def test_shared_prompts_are_counted(make):

@@ -70,7 +70,7 @@ def test_a_step_is_its_micro_batches_and_knows_its_labels_beforehand():
         micro = [batches[2 * step], batches[2 * step + 1]]
         assert blocks_in(micro[0]) + blocks_in(micro[1]) == batches.global_batch(step).tolist()
         labels = sum(len(batch["labels"]) for batch in micro)
-        assert [batch["num_supervised_tokens"] for batch in micro] == [labels, labels]
+        assert [batch["denominator"] for batch in micro] == [labels, labels]
 
 
 def test_a_short_last_global_batch_is_a_step_with_its_own_count():
@@ -80,7 +80,7 @@ def test_a_short_last_global_batch_is_a_step_with_its_own_count():
     assert len(last) == 2
     for item in (4, 5):
         assert batches[item]["input_ids"].shape == batches[0]["input_ids"].shape == (2, 8)
-        assert batches[item]["num_supervised_tokens"] == sum(1 + i % 3 for i in last)
+        assert batches[item]["denominator"] == sum(1 + i % 3 for i in last)
     assert blocks_in(batches[4]) == last.tolist()
     assert batches[5]["labels"].shape == (0,)
     assert batches[5]["num_tokens"] == 0
@@ -103,8 +103,8 @@ def test_however_it_is_cut_a_step_has_the_same_blocks(world_size, micro):
         parts = [[rank[item] for item in items] for rank in ranks]
         seen = [block for part in parts for batch in part for block in blocks_in(batch)]
         assert sorted(seen) == sorted(blocks_in(whole[step]))
-        counts = {batch["num_supervised_tokens"] for part in parts for batch in part}
-        assert counts == {whole[step]["num_supervised_tokens"]}
+        counts = {batch["denominator"] for part in parts for batch in part}
+        assert counts == {whole[step]["denominator"]}
         num_tokens = sum(batch["num_tokens"] for batch in parts[0])  # any rank counts for all
         assert num_tokens == whole[step]["num_tokens"]
         held = [sum(len(blocks_in(batch)) for batch in part) for part in parts]

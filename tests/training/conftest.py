@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.cli import CONF, typed
+from src.cli import CONF
+from src.train import read_settings
 from src.training.config import TrainConfig
+from src.training.objective import Objective
 
 # A run of seconds: 120 short rows, a one-layer model.
 SMALL = (
@@ -29,21 +31,25 @@ SMALL = (
 )
 
 
-def train_config(*overrides: str) -> TrainConfig:
+def settings(*overrides: str) -> tuple[TrainConfig, type[Objective]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(TrainConfig, compose("train", overrides=list(overrides)))
+        return read_settings(compose("train", overrides=list(overrides)))
+
+
+def train_config(*overrides: str) -> TrainConfig:
+    return settings(*overrides)[0]
 
 
 @pytest.fixture
 def small_run(tmp_path: Path) -> Callable[..., Path]:
     """Train a small model in a folder and return the folder."""
-    from src.training.run import train
+    from src.training.start import train
 
     def run(*overrides: str, folder: str = "run") -> Path:
         path = tmp_path / folder
         path.mkdir(exist_ok=True)
         given = [*SMALL, f"data.corpus_dir={tmp_path / 'corpora'}", *overrides]
-        (path / "signal").write_text(str(train(train_config(*given), path, given)))
+        (path / "signal").write_text(str(train(*settings(*given), path, given)))
         return path
 
     return run

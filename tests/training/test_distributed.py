@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from src.training.checkpoints import LAST, PREVIOUS
-from src.training.run import train
-from tests.training.conftest import SMALL, curves, metrics, train_config
+from src.training.start import train
+from tests.training.conftest import SMALL, curves, metrics, settings
 from tests.training.test_resume import assert_same_run
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def alone(tmp_path_factory, corpora) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("alone")
     given = [*LAYOUT, "micro_batch_size=8", corpora]
-    train(train_config(*given), folder, given)
+    train(*settings(*given), folder, given)
     return folder
 
 

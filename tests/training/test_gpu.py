@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from src.training.hardware import choose_micro_batch_size
-from src.training.memory import GIB, TrainingStep
+from src.training.machine import Machine
+from src.training.memory import GIB, TrainingStep, choose_micro_batch_size
+from src.training.place import Place
 from tests.training.conftest import curves, train_config
 from tests.training.test_memory import build, step, two_steps
 from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
@@ -59,13 +60,9 @@ def test_gpt2_xl_makes_a_step_in_the_memory_that_its_preset_names(gigabytes, ove
     total = torch.cuda.get_device_properties(0).total_memory
     if total < memory:
         pytest.skip(f"needs a card of {gigabytes} GB")
-    described = replace(
-        TrainingStep.of(
-            config, config.model.shape(config.model.vocab_size), "cuda", 9, "bf16-mixed"
-        ),
-        block_size=1024,
-        supervised_share=0.6,
-    )
+    machine = Machine(Place(), "cuda", 9, memory, "bf16-mixed", "single")
+    shape = config.model.shape(config.model.vocab_size)
+    described = replace(TrainingStep.of(config, machine, shape, 1024), supervised_share=0.6)
     chosen = choose_micro_batch_size(described, memory)
     torch.cuda.set_per_process_memory_fraction(memory / total)
     try:

@@ -21,11 +21,10 @@ from src.model.attention import DenseAttention, choose_backend
 from src.model.config import GPT2Config
 from src.model.gpt2 import GPT2
 from src.model.varlen import VarlenAttention
+from src.objectives.sft import SFTModule
 from src.training.config import LoRAConfig
-from src.training.hardware import choose_micro_batch_size
 from src.training.lora import add_adapters
-from src.training.memory import ERROR, GIB, TrainingStep, check_memory
-from src.training.sft import SFTModule
+from src.training.memory import ERROR, GIB, TrainingStep, check_memory, choose_micro_batch_size
 from tests.training.conftest import train_config
 
 SHARE = 0.6  # of the positions is supervised
@@ -127,7 +126,7 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
         else:
             model = build(described)
         with monkeypatch.context() as patch:
-            patch.setattr("src.training.sft.frozen_checksum", lambda model: None)
+            patch.setattr("src.training.module.frozen_checksum", lambda model: None)
             two_steps(described, model, num_blocks, accumulate, document)
         return live.peak
 
@@ -159,7 +158,7 @@ def two_steps(
         }
         if device != "cpu":
             batch = {n: v if n == "max_seqlen" else v.to(device) for n, v in batch.items()}
-        batch["num_supervised_tokens"] = num_labels
+        batch["denominator"] = num_labels
         dtype = torch.float16 if fp16 else torch.bfloat16
         mixed = described.precision != "32-true"
         with torch.autocast(device, dtype, enabled=mixed, cache_enabled=False):

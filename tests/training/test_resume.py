@@ -209,7 +209,7 @@ def test_what_a_resumed_run_must_agree_with_is_written_down(small_run):
 def test_an_automatic_micro_batch_stays_what_it_was(small_run, monkeypatch):
     """Another machine, or less free memory: the run would count its micro-batches otherwise."""
     layout = (*LAYOUT, "micro_batch_size=auto")
-    choose = "src.training.run.choose_micro_batch_size"
+    choose = "src.training.plan.choose_micro_batch_size"
     monkeypatch.setattr(choose, lambda *args: 4)
     whole = small_run(*layout, folder="whole")
     with monkeypatch.context() as patch:

@@ -8,9 +8,9 @@ import torch
 
 from src.errors import UserError
 from src.model.pretrained import load_pretrained, save_pretrained
+from src.objectives.sft import SFT, SFTModule
 from src.training.best import BestModel
-from src.training.hardware import choose_precision
-from src.training.sft import SFTModule
+from src.training.machine import choose_precision
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import curves, metrics, train_config
 
@@ -51,12 +51,12 @@ def test_the_model_folder_holds_the_best_weights_and_not_the_last(small_run, mon
 
 
 def test_one_batch_is_driven_to_zero_loss(tmp_path):
-    from src.training.run import train
+    from src.training.start import train
 
     corpora = f"data.corpus_dir={tmp_path / 'corpora'}"
     small = ("model.n_layer=2", "model.n_embd=64", "max_steps=150", "data.max_rows=24")
     config = train_config("experiment=overfit", corpora, *small, "sample_prompts=[]")
-    train(config, tmp_path, [])
+    train(config, SFT, tmp_path, [])
     assert curves(tmp_path)["train/loss"][150] < 0.02
     assert curves(tmp_path)["train/accuracy"][150] == 1.0
 
@@ -84,7 +84,7 @@ def test_the_estimate_knows_whether_gradients_outlive_a_micro_batch(
 ):
     asked = []
     monkeypatch.setattr(
-        "src.training.run.check_memory", lambda step, *_: asked.append(step.accumulates) or []
+        "src.training.start.check_memory", lambda step, *_: asked.append(step.accumulates) or []
     )
     small_run(f"micro_batch_size={micro}", "max_steps=1")
     assert asked == [accumulates]

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.loss import supervised_loss
+from src.objectives.sft import SFTModule
 from src.training.log import TrainingLog
 from src.training.run import Run
-from src.training.sft import SFTModule
 from tests.model.conftest import tiny_config
 from tests.training.conftest import SMALL, curves, metrics, train_config
 
@@ -88,7 +88,7 @@ def test_every_average_is_a_sum_over_a_count(small_run, monkeypatch):
 
     def hook(self, batch, batch_idx):
         loss = original(self, batch, batch_idx)
-        seen.append((float(loss) * batch["num_supervised_tokens"], len(batch["labels"])))
+        seen.append((float(loss) * batch["denominator"], len(batch["labels"])))
         return loss
 
     monkeypatch.setattr(SFTModule, "training_step", hook)

@@ -1,32 +1,42 @@
-"""SFTModule: supervised fine-tuning (step 1 of InstructGPT, arXiv:2203.02155) for Lightning."""
+"""TrainingModule: what every objective shares, for Lightning."""
 
-from collections.abc import Callable
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from src.data.blocks import Batch
+from src.data.batch import Batch
 from src.errors import UserError
 from src.model.gpt2 import GPT2
-from src.model.loss import LossSums, supervised_loss
 from src.training.config import OptimizerConfig
 from src.training.distributed import reshard, shard, whole_norm
 from src.training.lora import frozen_checksum, frozen_weights
-from src.training.metrics import SupervisedMetrics
+from src.training.metrics import Sums
 from src.training.optimizer import build_optimizer, build_schedule
 
 MAX_SKIPPED = 20  # steps in a row; fp16 skips some while its gradient scaler finds its scale
 
 
-class SFTModule(L.LightningModule):
-    """GPT-2 with masked loss and accuracy, AdamW and a warmup-cosine schedule.
+class BatchSums(Protocol):
+    """A NamedTuple of 0-d tensors: sums and counts over one micro-batch."""
 
-    Each micro-batch's summed loss is divided by the number of supervised tokens of its whole
-    global batch, so the gradient is the same however the batch is cut into micro-batches or
-    spread over devices.
+    @property
+    def loss(self) -> Tensor:
+        """The summed loss, with a gradient."""
+        ...
+
+    def _asdict(self) -> dict[str, Tensor]: ...
+
+
+class TrainingModule(L.LightningModule, ABC):
+    """A model with AdamW, a warmup-cosine schedule, and figures that are sums over counts.
+
+    Each micro-batch's summed loss is divided by the denominator of its whole global batch, so the
+    gradient is the same however the batch is cut into micro-batches or spread over devices.
 
     Args:
         model: what learns.
@@ -34,6 +44,9 @@ class SFTModule(L.LightningModule):
         num_steps: optimizer steps of the run.
         log_every_n_steps: how often ``take_training_figures`` is called, in optimizer steps.
     """
+
+    sum_types: ClassVar[Mapping[str, torch.dtype]]  # of what ``sums`` returns, by name
+    train_figures: ClassVar[Sequence[str]]  # those of ``figures`` that training logs
 
     def __init__(
         self, model: GPT2, config: OptimizerConfig, *, num_steps: int, log_every_n_steps: int
@@ -43,9 +56,9 @@ class SFTModule(L.LightningModule):
         self.config = config
         self.num_steps = num_steps
         self.log_every_n_steps = log_every_n_steps
-        self.train_metrics = SupervisedMetrics()
-        self.val_metrics = SupervisedMetrics()
-        self.test_metrics = SupervisedMetrics()
+        self.train_metrics = Sums(self.sum_types)
+        self.val_metrics = Sums(self.sum_types)
+        self.test_metrics = Sums(self.sum_types)
         self.latest: dict[str, float] = {}  # the figures logged last, for whoever shows them
         self.frozen_checksum = frozen_checksum(model)
         # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
@@ -53,6 +66,14 @@ class SFTModule(L.LightningModule):
         self.register_buffer("grad_norm", torch.zeros(()))
         self.register_buffer("num_skipped", torch.zeros(()))
         self.register_buffer("num_skipped_in_a_row", torch.zeros(()))
+
+    @abstractmethod
+    def sums(self, batch: Batch) -> BatchSums:
+        """Return the sums over one micro-batch, ``loss`` among them; each is a 0-d tensor."""
+
+    @abstractmethod
+    def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Return the figures of ``sums`` over any number of batches, each a sum over a count."""
 
     def configure_model(self) -> None:
         """Shard the model, if the strategy is FSDP2."""
@@ -68,22 +89,16 @@ class SFTModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _sums(self, batch: Batch) -> LossSums:
-        hidden = self.model(
-            batch["input_ids"], batch["position_ids"], batch["cu_seqlens"], batch["max_seqlen"]
-        )
-        return supervised_loss(self.model, hidden, batch["supervised_index"], batch["labels"])
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's share of the global batch's mean loss (0-d).
 
         Lightning divides by the number of micro-batches and DDP by the number of ranks, though
         the denominator already covers both; so both are multiplied in.
         """
-        sums = self._sums(batch)
+        sums = self.sums(batch)
         self.train_metrics.update(sums)
         shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return sums.loss * (shares / batch["num_supervised_tokens"])
+        return sums.loss * (shares / batch["denominator"])
 
     def optimizer_step(
         self,
@@ -151,7 +166,7 @@ class SFTModule(L.LightningModule):
         Raises:
             UserError: the last ``MAX_SKIPPED`` steps or more had no finite gradient.
         """
-        figures = self.train_metrics.compute()
+        figures = self.figures(self.train_metrics.compute())
         self.train_metrics.reset()
         skipped = int(self.num_skipped)
         self.num_skipped.zero_()
@@ -161,8 +176,7 @@ class SFTModule(L.LightningModule):
                 f"{in_a_row} steps: lower optimizer.learning_rate, or use trainer.precision=32-true"
             )
         return {
-            "train/loss": figures["loss"],
-            "train/accuracy": figures["accuracy"],
+            **{f"train/{name}": figures[name] for name in self.train_figures},
             "train/skipped_steps": float(skipped),
             "lr": self.lr_schedulers().get_last_lr()[0],
             "grad_norm": float(self.grad_norm),
@@ -170,23 +184,24 @@ class SFTModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up one micro-batch of the validation split."""
-        self.val_metrics.update(self._sums(batch))
+        self.val_metrics.update(self.sums(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/loss``, ``val/accuracy`` and ``val/perplexity``."""
+        """Log the figures of the validation split."""
         self._log_and_reset("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up one micro-batch of the test split."""
-        self.test_metrics.update(self._sums(batch))
+        self.test_metrics.update(self.sums(batch))
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test/loss``, ``test/accuracy`` and ``test/perplexity``."""
+        """Log the figures of the test split."""
         self._log_and_reset("test", self.test_metrics)
 
-    def _log_and_reset(self, split: str, metrics: SupervisedMetrics) -> None:
+    def _log_and_reset(self, split: str, metrics: Sums) -> None:
         reshard(self.model)
-        self.log_figures({f"{split}/{name}": value for name, value in metrics.compute().items()})
+        figures = self.figures(metrics.compute())
+        self.log_figures({f"{split}/{name}": value for name, value in figures.items()})
         metrics.reset()
 
     def log_figures(self, figures: dict[str, float]) -> None:

@@ -1,19 +1,52 @@
-"""What the machine has decides precision and micro-batch; never batch size or learning rate."""
+"""What a run computes on: decided by what is there and asked for, before the rows are read."""
 
 import ctypes
 import platform
+from dataclasses import dataclass
 
 import psutil
 import torch
 
 from src.errors import UserError
-from src.training.config import AUTO, TrainerConfig
-from src.training.memory import TrainingStep
+from src.model.device import choose_device, compute_capability
+from src.training.config import AUTO, TrainConfig, TrainerConfig
+from src.training.distributed import choose_strategy
+from src.training.place import Place
 
-CPU_TOKENS = 4096  # positions of a micro-batch on a CPU: more is no faster
-GPU_BLOCKS = 64
-MPS_BLOCKS = 8
-SHARE_FILLED = 0.85  # of the device's memory, by the estimate: it may be as much too low
+
+@dataclass(frozen=True)
+class Machine:
+    """What the run computes on."""
+
+    place: Place
+    device: str  # cpu, cuda or mps
+    capability: int  # of the device; see ``compute_capability``
+    memory: int  # bytes that a process can train in
+    precision: str
+    strategy: str  # single, ddp or fsdp
+
+    @property
+    def num_shards(self) -> int:
+        """Devices that weights, gradients and optimizer state are spread over."""
+        return self.place.world_size if self.strategy == "fsdp" else 1
+
+
+def decide(config: TrainConfig, place: Place) -> Machine:
+    """Return the machine of a run whose processes are there.
+
+    Raises:
+        UserError: what is asked for does not go with the device or with the rest.
+    """
+    device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
+    precision = choose_precision(config.trainer, device)
+    return Machine(
+        place=place,
+        device=device,
+        capability=compute_capability(device),
+        memory=device_memory(device, place.local_size),
+        precision=precision,
+        strategy=choose_strategy(config.trainer, precision, place.world_size),
+    )
 
 
 def keep_freed_memory() -> bool:
@@ -51,11 +84,3 @@ def device_memory(device: str, num_processes: int = 1) -> int:
     if device == "mps":
         return torch.mps.recommended_max_memory()
     return psutil.virtual_memory().available // num_processes
-
-
-def choose_micro_batch_size(step: TrainingStep, memory: int) -> int:
-    """Return how many blocks a device takes at a time, at most: what ``memory`` bytes hold."""
-    limits = {"cpu": max(1, CPU_TOKENS // step.block_size), "cuda": GPU_BLOCKS, "mps": MPS_BLOCKS}
-    room = SHARE_FILLED * memory
-    fitting = [n for n in range(1, limits[step.device] + 1) if step.memory(n).total <= room]
-    return max(fitting, default=1)

@@ -1,0 +1,106 @@
+"""What a run wants to know of what is learned: ``Run`` knows no loss and no kind of data.
+
+A new objective is one file in ``src/objectives`` that fulfils ``Objective``, one config in
+``conf/objective``, and its line in ``src/objectives/__init__.py``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import lightning as L
+
+from src.data.blocks import Blocks
+from src.data.datamodule import ChatDataModule
+from src.data.order import Batching
+from src.data.sources import Source
+from src.data.tokenizer import Tokenizer
+from src.model.gpt2 import GPT2
+from src.training.config import ObjectiveConfig, TrainConfig
+from src.training.memory import TrainingStep
+from src.training.module import TrainingModule
+
+
+@dataclass(frozen=True)
+class Best:
+    """The figure of a validation that chooses the weights which are kept."""
+
+    figure: str
+    lower_is_better: bool = True
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether ``value`` is better than the ``best`` so far; anything is better than NaN."""
+        if best is None or math.isnan(best):
+            return True
+        return value < best if self.lower_is_better else value > best
+
+
+class Objective(Protocol):
+    """What is learned in one run.
+
+    Config: the values of its file in ``conf/objective``.
+    best: the figure that chooses the weights, as ``val/loss``.
+    bar: what the progress bar shows: label -> figure and how it is written.
+    table: the figures by which TensorBoard's table of runs compares.
+    """
+
+    Config: type[ObjectiveConfig]
+    best: Best
+    bar: Mapping[str, tuple[str, str]]
+    table: Sequence[str]
+
+    def __init__(self, config: TrainConfig): ...
+
+    def step(self, step: TrainingStep) -> TrainingStep:
+        """Return the step for the memory estimate, with what this objective adds to it."""
+        ...
+
+    def data(
+        self,
+        tokenizer: Tokenizer,
+        source: Source,
+        *,
+        block_size: int,
+        max_length: int,
+        batching: Batching,
+    ) -> ChatDataModule:
+        """Return the data module; examples have at most ``max_length`` tokens."""
+        ...
+
+    def module(self, model: GPT2, num_steps: int) -> TrainingModule:
+        """Return the module whose ``model`` learns."""
+        ...
+
+    def due(self, blocks: Blocks) -> str:
+        """Return how much of the rows is taught, in words, for the report before a run."""
+        ...
+
+    def watchers(self, data: ChatDataModule, folder: Path) -> list[L.Callback]:
+        """Return what watches a run in ``folder``, beside what watches every run."""
+        ...
+
+    def begin(self, model: GPT2) -> None:
+        """Look at the model before the first step of a new run; on rank 0 alone."""
+        ...
+
+    def look(self, trainer: L.Trainer, module: TrainingModule) -> None:
+        """Look at the model where a validation would be, if there were rows for one."""
+        ...
+
+    def save(self, model: GPT2, folder: Path, tokenizer: Tokenizer) -> None:
+        """Write what the run leaves: ``model``, plain and whole, as a folder; on rank 0 alone."""
+        ...
+
+    def load(self, folder: Path) -> GPT2:
+        """Return what ``save`` has written."""
+        ...
+
+    def finish(self, best: GPT2) -> dict[str, float]:
+        """Return the figures that only the end of a run has, of its best weights; on rank 0."""
+        ...
+
+    def outcome(self, figures: Mapping[str, float]) -> list[str]:
+        """Return the lines in which the summary tells how it went; may show a table first."""
+        ...

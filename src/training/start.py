@@ -1,0 +1,121 @@
+"""How a run comes to be: processes, machine, rows, model, plan, report."""
+
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from src.data.datamodule import open_data
+from src.errors import UserError
+from src.model.device import choose_device
+from src.training.config import TrainConfig
+from src.training.distributed import choose_devices
+from src.training.launch import Processes
+from src.training.machine import Machine, decide, keep_freed_memory
+from src.training.memory import TrainingStep, check_memory
+from src.training.model import build_model
+from src.training.objective import Objective
+from src.training.optimizer import check_schedule
+from src.training.place import find_place
+from src.training.plan import Plan, choose_batching
+from src.training.preflight import preflight_report, preflight_warnings
+from src.training.resume import forget, read_machine, write_record
+from src.training.run import Run, StepTooLarge
+
+log = logging.getLogger(__name__)
+for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it better
+    logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def train(
+    config: TrainConfig,
+    objective: Callable[[TrainConfig], Objective],
+    run_folder: Path,
+    overrides: list[str],
+    joining: Sequence[str] = (),
+) -> int | None:
+    """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
+
+    Args:
+        config: the whole run.
+        objective: makes what is learned of ``config``.
+        run_folder: where it goes; if it holds a run, that run goes on.
+        overrides: the command line that ``config`` came from, to find it again.
+        joining: the command line with which other processes take part.
+
+    Returns:
+        The number of the signal that stopped the run early, or None.
+
+    Raises:
+        UserError: for what a person can mend.
+    """
+    device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
+    recorded = read_machine(run_folder).get("devices")
+    num_devices = choose_devices(config.trainer, config.batch_size, device, find_place(), recorded)
+    with Processes(num_devices) as processes:
+        machine = decide(config, processes.place)
+        run = prepare(config, objective(config), machine, run_folder, overrides)
+        processes.start(joining)
+        try:
+            stopped_by = run.execute()
+        except StepTooLarge as error:
+            half = error.micro_batch_size // 2
+            # As text: a record that is kept would keep what fills the device.
+            log.warning("warning: %s: starting again with micro_batch_size=%d", str(error), half)
+        else:
+            if stopped_by is not None:
+                processes.kill()
+            return stopped_by
+    del run  # all that it has on the device
+    gc.collect()
+    torch.cuda.empty_cache()
+    forget(run_folder)
+    return train(replace(config, micro_batch_size=half), objective, run_folder, overrides)
+
+
+def prepare(
+    config: TrainConfig,
+    objective: Objective,
+    machine: Machine,
+    run_folder: Path,
+    overrides: list[str],
+) -> Run:
+    """Return the run, ready to start, and say what will happen.
+
+    Raises:
+        UserError: for what a person can mend.
+    """
+    L.seed_everything(config.seed, verbose=False)
+    if machine.device == "cpu":
+        keep_freed_memory()
+    source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
+    model = build_model(config, tokenizer)
+    max_length = model.config.n_positions
+    block_size = config.data.block_size or max_length
+    step = objective.step(TrainingStep.of(config, machine, model.config, block_size))
+    batching = choose_batching(config, machine, step, read_machine(run_folder))
+    step = replace(step, accumulates=batching.num_micro_batches > 1)
+    memory_warnings = check_memory(step, batching.micro_batch_size, machine.memory)
+    data = objective.data(
+        tokenizer, source, block_size=block_size, max_length=max_length, batching=batching
+    )
+    data.setup()
+    if not len(data.splits["train"]):
+        raise UserError(f"no training example fits into data.block_size={block_size}: raise it")
+    check_schedule(config.optimizer, data.num_steps)
+    plan = Plan.of(config, machine, data, step)
+    if machine.place.rank == 0:
+        write_record(run_folder, config, data, plan, overrides)
+    else:
+        # The weights are drawn; from here on each rank draws for itself.
+        L.seed_everything((config.seed + machine.place.rank) % 2**32, verbose=False)
+    due = objective.due(data.splits["train"])
+    for line in preflight_report(config, data, plan, due, run_folder):
+        log.info(line)
+    for warning in [*preflight_warnings(config, data), *memory_warnings]:
+        log.warning("warning: %s", warning)
+    return Run(config, objective, data, model, plan, run_folder)
