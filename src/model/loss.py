@@ -129,7 +129,7 @@ def _score_(
 
     Without ``wants_gradient`` what is left in ``scores`` (rows, V') is undefined.
     """
-    if HAS_KERNEL and scores.is_cuda:
+    if HAS_KERNEL and scores.device.type != "cpu":
         return score_(scores, labels, vocab_size, wants_gradient, IGNORE_INDEX)
     size = CPU_TILE if scores.device.type == "cpu" else GPU_TILE
     loss = torch.zeros((), device=scores.device)

@@ -63,15 +63,25 @@ def keep_freed_memory() -> bool:
 
 
 def choose_precision(config: TrainerConfig, device: str) -> str:
-    """Return the precision to train in: as configured, or the fastest the device is good at."""
+    """Return the precision to train in: as configured, or the fastest the device is good at.
+
+    Raises:
+        UserError: the device is not good at what is configured.
+    """
+    has_bf16 = device != "cuda" or compute_capability(device) >= 8  # before, torch imitates it
     if config.precision != AUTO:
         if device == "cpu" and config.precision == "16-mixed":
             raise UserError(
                 "trainer.precision=16-mixed does not run on a CPU: use 32-true or bf16-mixed"
             )
+        if config.precision == "bf16-mixed" and not has_bf16:
+            raise UserError(
+                "trainer.precision=bf16-mixed: this GPU has no bf16 (Ampere and later have) and "
+                "would only imitate it, slowly: use 16-mixed"
+            )
         return config.precision
     if device == "cuda":
-        return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
+        return "bf16-mixed" if has_bf16 else "16-mixed"
     if device == "cpu" and torch.cpu._is_avx512_bf16_supported():
         return "bf16-mixed"
     return "32-true"

@@ -1,9 +1,11 @@
 """Lightning's Trainer for a plan: which engine shares the step among the devices."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
@@ -15,6 +17,20 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from src.training.checkpoints import AtomicCheckpointIO, saved_step
 from src.training.plan import Plan
 from src.training.profiler import NoProfiler
+
+# A batch is cut from memory maps in microseconds: to score one, workers would only cost.
+warnings.filterwarnings(
+    "ignore",
+    r"The '(val|test)_dataloader' does not have many workers",
+    category=PossibleUserWarning,
+)
+# How Lightning 2.6.6 asks torch 2.13 for a leaf; nothing of ours can ask otherwise.
+warnings.filterwarnings(
+    "ignore",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    category=FutureWarning,
+    module=r"lightning\.pytorch\.utilities\._pytree",
+)
 
 
 class OneFileLogger(TensorBoardLogger):
