@@ -14,6 +14,7 @@ from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import read_pairs, with_rows, write_rows
 from src.benchmark.part import Part
 from src.benchmark.report import Figures
+from src.benchmark.rounds import Measured
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.turns import Job, Variant
 from src.data.corpus import build_corpus, read_report
@@ -53,6 +54,15 @@ class Prepare(Part):
             named = with_rows(named, job.folder / "numbered_rows.jsonl")
             write_rows(Path(named.data.path), islice(numbered, config.prepare_rows))
         return super().measure(config, replace(job, config=named))
+
+    def figures(self, measured: dict[str, Measured]) -> Figures:
+        first = {name: variant.repeats[0] for name, variant in measured.items()}
+        rows = {f"prepare.{name}.num_rows": r.amount // r.num_laps for name, r in first.items()}
+        return super().figures(measured) | rows
+
+    def row(self, figures: Figures, name: str) -> dict[str, str]:
+        num_rows = figures.get(f"prepare.{name}.num_rows")
+        return super().row(figures, name) | {"rows": "" if num_rows is None else f"{num_rows:,}"}
 
 
 def prepare_ours(job: Job, stopwatch: Stopwatch) -> None:
