@@ -116,18 +116,24 @@ def tables_of(figures: Figures) -> str:
 
 
 def tables(path: Path) -> str:
-    """Return the tables of a ``benchmark.json``, or of all those in a folder side by side.
+    """Return the tables of a ``benchmark.json``, or of all those in a folder in one table.
 
     Raises:
         UserError: there is none.
     """
-    files = [path] if path.is_file() else sorted(path.rglob("benchmark.json"))
+    files = [path] if path.is_file() else list(path.rglob("benchmark.json"))
     if not files:
         raise UserError(f"show={path}: there is no benchmark.json")
-    runs = {file.parent.name: json.loads(file.read_text()) for file in files}
-    if len(runs) == 1:
-        return tables_of(*runs.values())
-    return markdown_table([{"run": name} | _speeds(figures) for name, figures in runs.items()])
+    files.sort(key=lambda file: file.stat().st_mtime)
+    try:
+        runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        if len(runs) == 1:
+            return tables_of(runs[0])
+        rows = zip(files, runs, strict=True)
+        table = markdown_table([{"run": file.parent.name} | _speeds(run) for file, run in rows])
+        return document(runs[0], [table, "The first of these runs:"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"show={path}: not what the benchmark writes ({error!r})") from error
 
 
 def _speeds(figures: Figures) -> dict[str, str]:

@@ -24,13 +24,8 @@ class Train(Part):
 
     name = "train"
     speed = "real_tokens_per_second"
-    ratios = tuple(
-        ("ours", other)
-        for other in (
-            *("article_as_written", "article_packed", "huggingface"),
-            *("trl_default", "trl_best", "bare_loop"),
-        )
-    )
+    others = "article_as_written article_packed huggingface trl_default trl_best bare_loop"
+    ratios = tuple(("ours", other) for other in others.split())
 
     def variants(self, device: torch.device) -> list[Variant]:
         # The first steps on a GPU compile, grow the allocator's pool and load kernels.
@@ -83,9 +78,9 @@ def _tiny_steps(config: BenchmarkConfig, job: Job) -> dict[str, Measured]:
     data = replace(config.data, block_size=config.tiny_block_size)
     config = replace(config, batch_size=1, data=data)
     tiny = write_inputs(job.folder / "tiny", config, config.tiny, TINY_ROWS)
+    work = {"ours": ours.train, "bare_loop": ours.train_bare_loop}
     loops = [
-        Variant("ours", ours.train, num_warmup_laps=TINY_WARMUP_STEPS),
-        Variant("bare_loop", ours.train_bare_loop, num_warmup_laps=TINY_WARMUP_STEPS),
+        Variant(name, train, num_warmup_laps=TINY_WARMUP_STEPS) for name, train in work.items()
     ]
     return rounds.measure("lightning", loops, replace(job, config=tiny))
 
