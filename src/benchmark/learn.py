@@ -30,7 +30,7 @@ from src.benchmark.inputs import (
 )
 from src.benchmark.loop import adamw_values
 from src.benchmark.part import Part
-from src.benchmark.report import Figures, span
+from src.benchmark.report import Figures, with_spread
 from src.benchmark.stopwatch import Finished, Stopwatch
 from src.benchmark.turns import Job, Variant
 from src.data.blocks import Blocks
@@ -189,10 +189,10 @@ class Learn(Part):
 
     def row(self, figures: Figures, name: str) -> dict[str, str]:
         above = figures.get(f"learn.{name}.above_ours")
+        keys = f"learn.{name}.held_out_loss", f"learn.{name}.spread"
         return {
             "learn": name,
-            "held-out loss": f"{figures[f'learn.{name}.held_out_loss']:.4f}",
-            "lowest - highest seed": span(*figures[f"learn.{name}.spread"], ".4f"),
+            "held-out loss": with_spread(figures, *keys, ".4f"),
             "above ours": "" if above is None else f"{above:+.4f}",
         }
 

@@ -4,7 +4,7 @@ import torch
 
 from src.benchmark import rounds
 from src.benchmark.config import BenchmarkConfig
-from src.benchmark.report import Figures, gibibytes, markdown_table, span
+from src.benchmark.report import Figures, gibibytes, markdown_table, with_spread
 from src.benchmark.rounds import Measured
 from src.benchmark.turns import Job, Variant
 
@@ -77,10 +77,9 @@ class Part:
         """Return the cells of a variant by heading."""
         key = f"{self.name}.{name}"
         unit = self.speed.replace("_per_second", "/s").replace("_", " ")
-        speed, spread = figures[f"{key}.{self.speed}"], span(*figures[f"{key}.spread"], ",.0f")
         return {
             self.name: name,
-            unit: f"{speed:,.0f} {spread}",
+            unit: with_spread(figures, f"{key}.{self.speed}", f"{key}.spread", ",.0f"),
             "ours is": self.ratio(figures, "ours", name),
             "memory": gibibytes(figures[f"{key}.peak_memory_bytes"]),
         }
@@ -88,6 +87,4 @@ class Part:
     def ratio(self, figures: Figures, name: str, other: str) -> str:
         """Return how many times faster ``name`` is, or nothing."""
         key = f"ratio.{self.name}.{name}_to_{other}"
-        if key not in figures:
-            return ""
-        return f"{figures[key]:.2f}x {span(*figures[f'{key}.spread'], '.2f')}"
+        return with_spread(figures, key, f"{key}.spread", ".2f", "x") if key in figures else ""

@@ -27,9 +27,11 @@ def gibibytes(num_bytes: float) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
-def span(low: float, high: float, form: str) -> str:
-    """Return the smallest and the largest of several repeats."""
-    return f"({low:{form}} - {high:{form}})"
+def with_spread(figures: Figures, key: str, spread_key: str, form: str, unit: str = "") -> str:
+    """Return a figure and, where they differ, the least and the greatest of its repeats."""
+    low, high = (f"{value:{form}}" for value in figures[spread_key])
+    spread = f" ({low} - {high})" if low != high else ""
+    return f"{figures[key]:{form}}{unit}{spread}"
 
 
 def document(figures: Figures, paragraphs: Sequence[str]) -> str:
@@ -47,7 +49,7 @@ def document(figures: Figures, paragraphs: Sequence[str]) -> str:
         f"commit {figures.get('git.commit', '?')[:12]}{changes}.",
         f"{figures['rows.num']:,} rows of {figures['rows.source']} of "
         f"{figures['rows.mean_tokens']:.0f} tokens, {figures['rows.supervised_share']:.0%} of them "
-        f"supervised; {figures['batch_size']} blocks of {figures['rows.block_size']:,} in a step; "
+        f"supervised; steps of {figures['batch_size']} x {figures['rows.block_size']:,} positions; "
         f"{figures.get('model.n_layer', '?')} layers of width {figures.get('model.n_embd', '?')}.",
         f"{machine['device']}{driver}, {machine['processor']}, {machine['cores']} cores, "
         f"{machine['threads']} threads, {gibibytes(machine['memory_bytes'])}, "
@@ -56,5 +58,8 @@ def document(figures: Figures, paragraphs: Sequence[str]) -> str:
         + ", ".join(f"{name} {machine[name]}" for name in LIBRARIES if name in machine)
         + ".",
     ]
-    text = textwrap.fill(" ".join(facts), WIDTH, break_on_hyphens=False, break_long_words=False)
-    return "\n\n".join([*paragraphs, text]) + "\n"
+    whole = [
+        text if text.startswith("|") else textwrap.fill(text, WIDTH, break_on_hyphens=False)
+        for text in (*paragraphs, " ".join(facts))
+    ]
+    return "\n\n".join(whole) + "\n"

@@ -11,7 +11,7 @@ from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import open_blocks, write_inputs
 from src.benchmark.machine import matmul_peaks, needed_flops_per_token
 from src.benchmark.part import Part
-from src.benchmark.report import Figures, span
+from src.benchmark.report import Figures, with_spread
 from src.benchmark.rounds import Measured
 from src.benchmark.turns import Job, Variant
 
@@ -67,9 +67,9 @@ class Train(Part):
     def show(self, figures: Figures) -> list[str]:
         paragraphs = super().show(figures)
         if "train.lightning.ms_per_step" in figures:
-            cost = figures["train.lightning.ms_per_step"]
-            spread = span(*figures["train.lightning.spread"], ".2f")
-            paragraphs.append(f"Lightning costs {cost:.2f} ms {spread} a step on a tiny model.")
+            keys = "train.lightning.ms_per_step", "train.lightning.spread"
+            cost = with_spread(figures, *keys, ".2f", " ms")
+            paragraphs.append(f"Lightning costs {cost} a step on a tiny model.")
         return paragraphs
 
 

@@ -107,12 +107,8 @@ def test_growth_with_rows_is_shown_run_by_run(tmp_path):
         what = ("what=prepare", "variants=[ours]", f"prepare_rows={num_rows}", "repeats=1")
         figures = measure(benchmark_config(*TINY, *what), tmp_path / str(num_rows))
         assert figures["prepare.ours.num_rows"] == num_rows
-    assert [line.split()[1] for line in tables(tmp_path).splitlines()] == [
-        "run",
-        "---",
-        "50",
-        "700",
-    ]
+    runs = [line.split()[1] for line in tables(tmp_path).splitlines() if line.startswith("|")]
+    assert runs == ["run", "---", "50", "700"]
 
 
 def test_a_path_alone_names_a_file_with_all_that_is_a_files():

@@ -85,4 +85,5 @@ def test_figures_compare_seed_by_seed():
     assert "learn.ours.above_ours" not in figures
     assert set(SAME) < set(PUPILS)
     table, *_ = Learn().show(figures)
-    assert "| trl   |        2.5000 |     (2.5000 - 2.5000) |    -0.5000 |" in table
+    assert "| ours  | 2.5000 (2.0000 - 3.0000) |            |" in table
+    assert "| trl   |                   2.5000 |    -0.5000 |" in table

@@ -1,13 +1,18 @@
 """Every figure here was counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 
+from src.benchmark import rounds
 from src.benchmark.benchmark import PARTS, tables, tables_of
 from src.benchmark.machine import needed_flops_per_token
+from src.benchmark.part import Part
 from src.benchmark.report import markdown_table
 from src.benchmark.rounds import Measured
 from src.benchmark.stopwatch import Repeat
 from src.benchmark.train import lightning_figures
+from src.benchmark.turns import Variant, work_here
 from src.data.blocks import Blocks
 from src.errors import UserError
 from src.model.config import GPT2Config
@@ -100,6 +105,34 @@ def test_a_cell_that_a_row_lacks_is_empty():
     ]
 
 
+def test_one_repeat_has_no_spread_and_prose_is_wrapped():
+    text = tables_of(FIGURES | PREPARE.figures({"ours": measured(30)}))
+    assert "| ours    |     30 |         | 0.00 GiB |   30 |" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_new_part_is_a_name_and_its_variants(job, monkeypatch, tmp_path):
+    class Pairs(Part):
+        name = "pairs"
+        speed = "pairs_per_second"
+        ratios = (("ours", "trl"),)
+
+        def variants(self, device):
+            def work(job, stopwatch):
+                stopwatch.time(lambda: 10)
+
+            return [Variant("ours", work), Variant("trl", work)]
+
+    monkeypatch.setattr(rounds, "take_turn", work_here)
+    figures = Pairs().measure(job.config, replace(job, folder=tmp_path))
+    assert figures["ratio.pairs.ours_to_trl"] > 0
+    table = Pairs().show(figures)[0].splitlines()
+    assert [line.split()[1] for line in table] == ["pairs", "-----", "ours", "trl"]
+
+
 def test_nothing_to_show_is_a_mistake(tmp_path):
     with pytest.raises(UserError, match=r"there is no benchmark\.json"):
+        tables(tmp_path)
+    (tmp_path / "benchmark.json").write_text("{}")
+    with pytest.raises(UserError, match="not what the benchmark writes"):
         tables(tmp_path)
