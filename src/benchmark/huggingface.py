@@ -110,10 +110,9 @@ def summed_loss(model: GPT2LMHeadModel, batch: MicroBatch) -> Tensor:
 
 
 def packed_steps(job: Job, micro_batch_size: int, head: str) -> Iterator[list[MicroBatch]]:
-    """Yield the micro-batches of each step: packed blocks."""
-    data = open_data_module(job.config, micro_batch_size)
-    for step in loaded_steps(data.train_dataloader()):
-        yield [packed_micro_batch(batch, head) for batch in step]
+    """Return the micro-batches of each step: packed blocks."""
+    loader = open_data_module(job.config, micro_batch_size).train_dataloader()
+    return ([packed_micro_batch(batch, head) for batch in step] for step in loaded_steps(loader))
 
 
 def packed_micro_batch(batch: Batch, head: str) -> MicroBatch:
@@ -126,13 +125,16 @@ def packed_micro_batch(batch: Batch, head: str) -> MicroBatch:
 def padded_steps(
     job: Job, micro_batch_size: int, steps: Iterable[Tensor]
 ) -> Iterator[list[MicroBatch]]:
-    """Yield the micro-batches of each step of examples (rows,): those of like length together."""
+    """Return the micro-batches of each step of examples (rows,): those of like length together."""
     blocks = open_blocks(job.config, packing=False)
     lengths = torch.from_numpy(blocks.lengths)
-    for rows in steps:
+
+    def micro_batches(rows: Tensor) -> list[MicroBatch]:
         num_labels = blocks.labels_per_example[rows].sum()
         by_length = rows[lengths[rows].argsort()].split(micro_batch_size)
-        yield [padded_micro_batch(blocks, examples, num_labels) for examples in by_length]
+        return [padded_micro_batch(blocks, examples, num_labels) for examples in by_length]
+
+    return map(micro_batches, steps)
 
 
 def padded_micro_batch(blocks: Blocks, examples: Tensor, num_labels: int) -> MicroBatch:

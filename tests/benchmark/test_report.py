@@ -107,7 +107,7 @@ def test_a_cell_that_a_row_lacks_is_empty():
 
 def test_one_repeat_has_no_spread_and_prose_is_wrapped():
     text = tables_of(FIGURES | PREPARE.figures({"ours": measured(30)}))
-    assert "| ours    |     30 |         | 0.00 GiB |   30 |" in text
+    assert "| ours    |     30 |         | 0.00 GiB |   15 |" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
