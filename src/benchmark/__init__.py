@@ -4,7 +4,7 @@
 
     inputs ──> parts: train, prepare, pack, generate, learn ──> benchmark.json ──> report: Markdown
     the same     │  variants: ours, article, huggingface, trl_sft
-    rows and     └─ rounds ──> turns, a process each ──> stopwatch
+    rows and     └─ turns, a process each ──> stopwatch
     weights
 
 A part is one object (``part.Part``): its name, its variants, how its figures are shown. A new part

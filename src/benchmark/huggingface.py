@@ -41,24 +41,15 @@ def settings(device: torch.device) -> tuple[Setting, ...]:
     ``head``: ``all`` positions, or ``supervised`` ones only through ``logits_to_keep``, which is
     the same for all rows of a batch.
     """
-    if device.type == "cpu":
-        kinds = (
-            (True, "supervised", (1,), (False,)),
-            (True, "all", (4,), (False,)),
-            (False, "all", (1, 8), (False,)),
-        )
-    else:
-        kinds = (
-            (True, "all", (1, 8, 32), (False, True)),
-            (True, "supervised", (1,), (False, True)),
-            (False, "all", (8, 64, 256), (False,)),
-        )
-    return tuple(
-        {"packed": packed, "head": head, "micro_batch_size": size, "compile": compiled}
-        for packed, head, sizes, both in kinds
-        for size in sizes
-        for compiled in both
-    )
+    compiles = (False,) if device.type == "cpu" else (False, True)
+    packed, padded = ((4,), (1, 8)) if device.type == "cpu" else ((1, 8, 32), (8, 64, 256))
+    kinds = [
+        *((True, "supervised", 1, compiled) for compiled in compiles),
+        *((True, "all", size, compiled) for size in packed for compiled in compiles),
+        *((False, "all", size, False) for size in padded),
+    ]
+    names = ("packed", "head", "micro_batch_size", "compile")
+    return tuple(dict(zip(names, kind, strict=True)) for kind in kinds)
 
 
 def train(

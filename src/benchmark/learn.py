@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.benchmark import article, huggingface, ours, rounds, trl_sft
+from src.benchmark import article, huggingface, ours, trl_sft
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import (
     open_blocks,
@@ -32,7 +32,7 @@ from src.benchmark.loop import adamw_values
 from src.benchmark.part import Part
 from src.benchmark.report import Figures, with_spread
 from src.benchmark.stopwatch import Finished, Stopwatch
-from src.benchmark.turns import Job, Variant
+from src.benchmark.turns import Job, Variant, take_turns
 from src.data.blocks import Blocks
 from src.errors import UserError
 from src.model.gpt2 import GPT2
@@ -180,7 +180,7 @@ class Learn(Part):
         for seed in range(shared.seed, shared.seed + learn.seeds):
             part = f"learn_{seed}"
             job = replace(job, config=replace(shared, seed=seed))
-            for name in rounds.measure(part, self.variants(job.device, num_tokens), job):
+            for name in take_turns(part, self.variants(job.device, num_tokens), job):
                 own = replace(job, folder=job.folder / f"{part}_{name}")
                 loss = held_out_loss(weights_folder(own), held_out)
                 losses.setdefault(name, {})[seed] = loss

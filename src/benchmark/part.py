@@ -2,11 +2,9 @@
 
 import torch
 
-from src.benchmark import rounds
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.report import Figures, gibibytes, markdown_table, with_spread
-from src.benchmark.rounds import Measured
-from src.benchmark.turns import Job, Variant
+from src.benchmark.turns import Job, Measured, Variant, take_turns
 
 
 class Part:
@@ -26,7 +24,7 @@ class Part:
 
         ``config`` names rows as a person asked for them; ``job.config`` those that all share.
         """
-        return self.figures(rounds.measure(self.name, self.variants(job.device), job))
+        return self.figures(take_turns(self.name, self.variants(job.device), job))
 
     def figures(self, measured: dict[str, Measured]) -> Figures:
         """Return ``<part>.<variant>.<figure>``, and ``ratio.<part>.<variant>_to_<other>``.

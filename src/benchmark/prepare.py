@@ -14,9 +14,8 @@ from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import read_pairs, with_rows, write_rows
 from src.benchmark.part import Part
 from src.benchmark.report import Figures
-from src.benchmark.rounds import Measured
 from src.benchmark.stopwatch import Stopwatch
-from src.benchmark.turns import Job, Variant
+from src.benchmark.turns import Job, Measured, Variant
 from src.data.corpus import build_corpus, read_report
 from src.data.packing import pack
 from src.data.sources import RowReport, open_source

@@ -33,13 +33,10 @@ class Repeat:
 
 
 class Stopwatch:
-    """Times whole steps, once.
+    """Times whole steps on ``device``, once.
 
-    Args:
-        device: what must have finished its work before the clock is read.
-        seconds: to time, at least; a step that has begun is finished.
-        num_warmup_laps: steps before the clock starts.
-        min_amount: tokens or rows to get through, at least.
+    After ``num_warmup_laps`` steps the clock runs for at least ``seconds`` and ``min_amount``
+    tokens or rows; a step that has begun is finished.
     """
 
     def __init__(

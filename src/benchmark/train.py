@@ -6,14 +6,13 @@ from statistics import median
 
 import torch
 
-from src.benchmark import article, huggingface, ours, rounds, trl_sft
+from src.benchmark import article, huggingface, ours, trl_sft
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import open_blocks, write_inputs
 from src.benchmark.machine import matmul_peaks, needed_flops_per_token
 from src.benchmark.part import Part
 from src.benchmark.report import Figures, with_spread
-from src.benchmark.rounds import Measured
-from src.benchmark.turns import Job, Variant
+from src.benchmark.turns import Job, Measured, Variant, take_turns
 
 TINY_ROWS = 1024
 TINY_WARMUP_STEPS = 20
@@ -43,7 +42,7 @@ class Train(Part):
 
     def measure(self, config: BenchmarkConfig, job: Job) -> Figures:
         before = matmul_peaks(job.device)
-        measured = rounds.measure(self.name, self.variants(job.device), job)
+        measured = take_turns(self.name, self.variants(job.device), job)
         # Once more: other programs may have been at work the first time.
         after = matmul_peaks(job.device)
         peaks = {name: max(peak, after[name]) for name, peak in before.items()}
@@ -82,7 +81,7 @@ def _tiny_steps(config: BenchmarkConfig, job: Job) -> dict[str, Measured]:
     loops = [
         Variant(name, train, num_warmup_laps=TINY_WARMUP_STEPS) for name, train in work.items()
     ]
-    return rounds.measure("lightning", loops, replace(job, config=tiny))
+    return take_turns("lightning", loops, replace(job, config=tiny))
 
 
 def lightning_figures(tiny: dict[str, Measured]) -> Figures:

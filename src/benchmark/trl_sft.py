@@ -24,8 +24,9 @@ def default_settings(device: torch.device) -> tuple[Setting, ...]:
     Its batch of 8 packed blocks becomes one sequence of 8 x 1024 positions under a dense mask;
     with GPT-2's dropout a CPU spends minutes on such a step. There it gets one block at a time.
     """
-    size = {"per_device_train_batch_size": 1} if device.type == "cpu" else {}
-    return ({"packing": True, **size},)
+    if device.type == "cpu":
+        return ({"packing": True, "per_device_train_batch_size": 1},)
+    return ({"packing": True},)
 
 
 def best_settings(device: torch.device) -> tuple[Setting, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.benchmark import rounds
+from src.benchmark import turns
 from src.benchmark.benchmark import PARTS, chosen_parts, measure, tables, tables_of
 from src.benchmark.turns import work_here
 from src.errors import UserError
@@ -27,7 +27,7 @@ GENERATE = (
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Turns without processes of their own: nothing has to be imported again."""
-    monkeypatch.setattr(rounds, "take_turn", work_here)
+    monkeypatch.setattr(turns, "take_turn", work_here)
     monkeypatch.setattr("src.benchmark.machine.CPU_MATMUL_SIZES", (64,))
     monkeypatch.setattr("src.benchmark.machine.MATMUL_SECONDS", 0.01)
 

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from src.benchmark import rounds
+from src.benchmark import turns
 from src.benchmark.benchmark import PARTS, tables, tables_of
 from src.benchmark.machine import needed_flops_per_token
 from src.benchmark.part import Part
 from src.benchmark.report import markdown_table
-from src.benchmark.rounds import Measured
 from src.benchmark.stopwatch import Repeat
 from src.benchmark.train import lightning_figures
-from src.benchmark.turns import Variant, work_here
+from src.benchmark.turns import Measured, Variant, work_here
 from src.data.blocks import Blocks
 from src.errors import UserError
 from src.model.config import GPT2Config
@@ -123,7 +122,7 @@ def test_a_new_part_is_a_name_and_its_variants(job, monkeypatch, tmp_path):
 
             return [Variant("ours", work), Variant("trl", work)]
 
-    monkeypatch.setattr(rounds, "take_turn", work_here)
+    monkeypatch.setattr(turns, "take_turn", work_here)
     figures = Pairs().measure(job.config, replace(job, folder=tmp_path))
     assert figures["ratio.pairs.ours_to_trl"] > 0
     table = Pairs().show(figures)[0].splitlines()

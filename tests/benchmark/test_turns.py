@@ -1,5 +1,9 @@
-"""Processes of their own: their memory, their mistakes."""
+"""Variants take turns with their fastest setting, each turn in a process of its own.
 
+What cannot run, and what ends a process, is said in one line.
+"""
+
+import logging
 import multiprocessing
 import os
 import signal
@@ -8,8 +12,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from src.benchmark import turns
 from src.benchmark.stopwatch import Repeat, Stopwatch
-from src.benchmark.turns import Failed, Job, Variant, take_turn
+from src.benchmark.turns import Failed, Job, Variant, take_turn, take_turns
 from src.errors import UserError
 
 
@@ -69,3 +74,70 @@ def test_what_ends_a_turn_early_is_said_in_one_line(turn, do, error, message):
 def test_a_turn_may_start_processes_of_its_own(turn):
     """As a loader does with data.num_workers."""
     assert turn("fork").amount == 7
+
+
+@pytest.fixture
+def taken(monkeypatch) -> list[str]:
+    """The names of those who had a turn; a turn does no work, its speed is its setting's."""
+    names: list[str] = []
+
+    def take_turn(variant, setting, job):
+        names.append(variant.name)
+        if setting["speed"] == "broken":
+            raise Failed("it broke")
+        return Repeat(1.0, setting["speed"], 1, 10)
+
+    monkeypatch.setattr(turns, "take_turn", take_turn)
+    return names
+
+
+def variant(name, *speeds, **more):
+    return Variant(name, print, tuple({"speed": speed} for speed in speeds), **more)
+
+
+@pytest.fixture
+def run(job):
+    own = replace(job, config=replace(job.config, repeats=3))
+    return lambda *variants: take_turns("train", list(variants), own)
+
+
+def test_variants_take_turns(run, taken):
+    run(variant("a", 1), variant("b", 1), variant("c", 1))
+    assert taken == ["a", "b", "c"] * 3
+
+
+def test_the_fastest_setting_is_measured_and_all_are_reported(run, taken):
+    measured = run(variant("a", 3, 9, 5))["a"]
+    assert measured.setting == {"speed": 9}
+    assert [tried["per_second"] for tried in measured.tried] == [3, 9, 5]
+    assert measured.per_second == 9
+    assert len(measured.repeats) == 3  # what was tried is no repeat
+    assert taken == ["a"] * 6
+
+
+def test_a_setting_that_fails_is_reported_and_another_one_measured(run, taken):
+    measured = run(variant("a", "broken", 2))["a"]
+    assert measured.setting == {"speed": 2}
+    assert measured.tried[0]["failed"] == "it broke"
+
+
+def test_a_variant_that_cannot_run_or_fails_is_left_out_and_named(run, taken, caplog):
+    with caplog.at_level(logging.WARNING):
+        measured = run(
+            variant("a", 1),
+            variant("b", "broken"),
+            variant("c", "broken", "broken"),
+            variant("d", 1, needs="nowhere"),
+            variant("e", 1, needs_gpu=True),
+        )
+    assert set(measured) == {"a"}
+    assert taken == ["c", "c", "a", "b", "a", "a"]
+    assert "it broke" in caplog.text
+    assert "d left out: nowhere is not installed (pip install 'gpt2-chat[peers]')" in caplog.text
+    assert "e left out: needs a GPU" in caplog.text
+
+
+def test_only_those_that_are_asked_for_take_turns(job, taken):
+    own = replace(job, config=replace(job.config, repeats=1, variants=["b"]))
+    assert set(take_turns("train", [variant("a", 1), variant("b", 1)], own)) == {"b"}
+    assert taken == ["b"]
