@@ -176,16 +176,19 @@ class Learn(Part):
         shared = write_inputs(folder, config, replace(config.tiny, dropout=0.0), learn.num_rows)
         held_out = write_held_out(folder / "held_out.jsonl", config, shared)
         num_tokens = round(learn.epochs * open_blocks(shared).num_tokens)
+        before = held_out_loss(Path(shared.model.pretrained), held_out)
+        figures: Figures = {"learn.held_out_loss_before": before}
         losses: dict[str, dict[int, float]] = {}
         for seed in range(shared.seed, shared.seed + learn.seeds):
             part = f"learn_{seed}"
             job = replace(job, config=replace(shared, seed=seed))
-            for name in take_turns(part, self.variants(job.device, num_tokens), job):
+            measured = take_turns(part, self.variants(job.device, num_tokens), job)
+            for name, variant in measured.items():
+                figures[f"learn.{name}.num_tokens"] = variant.repeats[0].amount
                 own = replace(job, folder=job.folder / f"{part}_{name}")
                 loss = held_out_loss(weights_folder(own), held_out)
                 losses.setdefault(name, {})[seed] = loss
-        before = held_out_loss(Path(shared.model.pretrained), held_out)
-        return {"learn.held_out_loss_before": before} | learning_figures(losses)
+        return figures | learning_figures(losses)
 
     def row(self, figures: Figures, name: str) -> dict[str, str]:
         above = figures.get(f"learn.{name}.above_ours")

@@ -93,6 +93,7 @@ def test_equal_work_from_the_command_line_to_the_table(tmp_path, capsys):
     what = ("what=learn", "data.max_rows=null", names)
     figures = measure(benchmark_config(*TINY, *own, *short, *what), tmp_path)
     assert figures["learn.ours.held_out_loss"] < figures["learn.held_out_loss_before"]
+    assert figures["learn.ours.num_tokens"] >= figures["rows.num"]
     first, second = figures["learn.ours.losses"].values()
     assert first != second
     for name in ("huggingface", "huggingface_padded"):
