@@ -1,6 +1,7 @@
-"""Measure: ``python -m src.benchmark [what=train] [data.path=rows.jsonl] ...``."""
+"""Measure: ``python -m src.benchmark [what=train] [data.path=rows.jsonl] ...``, or show again."""
 
 import signal
+import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,14 +10,18 @@ from omegaconf import DictConfig
 from src.cli import Stopped, run_door, typed
 
 
-def benchmark(config: DictConfig) -> None:
-    """Run the benchmark that ``config`` describes."""
-    from src.benchmark.benchmark import benchmark as measure  # seconds to import
+def benchmark(config: DictConfig, show: str | None = None) -> None:
+    """Run the benchmark that ``config`` describes, or print the tables of the one at ``show``."""
+    from src.benchmark.benchmark import measure, tables  # seconds to import
     from src.benchmark.config import BenchmarkConfig
 
+    if show is not None:
+        print(tables(Path(show)))
+        return
     settings = typed(BenchmarkConfig, config)
     signal.signal(signal.SIGTERM, _stop)
-    measure(settings, Path(HydraConfig.get().runtime.output_dir))
+    run = HydraConfig.get()
+    measure(settings, Path(run.runtime.output_dir), list(run.overrides.task))
 
 
 def _stop(number: int, _: object) -> None:
@@ -25,10 +30,17 @@ def _stop(number: int, _: object) -> None:
 
 def with_file(arguments: list[str]) -> list[str]:
     """Return the command line to compose: a path alone names a file, with all that is a file's."""
-    given = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
-    named = given.get("data.path", "null") != "null"
-    return [*arguments, "data=file"] if named and "data" not in given else arguments
+    values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    named = values.get("data.path", "null") != "null"
+    return [*arguments, "data=file"] if named and "data" not in values else arguments
+
+
+def without_run_folder(arguments: list[str]) -> list[str]:
+    """Return the command line to compose where nothing is measured and nothing is written."""
+    quiet = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=quiet")
+    return [*arguments, *quiet]
 
 
 if __name__ == "__main__":
-    run_door(benchmark, "benchmark", rewrite=with_file)
+    shows = any(argument.startswith("show=") for argument in sys.argv)
+    run_door(benchmark, "benchmark", ("show",), without_run_folder if shows else with_file)

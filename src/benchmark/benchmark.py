@@ -1,215 +1,153 @@
-"""One run of the benchmark, from its config to ``benchmark.json``."""
+"""One run of the benchmark, from its config to ``benchmark.json`` and ``benchmark.md``."""
 
 import json
 import logging
 import os
+import shlex
 import shutil
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from src.benchmark import variants
 from src.benchmark.config import BenchmarkConfig
+from src.benchmark.generate import Generate
 from src.benchmark.inputs import open_blocks, write_inputs
-from src.benchmark.learn import (
-    equal_settings,
-    held_out_loss,
-    learning_figures,
-    measure_learning,
-    pupils,
-    show_learning,
-    write_held_out,
-)
-from src.benchmark.machine import describe, matmul_peak, needed_flops_per_token
-from src.benchmark.picture import draw
-from src.benchmark.prepare import NUM_LENGTHS, measure_packing
-from src.benchmark.report import Figures, figures_of, lightning_figures, ratios_of, show
-from src.benchmark.rounds import Measured, measure
-from src.benchmark.scale import measure_preparation, measure_training, show_scale
-from src.benchmark.variants import NAMES
-from src.benchmark.workers import Job, Variant
-from src.data.sources import open_source
+from src.benchmark.learn import Learn
+from src.benchmark.machine import describe, measured_code
+from src.benchmark.part import Part
+from src.benchmark.prepare import Pack, Prepare
+from src.benchmark.report import Figures, document, markdown_table
+from src.benchmark.train import Train
+from src.benchmark.turns import Job
 from src.errors import UserError
 from src.model.device import choose_device
-from src.training.config import AUTO, TrainConfig
+from src.training.config import AUTO
 from src.training.machine import choose_precision
 
 log = logging.getLogger(__name__)
 
+# A new part is one file and one line here.
+PARTS: tuple[Part, ...] = (Train(), Prepare(), Pack(), Generate(), Learn())
+ALL = "all"
 
-def benchmark(config: BenchmarkConfig, run_folder: Path) -> Figures:
-    """Measure, write ``benchmark.json`` and ``benchmark.png`` into ``run_folder``, and show.
+
+def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] = ()) -> Figures:
+    """Measure, write ``benchmark.json`` and ``benchmark.md`` into ``run_folder``, and print.
 
     Raises:
         UserError: for what a person can mend.
     """
-    return Benchmark(config, run_folder).execute()
-
-
-def training_values(config: BenchmarkConfig, device: torch.device) -> TrainConfig:
-    """Return what of ``config`` ours is trained with, the batch size chosen for ``device``."""
-    given = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
+    parts = chosen_parts(config)
+    device = choose_device(config.trainer.accelerator, "trainer.accelerator")
+    precision = choose_precision(config.trainer, device.type)
     if config.batch_size == AUTO:
         on_cpu = device.type == "cpu"
-        given["batch_size"] = config.cpu_batch_size if on_cpu else config.gpu_batch_size
-    return TrainConfig(**given)
-
-
-class Benchmark:
-    """The parts of one run, one after another."""
-
-    def __init__(self, config: BenchmarkConfig, run_folder: Path):
-        self.config, self.folder = config, run_folder
-        self.device = choose_device(config.trainer.accelerator, "trainer.accelerator")
-        self.precision = choose_precision(config.trainer, self.device.type)
-        self.work = run_folder / "work"
-        self.figures: Figures = {"what": config.what}
-
-    def execute(self) -> Figures:
-        """Measure every part that was asked for."""
-        measures = {
-            "train": self._train,
-            "prepare": self._prepare,
-            "pack": self._pack,
-            "generate": self._generate,
-            "scale": self._scale,
-            "learn": self._learn,
-        }
-        facts = describe(self.device, self.precision)
-        self.figures |= {f"machine.{name}": value for name, value in facts.items()}
-        try:
-            self._open_inputs()
-            for part in self.config.parts():
-                measures[part]()
-        except (KeyboardInterrupt, SystemExit):
-            log.warning("stopped: nothing is written")
-            raise
-        finally:
-            shutil.rmtree(self.work, ignore_errors=True)
-        self._write()
-        return self.figures
-
-    def _open_inputs(self) -> None:
-        """Write what the variants share, and say what it is."""
-        config = self.config
-        self.given = training_values(config, self.device)
-        self.shared = write_inputs(self.work / "inputs", self.given, config.model, config.num_rows)
-        data = open_blocks(self.shared, packing=True, batch_size=1, micro_batch_size=1)
-        self.blocks = data.splits["train"]
-        if not len(self.blocks):
-            raise UserError("no row fits into a block: raise data.block_size")
-        self.figures |= {
-            "rows.source": config.data.path or "the embedded corpus",
-            "rows.num": self.blocks.num_examples,
-            "rows.mean_tokens": self.blocks.num_tokens / self.blocks.num_examples,
-            "rows.supervised_share": self.blocks.num_targets / self.blocks.num_tokens,
-            "rows.block_size": self.blocks.block_size,
-            "batch_size": self.shared.batch_size,
-        }
-
-    def _job(self, config: TrainConfig) -> Job:
-        return Job(config, {}, self.device, self.precision, self.work)
-
-    def _measure(self, part: str, chosen: list[Variant], job: Job) -> dict[str, Measured]:
-        asked = [variant for variant in chosen if self.config.has(variant.name)]
-        for name in NAMES.get(part, set()) - {variant.name for variant in chosen}:
-            if self.config.variants is not None and self.config.has(name):
-                log.warning("warning: %s %s left out: needs a GPU", part, name)
-        return measure(
-            part,
-            asked,
-            job,
-            num_rounds=self.config.repeats,
-            seconds=self.config.seconds,
-            keep_alive=self.config.keep_alive,
+        config = replace(
+            config, batch_size=config.cpu_batch_size if on_cpu else config.gpu_batch_size
         )
+    command = shlex.join(["python", "-m", "src.benchmark", *overrides])
+    figures: Figures = {"what": config.what, "command": command, "date": str(date.today())}
+    figures |= measured_code() | describe(device, precision)
+    work = run_folder / "work"
+    try:
+        shared = write_inputs(work / "inputs", config, config.model, config.num_rows)
+        figures |= describe_inputs(config, shared)
+        job = Job(shared, device, precision, work, run_folder / "logs")
+        for part in parts:
+            figures |= part.measure(config, job)
+    except (KeyboardInterrupt, SystemExit):
+        log.warning("stopped: nothing is written")
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    text = tables_of(figures)
+    _write(run_folder / "benchmark.json", json.dumps(figures, indent=2) + "\n")
+    _write(run_folder / "benchmark.md", text)
+    print(text)
+    log.info("all figures:  %s", run_folder / "benchmark.json")
+    return figures
 
-    def _train(self) -> None:
-        types = {"fp32": torch.float32, "bf16": torch.bfloat16}
-        if self.device.type == "cuda":
-            types["fp16"] = torch.float16
-        before = {name: matmul_peak(self.device, dtype) for name, dtype in types.items()}
-        measured = self._measure("train", variants.training(self.device), self._job(self.shared))
-        # Once more: other programs may have been at work the first time.
-        peaks = {
-            name: max(before[name], matmul_peak(self.device, dtype))
-            for name, dtype in types.items()
-        }
-        self.figures |= {f"machine.matmul_{name}_flops": peak for name, peak in peaks.items()}
-        self.figures |= figures_of("train", measured)
-        shape = replace(self.shared.model, pretrained=None).shape(self.config.model.vocab_size)
-        flops = needed_flops_per_token(shape, self.blocks)
-        self.figures["train.needed_flops_per_token"] = flops
-        for name, variant in measured.items():
-            if variant.repeats:
-                share = variant.per_second * flops / max(peaks.values())
-                self.figures[f"train.{name}.share_of_matmul_peak"] = share
-        self.figures |= ratios_of("train", measured)
-        if self.config.has("ours") and self.config.has("bare_loop"):
-            tiny = write_inputs(self.work / "tiny", self._tiny(), self.config.tiny, 1024)
-            measured = self._measure("lightning", variants.lightning(), self._job(tiny))
-            self.figures |= lightning_figures(measured)
 
-    def _tiny(self) -> TrainConfig:
-        size = self.config.tiny_block_size
-        return replace(self.given, batch_size=1, data=replace(self.given.data, block_size=size))
+def chosen_parts(config: BenchmarkConfig) -> list[Part]:
+    """Return what is to be measured.
 
-    def _prepare(self) -> None:
-        job = self._job(replace(self.shared, data=self.given.data))
-        measured = self._measure("prepare", variants.preparation(), job)
-        self.figures |= figures_of("prepare", measured) | ratios_of("prepare", measured)
+    Raises:
+        UserError: there is no such part, or none of them has a variant of such a name.
+    """
+    names = (*(part.name for part in PARTS), ALL)
+    if config.what not in names:
+        raise UserError(f"what={config.what}: must be one of {', '.join(names)}")
+    parts = [p for p in PARTS if p.name == config.what or (p.in_all and config.what == ALL)]
+    known = {v.name for part in parts for v in part.variants(torch.device("cpu"))}
+    for name in config.variants or ():
+        if name not in known:
+            there_are = ", ".join(sorted(known)) or "none"
+            raise UserError(f"variants: what={config.what} has no {name}; it has {there_are}")
+    return parts
 
-    def _pack(self) -> None:
-        packing = measure_packing() | {"num_lengths": NUM_LENGTHS}
-        self.figures |= {f"pack.{name}": value for name, value in packing.items()}
 
-    def _generate(self) -> None:
-        measured = self._measure(
-            "generate", variants.generation(self.device), self._job(self.shared)
-        )
-        self.figures |= figures_of("generate", measured) | ratios_of("generate", measured)
+def describe_inputs(config: BenchmarkConfig, shared: BenchmarkConfig) -> Figures:
+    """Return what rows and model the figures are of.
 
-    def _scale(self) -> None:
-        scale = self.config.scale
-        names = scale.cpu_models if self.device.type == "cpu" else scale.gpu_models
-        for name in names:
-            size = replace(
-                self.config.sizes[name], pretrained=None, tokenizer=self.config.model.tokenizer
-            )
-            folder = self.work / f"scale_{name}"
-            shared = write_inputs(folder, self.given, size, self.config.num_rows)
-            self.figures |= measure_training(name, self._job(shared), scale)
-            shutil.rmtree(folder)
-        source = open_source(self.given.data)
-        self.figures |= measure_preparation(self._job(self.shared), source, scale)
+    Raises:
+        UserError: no row fits into a block.
+    """
+    blocks = open_blocks(shared)
+    if not len(blocks):
+        raise UserError("no row fits into a block: raise data.block_size")
+    return {
+        "rows.source": config.data.path or "the embedded corpus",
+        "rows.num": blocks.num_examples,
+        "rows.mean_tokens": blocks.num_tokens / blocks.num_examples,
+        "rows.supervised_share": blocks.num_targets / blocks.num_tokens,
+        "rows.block_size": blocks.block_size,
+        "batch_size": config.batch_size,
+        "model.n_layer": config.model.n_layer,
+        "model.n_embd": config.model.n_embd,
+    }
 
-    def _learn(self) -> None:
-        learn = self.config.learn
-        data = replace(self.given.data, block_size=learn.block_size)
-        given = replace(self.given, data=data, batch_size=learn.batch_size)
-        given = equal_settings(given, learn.learning_rate)
-        folder = self.work / "learn"
-        tiny = replace(self.config.tiny, dropout=0.0)
-        shared = write_inputs(folder, given, tiny, learn.num_rows)
-        held_out = write_held_out(folder, given, shared)
-        rows = open_blocks(shared, packing=True, batch_size=1, micro_batch_size=1)
-        num_tokens = round(learn.epochs * rows.splits["train"].num_tokens)
-        chosen = [pupil for pupil in pupils(num_tokens) if self.config.has(pupil.name)]
-        learnt = measure_learning(self._job(shared), chosen, held_out, learn.seeds)
-        before = held_out_loss(Path(shared.model.pretrained), held_out)
-        self.figures |= learning_figures(learnt, before)
 
-    def _write(self) -> None:
-        temporary = self.folder / ".benchmark.json"
-        temporary.write_text(json.dumps(self.figures, indent=2) + "\n")
-        os.replace(temporary, self.folder / "benchmark.json")
-        drawn = draw(self.figures, self.folder / "benchmark.png")
-        console = Console()
-        show_scale(self.figures, console)
-        show_learning(self.figures, console)
-        show(self.figures, console)
-        log.info("all figures:  %s", self.folder / "benchmark.json")
-        if drawn:
-            log.info("picture:      %s", self.folder / "benchmark.png")
+def tables_of(figures: Figures) -> str:
+    """Return Markdown: the tables of all parts, and what they are of."""
+    return document(figures, [text for part in PARTS for text in part.show(figures)])
+
+
+def tables(path: Path) -> str:
+    """Return the tables of a ``benchmark.json``, or of all those in a folder in one table.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = [path] if path.is_file() else list(path.rglob("benchmark.json"))
+    if not files:
+        raise UserError(f"show={path}: there is no benchmark.json")
+    files.sort(key=lambda file: file.stat().st_mtime)
+    try:
+        runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        if len(runs) == 1:
+            return tables_of(runs[0])
+        rows = zip(files, runs, strict=True)
+        table = markdown_table([{"run": file.parent.name} | _speeds(run) for file, run in rows])
+        return document(runs[0], [table, "The first of these runs:"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"show={path}: not what the benchmark writes ({error!r})") from error
+
+
+def _speeds(figures: Figures) -> dict[str, str]:
+    return {
+        f"{heading}: {name}": cells[heading]
+        for part in PARTS
+        for name in part.measured_variants(figures)
+        for cells in [part.row(figures, name)]
+        for heading in list(cells)[1:]
+        if cells[heading]
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,14 +1,16 @@
 """What all variants share: the same rows, the same tokenizer, the same random weights, on disk."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from src.benchmark.config import BenchmarkConfig
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import Batching
@@ -18,14 +20,15 @@ from src.errors import UserError
 from src.model.config import ModelConfig
 from src.model.gpt2 import GPT2
 from src.talk.model_folder import save_model_folder
-from src.training.config import TrainConfig
 
 ENDLESS = 1_000_000  # optimizer steps: more than anyone measures
 
+Pair = tuple[str, str]  # prompt, response
+
 
 def write_inputs(
-    folder: Path, config: TrainConfig, model: ModelConfig, num_rows: int
-) -> TrainConfig:
+    folder: Path, config: BenchmarkConfig, model: ModelConfig, num_rows: int
+) -> BenchmarkConfig:
     """Write rows, tokenizer and random weights into ``folder``; return a config that reads them.
 
     The rows are ``num_rows`` of the training split, drawn by ``config.seed``. A conversation of
@@ -40,50 +43,53 @@ def write_inputs(
             f"random weights; leave it null and name a size with model=..."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    source, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
-    path = folder / "rows.jsonl"
-    conversations = source.conversations(RowReport())
-    pairs = [conversation.turns[0] for split, conversation in conversations if split == "train"]
+    _, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
+    pairs = read_pairs(config, "train")
     drawn = np.random.default_rng(config.seed).permutation(len(pairs))[:num_rows]
-    with path.open("w") as file:
-        for row in drawn:
-            prompt, response = pairs[row]
-            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
-    vocab_size = max(model.vocab_size, tokenizer.vocab_size)
+    write_rows(folder / "rows.jsonl", (pairs[row] for row in drawn))
     torch.manual_seed(config.seed)
+    vocab_size = max(model.vocab_size, tokenizer.vocab_size)
     weights = GPT2(replace(model.shape(vocab_size), dropout=0.0))
     save_model_folder(folder / "model", weights, tokenizer, config.generation)
-    rows = replace(
-        config.data,
-        source="file",
-        path=str(path),
-        train_split=None,
-        validation_split=None,
-        test_split=None,
-        validation_fraction=0.0,
-        test_fraction=0.0,
-        columns=None,
-        max_rows=None,
-        block_size=config.data.block_size or model.n_positions,
-        corpus_dir=str(folder / "corpora"),
+    name, corpora = str(folder / "model"), str(folder / "corpora")
+    block_size = config.data.block_size or model.n_positions
+    shared = replace(
+        config,
+        data=replace(config.data, block_size=block_size, corpus_dir=corpora),
+        model=replace(model, pretrained=name, tokenizer=name),
+        max_steps=ENDLESS,
+        resume=None,
+        sample_prompts=[],
+        exact_match=False,
     )
-    own = str(folder / "model")
-    given = {field.name: getattr(config, field.name) for field in fields(TrainConfig)}
-    return TrainConfig(
-        **given
-        | {
-            "data": rows,
-            "model": replace(model, pretrained=own, tokenizer=own),
-            "max_steps": ENDLESS,
-            "resume": None,
-            "sample_prompts": [],
-            "exact_match": False,
-        }
-    )
+    return with_rows(shared, folder / "rows.jsonl")
 
 
-def open_blocks(
-    config: TrainConfig, *, packing: bool, batch_size: int, micro_batch_size: int
+def with_rows(config: BenchmarkConfig, path: Path) -> BenchmarkConfig:
+    """Return ``config`` with the rows of a file of ours, all for training."""
+    nothing = dict.fromkeys(
+        ("train_split", "validation_split", "test_split", "columns", "max_rows")
+    )
+    fractions = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    data = replace(config.data, source="file", path=str(path), **nothing, **fractions)
+    return replace(config, data=data)
+
+
+def write_rows(path: Path, pairs: Iterable[Pair]) -> None:
+    """Write prompts and responses as JSON Lines."""
+    with path.open("w", encoding="utf-8") as file:
+        for prompt, response in pairs:
+            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
+
+
+def read_pairs(config: BenchmarkConfig, split: str | None = None) -> list[Pair]:
+    """Return the first turns of the rows that ``config`` names, of one split or of all."""
+    conversations = open_source(config.data).conversations(RowReport())
+    return [c.turns[0] for name, c in conversations if split in (None, name)]
+
+
+def open_data_module(
+    config: BenchmarkConfig, micro_batch_size: int, packing: bool = True
 ) -> ChatDataModule:
     """Return the shared rows as blocks, ready to load: packed, or one row a block."""
     data = ChatDataModule(
@@ -91,7 +97,7 @@ def open_blocks(
         load_tokenizer(config.model.tokenizer),
         open_source(config.data),
         block_size=config.data.block_size,
-        batching=Batching.of(batch_size, 1, micro_batch_size),
+        batching=Batching.of(config.batch_size, 1, micro_batch_size),
         max_steps=ENDLESS,
         seed=config.seed,
     )
@@ -99,23 +105,27 @@ def open_blocks(
     return data
 
 
-def packed_steps(config: TrainConfig) -> tuple[Blocks, Iterator[np.ndarray]]:
-    """Return the packed blocks and, without end, the examples (rows,) that each step sees.
+def open_blocks(config: BenchmarkConfig, packing: bool = True) -> Blocks:
+    """Return the shared rows as blocks: packed, or one row a block."""
+    return open_data_module(config, 1, packing).splits["train"]
+
+
+def packed_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
+    """Yield without end the examples (rows,) that each packed step holds.
 
     They are counted as in ``Blocks.kept``, which does not depend on packing.
     """
-    size = config.batch_size
-    data = open_blocks(config, packing=True, batch_size=size, micro_batch_size=size)
-    batches = data.train_dataloader().batches
-    blocks = batches.blocks
-
-    def examples(step: int) -> np.ndarray:
-        return np.concatenate([blocks.packing[block] for block in batches.global_batch(step)])
-
-    return blocks, map(examples, count())
+    batches = open_data_module(config, config.batch_size).train_dataloader().batches
+    for step in count():
+        blocks = [batches.blocks.packing[block] for block in batches.global_batch(step)]
+        yield torch.from_numpy(np.concatenate(blocks))
 
 
-def read_pairs(config: TrainConfig) -> list[tuple[str, str]]:
-    """Return the shared rows as (prompt, response)."""
-    conversations = open_source(config.data).conversations(RowReport())
-    return [conversation.turns[0] for _, conversation in conversations]
+def drawn_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
+    """Yield without end examples (rows,) drawn at random, about as many as a packed step holds."""
+    blocks = open_blocks(config, packing=False)
+    tokens = config.batch_size * config.data.block_size
+    num_rows = max(1, round(tokens * len(blocks) / blocks.num_tokens))
+    generator = torch.Generator().manual_seed(config.seed)
+    while True:
+        yield from torch.randperm(len(blocks), generator=generator).split(num_rows)

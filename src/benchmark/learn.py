@@ -9,175 +9,124 @@ as it is: the article's recipe drops out, looks across the documents of a block,
 averages over micro-batches. Its recipe as written has a row in a block, so its steps are others.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import singledispatch
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
-from transformers import GPT2LMHeadModel
+from torch import nn
 
 from src.benchmark import article, huggingface, ours, trl_sft
-from src.benchmark.article import ArticleGPT, shared_names
-from src.benchmark.inputs import open_blocks
-from src.benchmark.rounds import measure
+from src.benchmark.config import BenchmarkConfig
+from src.benchmark.inputs import (
+    open_blocks,
+    packed_examples,
+    read_pairs,
+    with_rows,
+    write_inputs,
+    write_rows,
+)
+from src.benchmark.loop import adamw_values
+from src.benchmark.part import Part
+from src.benchmark.report import Figures, with_spread
 from src.benchmark.stopwatch import Finished, Stopwatch
-from src.benchmark.workers import Job, Variant
+from src.benchmark.turns import Job, Variant, take_turns
 from src.data.blocks import Blocks
-from src.data.sources import RowReport, open_source
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.loss import supervised_loss
 from src.model.pretrained import load_pretrained, save_pretrained
-from src.training.config import OptimizerConfig, TrainConfig
 
-PADDED = {"packed": False, "head": "all", "micro_batch_size": 8, "compile": False}
-PUPILS = {
-    "ours": (ours.train, {}),
-    "bare_loop": (ours.train_bare_loop, {}),
-    "blog_packed": (article.train_packed, {"micro_batch_size": 1, "optimizer": "config"}),
-    "huggingface": (
-        huggingface.train,
-        {"packed": True, "head": "all", "micro_batch_size": 4, "compile": False},
-    ),
-    "huggingface_padded": (huggingface.train, PADDED | {"rows": "as_packed"}),
-    "huggingface_drawn": (huggingface.train, PADDED),
-    "trl": (
-        trl_sft.train,
-        {
-            "packing": False,
-            "rows": "as_packed",
-            "dropout": 0.0,
-            "gradient_checkpointing": False,
-            "optimizer": "config",
-        },
-    ),
-}
 SCORED_BLOCKS = 8  # at a time
 
 
-class Lesson:
-    """Takes a stopwatch's place: the work ends when enough tokens have been seen."""
-
-    def __init__(self, num_tokens: int):
-        self.num_tokens_left = num_tokens
-        self.model: nn.Module | None = None
-
-    def begin(self, model: nn.Module) -> None:
-        """Remember what learns."""
-        self.model = model
-
-    def lap(self, amount: int | Tensor) -> None:
-        """Count a step of so many tokens.
-
-        Raises:
-            Finished: it was the last one.
-        """
-        self.num_tokens_left -= int(amount)
-        if self.num_tokens_left <= 0:
-            raise Finished
+def train_trl(job: Job, stopwatch: Stopwatch) -> None:
+    """SFTTrainer on the examples of the packed blocks, with our optimizer's values."""
+    config, pairs = job.config.optimizer, read_pairs(job.config)
+    kept = [pairs[row] for row in open_blocks(job.config).kept]
+    arguments = {
+        "packing": False,
+        "gradient_checkpointing": False,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "constant",
+        "adam_beta1": config.betas[0],
+        "adam_beta2": config.betas[1],
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm or 0.0,
+    }
+    trl_sft.train_on(job, stopwatch, kept, arguments, 0.0, packed_examples(job.config))
 
 
-def pupils(num_tokens: int) -> list[Variant]:
-    """Return the variants, each of which learns from ``num_tokens`` real tokens."""
-    return [
-        Variant(
-            name,
-            learn,
-            ({"num_tokens": num_tokens, "variant": name},),
-            needs="trl" if name == "trl" else None,
-            num_warmup_laps=0,
-        )
-        for name in PUPILS
-    ]
+PACKED = {"packed": True, "head": "all", "micro_batch_size": 4, "compile": False}
+PADDED = {"packed": False, "head": "all", "micro_batch_size": 8, "compile": False}
+ARTICLE = {"packing": True, "micro_batch_size": 1, "adamw": adamw_values}
+PUPILS = {
+    "ours": ours.train,
+    "bare_loop": ours.train_bare_loop,
+    "article_packed": partial(article.train, **ARTICLE),
+    "huggingface": partial(huggingface.train, **PACKED),
+    "huggingface_padded": partial(huggingface.train, **PADDED, examples=packed_examples),
+    "huggingface_drawn": partial(huggingface.train, **PADDED),
+    "trl": train_trl,
+}
 
 
-def learn(job: Job, stopwatch: Stopwatch) -> None:
-    """Train as the variant that the setting names, then write its weights; one lap is all of it."""
-    work, setting = PUPILS[job.setting["variant"]]
-    lesson = Lesson(job.setting["num_tokens"])
-    stopwatch.begin()
+def learn(job: Job, stopwatch: Stopwatch, *, pupil: str, num_tokens: int) -> None:
+    """Train until so many real tokens have been seen, then write the weights."""
+    stopwatch.min_amount = num_tokens
     try:
-        work(replace(job, setting=setting), lesson)
+        PUPILS[pupil](job, stopwatch)
     except Finished:
-        pass
-    else:
-        raise RuntimeError(f"{job.setting['variant']} stopped with {lesson.num_tokens_left} to go")
-    folder = model_folder(job)
-    folder.mkdir()
-    save(lesson.model, folder)
-    stopwatch.lap(job.setting["num_tokens"] - lesson.num_tokens_left)
+        save(stopwatch.model, weights_folder(job))
+        raise
 
 
-def model_folder(job: Job) -> Path:
+def weights_folder(job: Job) -> Path:
     """Return where the weights that were learnt lie."""
     return job.folder / "learnt"
 
 
-@singledispatch
 def save(model: nn.Module, folder: Path) -> None:
     """Write the weights in Hugging Face's format."""
-    raise TypeError(f"no way to write a {type(model).__name__}")
+    folder.mkdir()
+    if isinstance(model, article.ArticleGPT):
+        weights = model.state_dict()
+        model = GPT2(replace(model.config, activation="gelu"))
+        model.load_state_dict(weights)
+    if isinstance(model, GPT2):
+        save_pretrained(model, folder, end_id=0)
+    else:
+        model.save_pretrained(folder)
 
 
-@save.register
-def _(model: GPT2, folder: Path) -> None:
-    save_pretrained(model, folder, end_id=0)
-
-
-@save.register
-def _(model: GPT2LMHeadModel, folder: Path) -> None:
-    model.save_pretrained(folder)
-
-
-@save.register
-def _(model: ArticleGPT, folder: Path) -> None:
-    shared = GPT2(replace(model.config, activation="gelu"))
-    names = shared_names(shared)
-    state = model.state_dict()
-    shared.load_state_dict({name: state[own] for name, own in names.items()})
-    save_pretrained(shared, folder, end_id=0)
-
-
-def equal_settings(config: TrainConfig, learning_rate: float) -> TrainConfig:
+def equal_settings(config: BenchmarkConfig, learning_rate: float) -> BenchmarkConfig:
     """Return ``config`` with what every peer can be given: constant rate, no decay, no adapters."""
-    optimizer = OptimizerConfig(
+    optimizer = replace(
+        config.optimizer,
         learning_rate=learning_rate,
-        betas=config.optimizer.betas,
         weight_decay=0.0,
         warmup_steps=0,
         max_warmup_share=0.0,
         min_learning_rate_ratio=1.0,
         decay_steps=None,
-        max_grad_norm=config.optimizer.max_grad_norm,
     )
     data = replace(config.data, supervise="responses")
-    lora = replace(config.lora, rank=None)
-    return replace(config, optimizer=optimizer, data=data, lora=lora)
+    return replace(config, optimizer=optimizer, data=data, lora=replace(config.lora, rank=None))
 
 
-def write_held_out(folder: Path, given: TrainConfig, shared: TrainConfig) -> Blocks:
-    """Return the first turns of the validation rows that ``given`` names, as blocks of their own.
+def write_held_out(path: Path, config: BenchmarkConfig, shared: BenchmarkConfig) -> Blocks:
+    """Return the first turns of the validation rows that ``config`` names, as blocks.
 
     Raises:
         UserError: there are none, or none fits into a block.
     """
-    conversations = open_source(given.data).conversations(RowReport())
-    pairs = [c.turns[0] for split, c in conversations if split == "validation"]
+    pairs = read_pairs(config, "validation")
     if not pairs:
         raise UserError("what=learn needs held-out rows: raise data.validation_fraction")
-    path = folder / "held_out.jsonl"
-    with path.open("w") as file:
-        for prompt, response in pairs:
-            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
-    own = replace(shared, data=replace(shared.data, path=str(path)))
-    blocks = open_blocks(own, packing=True, batch_size=1, micro_batch_size=1).splits["train"]
+    write_rows(path, pairs)
+    blocks = open_blocks(with_rows(shared, path))
     if not len(blocks):
         raise UserError("what=learn: no held-out row fits into a block: raise learn.block_size")
     return blocks
@@ -197,90 +146,71 @@ def held_out_loss(folder: Path, blocks: Blocks) -> float:
     return loss / num_labels
 
 
-@dataclass
-class LearnConfig:
-    """The ``learn`` of ``conf/benchmark.yaml``; its comments say what each value means."""
+class Learn(Part):
+    """The held-out loss after as many tokens."""
 
-    num_rows: int
-    block_size: int
-    batch_size: int
-    epochs: float
-    learning_rate: float
-    seeds: int
+    name = "learn"
+    speed = "held_out_loss"
+    in_all = False
 
-    def __post_init__(self) -> None:
-        """Check ranges; raise UserError naming the key."""
-        for key in ("num_rows", "block_size", "batch_size", "seeds"):
-            if getattr(self, key) < 1:
-                raise UserError(f"learn.{key}={getattr(self, key)}: must be at least 1")
-        for key in ("epochs", "learning_rate"):
-            if not 0 < getattr(self, key) < float("inf"):
-                raise UserError(f"learn.{key}={getattr(self, key)}: must be above 0, and finite")
+    def variants(self, device: torch.device, num_tokens: int = 0) -> list[Variant]:
+        """Return all who learn, from ``num_tokens`` real tokens each."""
+        return [
+            Variant(
+                name,
+                learn,
+                ({"pupil": name, "num_tokens": num_tokens},),
+                num_warmup_laps=0,
+                needs="trl" if name == "trl" else None,
+            )
+            for name in PUPILS
+        ]
 
+    def measure(self, config: BenchmarkConfig, job: Job) -> Figures:
+        """Return what each variant came to; the order of the examples hangs on the seed."""
+        learn = config.learn
+        data = replace(config.data, block_size=learn.block_size)
+        config = replace(config, data=data, batch_size=learn.batch_size, repeats=1, seconds=0.0)
+        config = equal_settings(config, learn.learning_rate)
+        folder = job.folder / "learn"
+        shared = write_inputs(folder, config, replace(config.tiny, dropout=0.0), learn.num_rows)
+        held_out = write_held_out(folder / "held_out.jsonl", config, shared)
+        num_tokens = round(learn.epochs * open_blocks(shared).num_tokens)
+        before = held_out_loss(Path(shared.model.pretrained), held_out)
+        figures: Figures = {"learn.held_out_loss_before": before}
+        losses: dict[str, dict[int, float]] = {}
+        for seed in range(shared.seed, shared.seed + learn.seeds):
+            part = f"learn_{seed}"
+            job = replace(job, config=replace(shared, seed=seed))
+            measured = take_turns(part, self.variants(job.device, num_tokens), job)
+            for name, variant in measured.items():
+                figures[f"learn.{name}.num_tokens"] = variant.repeats[0].amount
+                own = replace(job, folder=job.folder / f"{part}_{name}")
+                loss = held_out_loss(weights_folder(own), held_out)
+                losses.setdefault(name, {})[seed] = loss
+        return figures | learning_figures(losses)
 
-@dataclass
-class Learnt:
-    """What a variant came to."""
-
-    losses: dict[int, float]  # by seed
-    num_tokens: int
-
-
-def measure_learning(
-    job: Job, variants: Sequence[Variant], held_out: Blocks, num_seeds: int
-) -> dict[str, Learnt]:
-    """Return what each variant came to; the order of the examples hangs on the seed."""
-    learnt: dict[str, Learnt] = {}
-    for number in range(num_seeds):
-        config = replace(job.config, seed=job.config.seed + number)
-        own = replace(job, config=config)
-        part = f"learn_{number}"
-        measured = measure(part, list(variants), own, num_rounds=1, seconds=0.0, keep_alive=False)
-        for name, variant in measured.items():
-            folder = own.folder / f"{part}_{name}_0"
-            loss = held_out_loss(model_folder(replace(own, folder=folder)), held_out)
-            seen = learnt.setdefault(name, Learnt({}, variant.repeats[0].amount))
-            seen.losses[config.seed] = loss
-    return learnt
-
-
-def learning_figures(learnt: dict[str, Learnt], untrained: float) -> dict[str, object]:
-    """Return ``learn.<variant>.held_out_loss`` and how far it is from ours, seed by seed."""
-    figures: dict[str, object] = {"learn.held_out_loss_before": untrained}
-    for name, variant in learnt.items():
-        losses = variant.losses.values()
-        figures |= {
-            f"learn.{name}.held_out_loss": mean(losses),
-            f"learn.{name}.losses": {str(seed): loss for seed, loss in variant.losses.items()},
-            f"learn.{name}.spread": [min(losses), max(losses)],
-            f"learn.{name}.num_tokens": variant.num_tokens,
-        }
-        if "ours" in learnt and name != "ours":
-            own = learnt["ours"].losses
-            above = [loss - own[seed] for seed, loss in variant.losses.items() if seed in own]
-            if above:
-                figures[f"learn.{name}.above_ours"] = mean(above)
-    return figures
-
-
-def show_learning(figures: dict[str, object], console: Console) -> None:
-    """Print the losses as a table."""
-    names = [name.split(".")[1] for name in figures if name.endswith(".losses")]
-    if not names:
-        return
-    table = Table("learn", "held-out loss", "lowest - highest seed", "above ours")
-    for name, loss, spread, above in _rows(figures, names):
-        table.add_row(name, loss, spread, above)
-    console.print(table)
-
-
-def _rows(figures: dict[str, object], names: list[str]) -> Iterator[tuple[str, ...]]:
-    for name in names:
-        low, high = figures[f"learn.{name}.spread"]
+    def row(self, figures: Figures, name: str) -> dict[str, str]:
         above = figures.get(f"learn.{name}.above_ours")
-        yield (
-            name,
-            f"{figures[f'learn.{name}.held_out_loss']:.4f}",
-            f"{low:.4f} - {high:.4f}",
-            "" if above is None else f"{above:+.4f}",
-        )
+        keys = f"learn.{name}.held_out_loss", f"learn.{name}.spread"
+        return {
+            "learn": name,
+            "held-out loss": with_spread(figures, *keys, ".4f"),
+            "above ours": "" if above is None else f"{above:+.4f}",
+        }
+
+
+def learning_figures(losses: dict[str, dict[int, float]]) -> Figures:
+    """Return ``learn.<variant>.held_out_loss`` and how far it is from ours, seed by seed."""
+    figures: Figures = {}
+    for name, by_seed in losses.items():
+        figures |= {
+            f"learn.{name}.held_out_loss": mean(by_seed.values()),
+            f"learn.{name}.losses": {str(seed): loss for seed, loss in by_seed.items()},
+            f"learn.{name}.spread": [min(by_seed.values()), max(by_seed.values())],
+        }
+        ours_too = losses.get("ours", {}).keys() & by_seed.keys()
+        if name != "ours" and ours_too:
+            above = mean(by_seed[seed] - losses["ours"][seed] for seed in ours_too)
+            figures[f"learn.{name}.above_ours"] = above
+    return figures

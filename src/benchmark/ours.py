@@ -4,24 +4,29 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
-import torch
+from torch import Tensor
+from torch.amp import GradScaler
 
-from src.benchmark.inputs import ENDLESS, open_blocks
+from src.benchmark.inputs import ENDLESS, open_data_module
+from src.benchmark.loop import HALF, loaded_steps, train_in_loop
 from src.benchmark.stopwatch import Stopwatch
-from src.benchmark.workers import Job
+from src.benchmark.turns import Job
+from src.data.batch import Batch
 from src.data.tokenizer import load_tokenizer
-from src.model.device import compute_capability
+from src.objectives.sft import SFT
 from src.training.checkpoints import at_step_boundary
-from src.training.hardware import choose_micro_batch_size, device_memory, keep_freed_memory
+from src.training.machine import decide, keep_freed_memory
 from src.training.memory import TrainingStep
 from src.training.model import build_model
-from src.training.run import prepare
-from src.training.sft import SFTModule
+from src.training.place import find_place
+from src.training.plan import choose_batching
+from src.training.start import prepare
 
 
 def train(job: Job, stopwatch: Stopwatch) -> None:
     """Train with our module, data, callbacks and Lightning's Trainer."""
-    run = prepare(job.config, job.folder, [])
+    machine = decide(job.config, find_place())
+    run = prepare(job.config, SFT(job.config), machine, job.folder, [])
     run.trainer.callbacks.append(Laps(stopwatch))
     run.fit()
 
@@ -48,58 +53,40 @@ class Laps(L.Callback):
 
 
 def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
-    """Call the same module's hooks in a loop of our own: no Trainer, no callbacks, no logger."""
+    """Call the same module's hooks in a plain loop: no Trainer, no callbacks, no logger."""
     config, device = job.config, job.device
     if device.type == "cpu":
         keep_freed_memory()
     model = build_model(config, load_tokenizer(config.model.tokenizer))
-    micro = config.micro_batch_size
-    if not isinstance(micro, int):
-        capability = compute_capability(device.type)
-        step = TrainingStep.of(config, model.config, device.type, capability, job.precision)
-        micro = choose_micro_batch_size(step, device_memory(device.type))
-    data = open_blocks(config, packing=True, batch_size=config.batch_size, micro_batch_size=micro)
-    module = SFTModule(
-        model,
-        config.optimizer,
-        num_steps=ENDLESS,
-        log_every_n_steps=config.trainer.log_every_n_steps,
-    ).to(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=job.precision == "16-mixed")
+    machine = decide(config, find_place())
+    step = TrainingStep.of(config, machine, model.config, config.data.block_size)
+    micro = choose_batching(config, machine, step, {}).micro_batch_size
+    data = open_data_module(config, micro)
+    module = SFT(config).module(model, ENDLESS).to(device)
     # What the data and the module ask of a Trainer.
-    data.trainer = module.trainer = SimpleNamespace(
+    trainer = data.trainer = module.trainer = SimpleNamespace(
         global_rank=0,
         world_size=1,
-        precision_plugin=SimpleNamespace(scaler=scaler),
+        precision_plugin=SimpleNamespace(),
         strategy=SimpleNamespace(root_device=device),
     )
-    batches = data.train_dataloader()
-    accumulate = module.trainer.accumulate_grad_batches = batches.batches.accumulate
+    loader = data.train_dataloader()
+    trainer.accumulate_grad_batches = loader.batches.accumulate
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     if config.trainer.compile:
         model.compile()
     module.train()
-    num_tokens = 0
-    stopwatch.begin(model)
-    for index, batch in enumerate(batches):
-        num_tokens += batch["num_tokens"]
+
+    def loss_of(batch: Batch) -> Tensor:
         batch = module.transfer_batch_to_device(batch, device, 0)
-        with autocast(job):
-            loss = module.training_step(batch, index) / accumulate
-        scaler.scale(loss).backward()
-        if (index + 1) % accumulate:
-            continue
+        return module.training_step(batch, 0) / trainer.accumulate_grad_batches
+
+    def before_step(scaler: GradScaler) -> None:
+        trainer.precision_plugin.scaler = scaler
         module.configure_gradient_clipping(optimizer)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        schedule.step()
-        stopwatch.lap(num_tokens)
-        num_tokens = 0
 
-
-def autocast(job: Job) -> torch.autocast:
-    """Return the autocast that the job's precision asks for; in full precision it does nothing."""
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(job.precision)
-    return torch.autocast(job.device.type, dtype=dtype, enabled=dtype is not None)
+    optimizer.register_step_post_hook(lambda *_: schedule.step())
+    half = HALF.get(job.precision)
+    steps = loaded_steps(loader)
+    train_in_loop(job, stopwatch, model, optimizer, steps, loss_of, half, before_step)

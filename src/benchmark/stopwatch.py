@@ -1,12 +1,12 @@
-"""The clock inside a worker: steps are counted between two signals from the parent process."""
+"""The one clock: whole steps are timed, after those that warm up."""
 
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ PROCESS_STATUS = Path("/proc/self/status")
 
 
 class Finished(Exception):
-    """The parent process wants no more repeats."""
+    """The stopwatch has enough: the work may end."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Repeat:
     seconds: float
     amount: int  # tokens or rows: what the steps got through
     num_laps: int  # steps
-    peak_memory_bytes: int  # of the process so far, warm-up included
+    peak_memory_bytes: int  # of the process, warm-up included
 
     @property
     def per_second(self) -> float:
@@ -33,96 +33,69 @@ class Repeat:
 
 
 class Stopwatch:
-    """Times whole steps.
+    """Times whole steps on ``device``, once.
 
-    Args:
-        pipe: brings the least number of seconds of each repeat, or None to finish; takes Repeats.
-        device: what must have finished its work before the clock is read.
-        num_warmup_laps: steps before the first repeat, not timed.
-        long_lap: seconds; a warm-up step that takes as long counts as the first repeat instead,
-            for what starting up adds is little beside it.
+    After ``num_warmup_laps`` steps the clock runs for at least ``seconds`` and ``min_amount``
+    tokens or rows; a step that has begun is finished.
     """
 
     def __init__(
-        self, pipe: Connection, device: torch.device, num_warmup_laps: int, long_lap: float
+        self, device: torch.device, seconds: float, num_warmup_laps: int, min_amount: int = 0
     ):
-        self.pipe = pipe
-        self.device = device
-        self.warmup_laps_left = num_warmup_laps
-        self.long_lap = long_lap
+        self.device, self.seconds, self.min_amount = device, seconds, min_amount
+        self.num_laps = -num_warmup_laps
+        self.model: nn.Module | None = None
+        self.repeat: Repeat | None = None
 
     def begin(self, model: nn.Module | None = None) -> None:
-        """Start the clock: all is loaded and the first step comes next.
+        """Start: all is loaded and the first step comes next; ``model`` is what learns."""
+        self.model = model
+        self._start_clock()
 
-        ``model`` is what learns, for those who want to see it afterwards (``learn.Lesson``).
+    def time(self, lap: Callable[[], int]) -> NoReturn:
+        """Begin, and call ``lap`` on and on; it returns what it got through."""
+        self.begin()
+        while True:
+            self.lap(lap())
 
-        Raises:
-            Finished: nothing is to be measured.
-        """
-        self._wait()
-
-    def lap(self, amount: int | Tensor) -> None:
-        """Count a step that got through ``amount``; at the end of a repeat, report it and wait.
-
-        Raises:
-            Finished: there is no other repeat.
-        """
-        self.num_laps += 1
-        self.amount = self.amount + amount
-        elapsed = time.perf_counter() - self.started
-        if self.warmup_laps_left and elapsed < self.long_lap:
-            self.warmup_laps_left -= 1
-            self._start()
-            return
-        self.warmup_laps_left = 0
-        if elapsed < self.seconds:
-            return
+    def _start_clock(self) -> None:
         synchronize(self.device)
-        elapsed = time.perf_counter() - self.started
-        peak = peak_memory_bytes(self.device)
-        self.pipe.send(Repeat(elapsed, int(self.amount), self.num_laps, peak))
-        self._wait()
-
-    def _wait(self) -> None:
-        try:
-            seconds = self.pipe.recv()
-        except EOFError:  # the parent process is gone
-            seconds = None
-        if seconds is None:
-            raise Finished
-        self.seconds: float = seconds
-        self._start()
-
-    def _start(self) -> None:
-        synchronize(self.device)
-        self.num_laps = 0
         self.amount: int | Tensor = 0
         self.started = time.perf_counter()
 
+    def lap(self, amount: int | Tensor) -> None:
+        """Count a step that got through ``amount``.
+
+        Raises:
+            Finished: it was the last one; ``repeat`` says what was timed.
+        """
+        self.num_laps += 1
+        if self.num_laps <= 0:
+            self._start_clock()
+            return
+        self.amount = self.amount + amount
+        if time.perf_counter() - self.started < self.seconds:
+            return
+        if self.min_amount and self.amount < self.min_amount:
+            return
+        synchronize(self.device)
+        seconds = time.perf_counter() - self.started
+        peak = peak_memory_bytes(self.device)
+        self.repeat = Repeat(seconds, int(self.amount), self.num_laps, peak)
+        raise Finished
+
 
 def synchronize(device: torch.device) -> None:
-    """Wait until ``device`` has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    """Wait until ``device`` has finished its work."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory this process has had: allocated by CUDA, or else resident.
-
-    What its child processes have is not counted.
-    """
+    """Return the most memory this process alone has had: allocated by CUDA, or else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     if PROCESS_STATUS.exists():  # Linux; its ru_maxrss would begin with the parent's
         (line,) = (x for x in PROCESS_STATUS.read_text().splitlines() if x.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """Return what another process could have: of a GPU's memory, or of the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    return psutil.virtual_memory().available

@@ -3,19 +3,19 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from src.benchmark.huggingface import load
-from src.benchmark.inputs import ENDLESS, packed_steps, read_pairs
+from src.benchmark.inputs import ENDLESS, Pair, read_pairs
 from src.benchmark.stopwatch import Stopwatch
-from src.benchmark.workers import Job, Setting
+from src.benchmark.turns import Job, Setting
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
-from src.training.config import OptimizerConfig
 
 GPT2_DROPOUT = 0.1  # of OpenAI's configuration, which TRL leaves as it is
+PRECISION = {"32-true": {"bf16": False}, "16-mixed": {"bf16": False, "fp16": True}}
 
 
 def default_settings(device: torch.device) -> tuple[Setting, ...]:
@@ -34,8 +34,7 @@ def best_settings(device: torch.device) -> tuple[Setting, ...]:
 
     Rows that are not packed are grouped by length, so that there is little padding.
     """
-    packed = (1, 2, 4, 8) if device.type == "cuda" else (1,)
-    rows = (1, 2, 4, 8) if device.type == "cuda" else (1, 8)
+    packed, rows = ((1,), (1, 8)) if device.type == "cpu" else ((1, 2, 4, 8), (1, 2, 4, 8))
     return tuple(
         {
             "packing": packing,
@@ -49,10 +48,29 @@ def best_settings(device: torch.device) -> tuple[Setting, ...]:
     )
 
 
-def train(job: Job, stopwatch: Stopwatch) -> None:
-    """Train on prompt-completion rows until the stopwatch has enough."""
+def train(
+    job: Job, stopwatch: Stopwatch, *, dropout: float = GPT2_DROPOUT, **arguments: Any
+) -> None:
+    """Train with ``arguments`` of SFTConfig; a step has about as many tokens as ours."""
+    pairs = read_pairs(job.config)
+    if "per_device_train_batch_size" in arguments:
+        arguments["gradient_accumulation_steps"] = _accumulate(job, arguments, pairs)
+    train_on(job, stopwatch, pairs, arguments, dropout)
+
+
+def train_on(
+    job: Job,
+    stopwatch: Stopwatch,
+    pairs: list[Pair],
+    arguments: dict[str, Any],
+    dropout: float,
+    steps: Iterator[Tensor] | None = None,
+) -> None:
+    """Train on ``pairs`` as prompt and completion.
+
+    ``arguments`` are SFTConfig's; ``steps`` the rows (n,) of each step, None: as TRL draws them.
+    """
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     class CountingTrainer(SFTTrainer):
@@ -67,9 +85,8 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
         def get_train_dataloader(self) -> DataLoader:
             if steps is None:
                 return super().get_train_dataloader()
-            return DataLoader(
-                self.train_dataset, batch_sampler=steps, collate_fn=self.data_collator
-            )
+            rows = map(Tensor.tolist, steps)
+            return DataLoader(self.train_dataset, batch_sampler=rows, collate_fn=self.data_collator)
 
     class Laps(TrainerCallback):
         """Tells the stopwatch of every optimizer step."""
@@ -81,60 +98,30 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
             num_tokens, trainer.num_tokens = trainer.num_tokens, 0
             stopwatch.lap(num_tokens)
 
-    config, pairs = job.config, read_pairs(job.config)
-    setting = dict(job.setting)
-    steps: Steps | None = None
-    if setting.pop("rows", None) == "as_packed":  # to compare what is learnt
-        blocks, examples = packed_steps(config)
-        pairs = [pairs[row] for row in blocks.kept]
-        steps = Steps(examples)
-    dropout = setting.pop("dropout", GPT2_DROPOUT)
-    if setting.pop("optimizer", None) == "config":  # to compare what is learnt
-        setting |= _as_config(config.optimizer)
-    arguments = {
+    rows = [
+        {"prompt": f"{PROMPT_HEADER}{prompt}\n{RESPONSE_HEADER}", "completion": f" {response}"}
+        for prompt, response in pairs
+    ]
+    values = {
         "output_dir": str(job.folder),
         "use_cpu": job.device.type == "cpu",
-        "max_length": config.data.block_size,
+        "max_length": job.config.data.block_size,
         "max_steps": ENDLESS,
-        "seed": config.seed,
+        "seed": job.config.seed,
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
+        **PRECISION.get(job.precision, {}),
     }
-    if job.precision == "32-true":  # no bf16 here, or it was asked for
-        arguments["bf16"] = False
-    elif job.precision == "16-mixed":
-        arguments |= {"bf16": False, "fp16": True}
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(config.model.pretrained)
-    if "per_device_train_batch_size" in setting:
-        setting["gradient_accumulation_steps"] = _accumulate(job, setting, tokenizer, pairs)
     trainer = CountingTrainer(
-        model=load(config.model.pretrained, dropout),
-        args=SFTConfig(**arguments, **setting),
-        train_dataset=Dataset.from_list(
-            [
-                {
-                    "prompt": f"{PROMPT_HEADER}{prompt}\n{RESPONSE_HEADER}",
-                    "completion": f" {response}",
-                }
-                for prompt, response in pairs
-            ]
-        ),
-        processing_class=tokenizer,
+        model=load(job.config.model.pretrained, dropout),
+        args=SFTConfig(**values, **arguments),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=_tokenizer(job),
         callbacks=[Laps()],
     )
     assert steps is None or len(trainer.train_dataset) == len(pairs)
     trainer.train()
-
-
-class Steps:
-    """A batch sampler: the rows of each step, without end."""
-
-    def __init__(self, examples: Iterator[np.ndarray]):
-        self.examples = examples
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (rows.tolist() for rows in self.examples)
 
 
 def real_tokens(inputs: dict[str, Any]) -> int | Tensor:
@@ -143,21 +130,14 @@ def real_tokens(inputs: dict[str, Any]) -> int | Tensor:
     return inputs["input_ids"].numel() if mask is None else mask.sum()
 
 
-def _as_config(given: OptimizerConfig) -> dict[str, Any]:
-    """Return TRL's names for our optimizer's values, at a constant learning rate."""
-    return {
-        "learning_rate": given.learning_rate,
-        "lr_scheduler_type": "constant",
-        "adam_beta1": given.betas[0],
-        "adam_beta2": given.betas[1],
-        "weight_decay": given.weight_decay,
-        "max_grad_norm": given.max_grad_norm or 0.0,
-    }
+def _tokenizer(job: Job) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(job.config.model.pretrained)
 
 
-def _accumulate(job: Job, setting: Setting, tokenizer: Any, pairs: list[tuple[str, str]]) -> int:
+def _accumulate(job: Job, arguments: Setting, pairs: list[Pair]) -> int:
     """Return the gradient accumulation that makes a step about as many tokens as ours."""
-    block_size, size = job.config.data.block_size, setting["per_device_train_batch_size"]
+    tokenizer = _tokenizer(job)
+    block_size, size = job.config.data.block_size, arguments["per_device_train_batch_size"]
     mean = sum(len(tokenizer.encode(" ".join(pair))) for pair in pairs) / len(pairs) + 8
-    per_row = block_size if setting["packing"] else min(mean, block_size)
+    per_row = block_size if arguments["packing"] else min(mean, block_size)
     return max(1, round(job.config.batch_size * block_size / (size * per_row)))

@@ -1,4 +1,3 @@
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import write_inputs
 from src.benchmark.stopwatch import Repeat
-from src.benchmark.workers import Job, Variant, run
+from src.benchmark.turns import Job, Variant, work_here
 from src.cli import CONF, typed
 
 # 200 short rows, a model of two layers: each variant takes a second.
@@ -39,37 +38,21 @@ def benchmark_config(*overrides: str) -> BenchmarkConfig:
         return typed(BenchmarkConfig, compose("benchmark", overrides=list(overrides)))
 
 
-def train_config(config: BenchmarkConfig):
-    from src.benchmark.benchmark import training_values
-
-    return training_values(config, torch.device("cpu"))
-
-
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Tiny rows and weights, which all variants can be given."""
     folder = tmp_path_factory.mktemp("benchmark")
     config = benchmark_config(*TINY)
-    shared = write_inputs(folder / "inputs", train_config(config), config.model, config.num_rows)
-    return Job(shared, {}, torch.device("cpu"), "32-true", folder / "work")
+    shared = write_inputs(folder / "inputs", config, config.model, config.num_rows)
+    return Job(shared, torch.device("cpu"), "32-true", folder / "work", folder / "logs")
 
 
 @pytest.fixture
-def repeats(job: Job, tmp_path: Path) -> Callable[..., list[Repeat]]:
-    """Run a variant in this process for so many repeats of one step each."""
+def repeat(job: Job, tmp_path: Path) -> Callable[..., Repeat]:
+    """Give a variant a turn of one step in this process."""
 
-    def measure(variant: Variant, num_repeats: int = 2, **setting) -> list[Repeat]:
-        ours, theirs = multiprocessing.Pipe()
-        for message in (*[0.0] * num_repeats, None):
-            ours.send(message)
-        own = replace(job, setting=setting or variant.settings[0], folder=tmp_path / variant.name)
-        run(variant, own, theirs)
-        received = []
-        while ours.poll():
-            received.append(ours.recv())
-        for answer in received:
-            if isinstance(answer, Exception):
-                raise answer
-        return received
+    def measure(variant: Variant, setting=None) -> Repeat:
+        own = replace(job, folder=tmp_path / variant.name)
+        return work_here(variant, variant.settings[0] if setting is None else setting, own)
 
     return measure

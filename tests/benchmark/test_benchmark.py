@@ -2,48 +2,34 @@
 
 import json
 import math
-import multiprocessing
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from src.benchmark import rounds
-from src.benchmark.benchmark import benchmark
-from src.benchmark.workers import run
+from src.benchmark import turns
+from src.benchmark.benchmark import PARTS, chosen_parts, measure, tables, tables_of
+from src.benchmark.turns import work_here
 from src.errors import UserError
 from tests.benchmark.conftest import TINY, benchmark_config
 
+CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
-TRAIN = ("ours", "bare_loop", "blog_as_written", "blog_packed", "huggingface")
+TRAIN = ("ours", "bare_loop", "article_as_written", "article_packed", "huggingface")
 GENERATE = (
     *("ours", "ours_bf16", "ours_int8", "ours_batch_32", "ours_int8_batch_32"),
-    *("blog", "huggingface"),
+    *("article", "huggingface"),
 )
 
 
-class ThreadWorker:
-    """A worker without a process of its own: nothing has to be imported again."""
-
-    def __init__(self, variant, job, log):
-        self.variant, self.job, self.pipe = variant, job, None
-
-    def repeat(self, seconds):
-        if self.pipe is None:
-            self.pipe, theirs = multiprocessing.Pipe()
-            threading.Thread(target=run, args=(self.variant, self.job, theirs)).start()
-        self.pipe.send(seconds)
-        answer = self.pipe.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def close(self):
-        if self.pipe is not None:
-            self.pipe.send(None)
-            self.pipe = None
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Turns without processes of their own: nothing has to be imported again."""
+    monkeypatch.setattr(turns, "take_turn", work_here)
+    monkeypatch.setattr("src.benchmark.machine.CPU_MATMUL_SIZES", (64,))
+    monkeypatch.setattr("src.benchmark.machine.MATMUL_SECONDS", 0.01)
 
 
 def expected_keys() -> set[str]:
@@ -51,24 +37,25 @@ def expected_keys() -> set[str]:
         *(
             f"train.{name}.{figure}"
             for name in TRAIN
-            for figure in ("real_tokens_per_second", "peak_memory_bytes", "share_of_matmul_peak")
+            for figure in (
+                *("real_tokens_per_second", "peak_memory_bytes"),
+                *("share_of_matmul_peak", "seconds_per_step"),
+            )
         ),
         "train.lightning.ms_per_step",
-        *(f"prepare.{name}.rows_per_second" for name in ("ours", "blog")),
+        *(f"prepare.{name}.rows_per_second" for name in ("ours", "article")),
         *("pack.utilisation", "pack.seconds"),
         *(f"generate.{name}.tokens_per_second" for name in GENERATE),
         *(f"ratio.train.ours_to_{name}" for name in TRAIN if name != "ours"),
-        *("ratio.prepare.ours_to_blog", "ratio.generate.ours_to_blog"),
+        *("ratio.prepare.ours_to_article", "ratio.generate.ours_to_article"),
         *("ratio.generate.ours_to_huggingface", "ratio.generate.ours_batch_32_to_ours"),
     }
 
 
-def test_every_figure_is_in_the_json(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(rounds, "Worker", ThreadWorker)
-    monkeypatch.setattr("src.benchmark.machine.MATMUL_SIZES", {"cpu": (64,)})
-    monkeypatch.setattr("src.benchmark.machine.MATMUL_SECONDS", 0.01)
+@pytest.mark.usefixtures("in_this_process")
+def test_every_figure_is_in_the_json_and_in_the_tables(tmp_path, capsys):
     names = f"variants=[{','.join({*TRAIN, *GENERATE})}]"
-    benchmark(benchmark_config(*TINY, names), tmp_path)
+    measure(benchmark_config(*TINY, names), tmp_path, ["what=all"])
     figures = json.loads((tmp_path / "benchmark.json").read_text())
     keys = expected_keys()
     assert keys <= figures.keys()
@@ -81,31 +68,32 @@ def test_every_figure_is_in_the_json(tmp_path, monkeypatch, capsys):
     assert figures["pack.utilisation"] > 0.999
     assert figures["machine.cores"] >= 1
     assert figures["rows.num"] == 200
+    assert figures["command"] == "python -m src.benchmark what=all"
+    assert {"git.commit", "machine.torch", "machine.lightning", "date"} <= figures.keys()
     assert figures["train.huggingface.setting"] in [
         {key: value for key, value in tried.items() if key != "per_second"}
         for tried in figures["train.huggingface.settings"]
     ]
-    assert (tmp_path / "benchmark.png").stat().st_size > 10_000
     assert not (tmp_path / "work").exists()
-    shown = capsys.readouterr().out
-    assert "blog_as_written" in shown
-    assert "machine: cpu" in shown
+    text = (tmp_path / "benchmark.md").read_text()
+    assert text in capsys.readouterr().out
+    assert text == tables_of(figures) == tables(tmp_path / "benchmark.json")
+    for shown in ("| article_as_written ", "ours_int8 is ", "Lightning costs", "Packing 258,042"):
+        assert shown in text
+    table_lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(map(len, table_lines)) <= 100
 
 
-@pytest.fixture
-def in_threads(monkeypatch):
-    monkeypatch.setattr(rounds, "Worker", ThreadWorker)
-
-
-@pytest.mark.usefixtures("in_threads")
+@pytest.mark.usefixtures("in_this_process")
 def test_equal_work_from_the_command_line_to_the_table(tmp_path, capsys):
     """What would teach ours alone otherwise is taken back: dropout, adapters, other labels."""
     own = ("tiny.dropout=0.3", "lora.rank=4", "data.supervise=blog", "learn.num_rows=150")
     short = ("learn.block_size=64", "learn.batch_size=4", "learn.epochs=0.3", "learn.seeds=2")
     names = "variants=[ours,huggingface,huggingface_padded]"
     what = ("what=learn", "data.max_rows=null", names)
-    figures = benchmark(benchmark_config(*TINY, *own, *short, *what), tmp_path)
+    figures = measure(benchmark_config(*TINY, *own, *short, *what), tmp_path)
     assert figures["learn.ours.held_out_loss"] < figures["learn.held_out_loss_before"]
+    assert figures["learn.ours.num_tokens"] >= figures["rows.num"]
     first, second = figures["learn.ours.losses"].values()
     assert first != second
     for name in ("huggingface", "huggingface_padded"):
@@ -113,18 +101,15 @@ def test_equal_work_from_the_command_line_to_the_table(tmp_path, capsys):
     assert "huggingface_padded" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("in_threads")
-def test_growth_from_the_command_line_to_the_tables(tmp_path, capsys):
-    sizes = [f"sizes.gpt2.{key}" for key in ("n_layer=1", "n_embd=16", "n_head=2")]
-    points = ("scale.block_sizes=[32,64]", "scale.batch_sizes=[1,2]", "scale.num_rows=[50,100]")
-    small = ("scale.cpu_models=[gpt2]", "scale.seconds=0", *sizes, "sizes.gpt2.vocab_size=400")
-    figures = benchmark(benchmark_config(*TINY, "what=scale", *points, *small), tmp_path)
-    points = {key.split(".")[3] for key in figures if key.startswith("scale.train.gpt2.")}
-    assert points == {"32x1", "32x2", "64x1", "64x2"}
-    assert figures["scale.prepare.100.rows_per_second"] > 0
-    shown = capsys.readouterr().out
-    assert "32 x 2" in shown
-    assert "scale: rows" in shown
+@pytest.mark.usefixtures("in_this_process")
+def test_growth_with_rows_is_shown_run_by_run(tmp_path):
+    """More rows than there are come over and over, numbered; fewer are the first."""
+    for num_rows in (50, 700):
+        what = ("what=prepare", "variants=[ours]", f"prepare_rows={num_rows}", "repeats=1")
+        figures = measure(benchmark_config(*TINY, *what), tmp_path / str(num_rows))
+        assert figures["prepare.ours.num_rows"] == num_rows
+    runs = [line.split()[1] for line in tables(tmp_path).splitlines() if line.startswith("|")]
+    assert runs == ["run", "---", "50", "700"]
 
 
 def test_a_path_alone_names_a_file_with_all_that_is_a_files():
@@ -140,28 +125,16 @@ def test_a_path_alone_names_a_file_with_all_that_is_a_files():
         assert "source: sample" in shown(*others)
 
 
-def test_a_variant_that_needs_a_gpu_is_named(tmp_path, caplog):
-    config = benchmark_config(*TINY, "what=generate", "variants=[huggingface_static]")
-    benchmark(config, tmp_path)
-    assert "generate huggingface_static left out: needs a GPU" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (
-            "what=trian",
-            "what=trian: must be one of train, prepare, pack, generate, scale, learn, all",
-        ),
-        ("variants=[our]", "variants: what=all has no our; it has bare_loop, blog"),
-        ("scale.block_sizes=[2048]", "scale.block_sizes=[2048]: gpt2 has 1024 positions"),
-        ("scale.seconds=inf", "scale.seconds=inf: must be 0 or more, and finite"),
+        ("what=trian", "what=trian: must be one of train, prepare, pack, generate, learn, all"),
+        ("variants=[our]", "variants: what=all has no our; it has article, article_as_written"),
         ("learn.epochs=nan", "learn.epochs=nan: must be above 0, and finite"),
-        ("scale.cpu_models=[huge]", "scale.cpu_models: there is no huge; there are gpt2, medium"),
         ("learn.block_size=512", "learn.block_size=512: tiny has 256 positions"),
-        ("scale.num_rows=[0]", "scale.num_rows=[0]: each must be at least 1"),
         ("learn.epochs=0", "learn.epochs=0.0: must be above 0"),
         ("repeats=0", "repeats=0: must be at least 1"),
+        ("prepare_rows=0", "prepare_rows=0: must be at least 1"),
         ("seconds=-1", "seconds=-1"),
         ("batch_size=some", "batch_size=some: must be at least 1, or auto"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
@@ -169,7 +142,7 @@ def test_a_variant_that_needs_a_gpu_is_named(tmp_path, caplog):
 )
 def test_a_mistake_is_one_line_that_names_the_key(override, message):
     with pytest.raises(UserError, match=message.replace("[", r"\[")) as caught:
-        benchmark_config(override)
+        chosen_parts(benchmark_config(override))
     assert "\n" not in str(caught.value)
 
 
@@ -178,27 +151,34 @@ def test_a_mistake_is_one_line_that_names_the_key(override, message):
 )
 def test_a_variant_of_another_part_is_a_mistake(what, name):
     with pytest.raises(UserError, match=f"variants: what={what} has no {name}; it has"):
-        benchmark_config(f"what={what}", f"variants=[{name}]")
+        chosen_parts(benchmark_config(f"what={what}", f"variants=[{name}]"))
+
+
+def test_the_names_of_parts_and_variants_differ():
+    assert len({part.name for part in PARTS}) == len(PARTS)
+    for part in PARTS:
+        names = [variant.name for variant in part.variants(CPU)]
+        assert len(set(names)) == len(names)
+        assert {name for pair in part.ratios for name in pair} <= set(names)
 
 
 def test_pretrained_weights_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"model\.pretrained=gpt2"):
-        benchmark(benchmark_config(*TINY, "model.pretrained=gpt2", "model.tokenizer=x"), tmp_path)
+        measure(benchmark_config(*TINY, "model.pretrained=gpt2", "model.tokenizer=x"), tmp_path)
 
 
 @pytest.mark.slow
 def test_the_command_measures_variants_of_every_part_in_processes_of_their_own(tmp_path):
     """Each kind of variant once; the others are the same work with another setting."""
     pytest.importorskip("trl")
-    train = ("ours", "bare_loop", "blog_packed", "huggingface", "trl_default")
-    generate = ("ours", "ours_int8", "blog", "huggingface")
+    train = ("ours", "bare_loop", "article_packed", "huggingface", "trl_default")
+    generate = ("ours", "ours_int8", "article", "huggingface")
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "src.benchmark",
             *TINY,
-            "keep_alive=true",
             f"variants=[{','.join({*train, *generate})}]",
             f"hydra.run.dir={tmp_path}",
         ],
@@ -211,8 +191,16 @@ def test_the_command_measures_variants_of_every_part_in_processes_of_their_own(t
     figures = json.loads((tmp_path / "benchmark.json").read_text())
     assert {f"train.{name}.real_tokens_per_second" for name in train} <= figures.keys()
     assert {f"generate.{name}.tokens_per_second" for name in generate} <= figures.keys()
-    assert {f"prepare.{name}.rows_per_second" for name in ("ours", "blog")} <= figures.keys()
-    assert figures["pack.utilisation"] > 0.999
+    assert {f"prepare.{name}.rows_per_second" for name in ("ours", "article")} <= figures.keys()
     assert len({figures[f"train.{name}.peak_memory_bytes"] for name in train}) > 1
     assert "Traceback" not in done.stderr
     assert "leaked" not in done.stderr
+    again = subprocess.run(
+        [sys.executable, "-m", "src.benchmark", f"show={tmp_path}/benchmark.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert again.stdout.strip() == (tmp_path / "benchmark.md").read_text().strip()
+    assert not again.stderr

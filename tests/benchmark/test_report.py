@@ -1,15 +1,40 @@
 """Every figure here was counted by hand."""
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 
+from src.benchmark import turns
+from src.benchmark.benchmark import PARTS, tables, tables_of
 from src.benchmark.machine import needed_flops_per_token
-from src.benchmark.report import figures_of, lightning_figures, lines, ratios_of
-from src.benchmark.rounds import Measured
+from src.benchmark.part import Part
+from src.benchmark.report import markdown_table
 from src.benchmark.stopwatch import Repeat
+from src.benchmark.train import lightning_figures
+from src.benchmark.turns import Measured, Variant, work_here
 from src.data.blocks import Blocks
+from src.errors import UserError
 from src.model.config import GPT2Config
 from tests.data.conftest import corpus_of
+
+TRAIN, PREPARE = PARTS[:2]
+# What a benchmark.json of old has, which knows no commit and no command.
+FIGURES = {
+    "machine.device": "cpu",
+    "machine.processor": "Some CPU",
+    "machine.cores": 2,
+    "machine.threads": 2,
+    "machine.memory_bytes": 2**34,
+    "machine.precision": "bf16-mixed",
+    "machine.python": "3.12.1",
+    "machine.torch": "2.13.0",
+    "rows.source": "rows.jsonl",
+    "rows.num": 4096,
+    "rows.mean_tokens": 98.4,
+    "rows.supervised_share": 0.42,
+    "rows.block_size": 1024,
+    "batch_size": 4,
+}
 
 
 def measured(*speeds: int, **more) -> Measured:
@@ -18,22 +43,21 @@ def measured(*speeds: int, **more) -> Measured:
 
 
 def test_figures_are_medians_with_their_spread():
-    figures = figures_of("train", {"ours": measured(30, 10, 20)})
+    figures = TRAIN.figures({"ours": measured(30, 10, 20)})
     assert figures["train.ours.real_tokens_per_second"] == 20
     assert figures["train.ours.spread"] == [10, 30]
     assert figures["train.ours.repeats"] == [30, 10, 20]
     assert figures["train.ours.peak_memory_bytes"] == 1030
-    assert figures["train.ours.seconds_per_step"] == 0.5
+    assert measured(30).seconds_per_lap == [0.5]
 
 
 def test_a_ratio_compares_medians_and_spreads_over_the_rounds():
-    both = {"ours": measured(30, 10, 20), "blog": measured(10, 5, 4)}
-    figures = ratios_of("prepare", both)
-    assert figures == {
-        "ratio.prepare.ours_to_blog": 4.0,
-        "ratio.prepare.ours_to_blog.spread": [2.0, 5.0],
-    }
-    assert ratios_of("prepare", {"ours": both["ours"]}) == {}
+    both = {"ours": measured(30, 10, 20), "article": measured(10, 5, 4)}
+    figures = PREPARE.figures(both)
+    assert figures["ratio.prepare.ours_to_article"] == 4.0
+    assert figures["ratio.prepare.ours_to_article.spread"] == [2.0, 5.0]
+    alone = PREPARE.figures({"ours": both["ours"]})
+    assert not any(key.startswith("ratio") for key in alone)
 
 
 def test_lightning_costs_the_difference_of_two_loops_in_the_same_round():
@@ -42,6 +66,7 @@ def test_lightning_costs_the_difference_of_two_loops_in_the_same_round():
     figures = lightning_figures({"ours": ours, "bare_loop": bare})
     assert figures["train.lightning.ms_per_step"] == pytest.approx(0.75)
     assert figures["train.lightning.spread"] == pytest.approx([0.5, 1.0])
+    assert lightning_figures({"ours": ours}) == {}
 
 
 def test_the_arithmetic_that_training_needs():
@@ -56,18 +81,57 @@ def test_the_arithmetic_that_training_needs():
     assert needed_flops_per_token(shape, blocks) == pytest.approx(layers + head + attention)
 
 
-def test_the_summary_names_ratios_and_the_machine():
-    figures = {
-        "ratio.train.ours_to_blog_packed": 5.9,
-        "ratio.train.ours_to_blog_packed.spread": [5.5, 6.1],
-        "machine.device": "cpu",
-        "machine.processor": "Some CPU",
-        "machine.cores": 2,
-        "machine.memory_bytes": 2**34,
-        "machine.precision": "bf16-mixed",
-        "machine.torch": "2.13.0",
-    }
-    text = "\n".join(lines(figures))
-    assert "ours is 5.90x blog_packed (5.50 - 6.10)" in text
-    assert "Some CPU, 2 cores, 16 GiB" in text
-    assert np.isfinite(figures["ratio.train.ours_to_blog_packed"])
+def test_the_tables_name_ratios_machine_versions_and_commit():
+    both = {"ours": measured(30, 10, 20), "article": measured(10, 5, 4)}
+    code = {"git.commit": "0123456789abcdef", "git.dirty": True, "command": "python -m this"}
+    text = tables_of(FIGURES | code | PREPARE.figures(both))
+    assert "| prepare |       rows/s |             ours is |   memory | rows |" in text
+    assert "| article |   5 (4 - 10) | 4.00x (2.00 - 5.00) | 0.00 GiB |    5 |" in text
+    flat = " ".join(text.split())
+    assert "`python -m this` on ?, commit 0123456789ab and changes." in flat
+    assert "4,096 rows of rows.jsonl of 98 tokens, 42% of them supervised" in flat
+    assert "Some CPU, 2 cores, 2 threads, 16.00 GiB, bf16-mixed. Python 3.12.1, torch 2.13" in flat
+    assert "commit ?." in tables_of(FIGURES)
+
+
+def test_a_cell_that_a_row_lacks_is_empty():
+    table = markdown_table([{"run": "a", "speed": "1"}, {"run": "bb", "memory": "22"}])
+    assert table.splitlines() == [
+        "| run | speed | memory |",
+        "| --- | ----: | -----: |",
+        "| a   |     1 |        |",
+        "| bb  |       |     22 |",
+    ]
+
+
+def test_one_repeat_has_no_spread_and_prose_is_wrapped():
+    text = tables_of(FIGURES | PREPARE.figures({"ours": measured(30)}))
+    assert "| ours    |     30 |         | 0.00 GiB |   15 |" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_new_part_is_a_name_and_its_variants(job, monkeypatch, tmp_path):
+    class Pairs(Part):
+        name = "pairs"
+        speed = "pairs_per_second"
+        ratios = (("ours", "trl"),)
+
+        def variants(self, device):
+            def work(job, stopwatch):
+                stopwatch.time(lambda: 10)
+
+            return [Variant("ours", work), Variant("trl", work)]
+
+    monkeypatch.setattr(turns, "take_turn", work_here)
+    figures = Pairs().measure(job.config, replace(job, folder=tmp_path))
+    assert figures["ratio.pairs.ours_to_trl"] > 0
+    table = Pairs().show(figures)[0].splitlines()
+    assert [line.split()[1] for line in table] == ["pairs", "-----", "ours", "trl"]
+
+
+def test_nothing_to_show_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"there is no benchmark\.json"):
+        tables(tmp_path)
+    (tmp_path / "benchmark.json").write_text("{}")
+    with pytest.raises(UserError, match="not what the benchmark writes"):
+        tables(tmp_path)

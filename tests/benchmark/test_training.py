@@ -1,25 +1,30 @@
 """The training variants do equal work, and count what they do."""
 
+from dataclasses import replace
+
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
 
-from src.benchmark import article, huggingface, trl_sft
-from src.benchmark.article import load_article_gpt, loss_and_accuracy
-from src.benchmark.inputs import open_blocks
-from src.benchmark.variants import training
+from src.benchmark import article, huggingface, ours, trl_sft
+from src.benchmark.article import loss_and_accuracy
+from src.benchmark.inputs import open_blocks, open_data_module
+from src.benchmark.stopwatch import Finished, Stopwatch
+from src.benchmark.train import Train
 from src.model.loss import IGNORE_INDEX, supervised_loss
-from src.model.pretrained import load_pretrained
+from src.model.pretrained import load_pretrained, save_pretrained
+from src.objectives.sft import SFTModule
 from tests.model.conftest import random_model
 
-VARIANTS = {variant.name: variant for variant in training(torch.device("cpu"))}
+VARIANTS = {variant.name: variant for variant in Train().variants(torch.device("cpu"))}
 WITHOUT_TRL = [variant for variant in VARIANTS.values() if variant.needs is None]
 
 
 @pytest.fixture(scope="module")
 def packed(job):
     """Two packed blocks, and the loss that ours has on them."""
-    data = open_blocks(job.config, packing=True, batch_size=2, micro_batch_size=2)
+    data = open_data_module(replace(job.config, batch_size=2), 2)
     batch = next(iter(data.train_dataloader()))
     model = load_pretrained(job.config.model.pretrained)
     hidden = model(batch["input_ids"], batch["position_ids"], batch["cu_seqlens"])
@@ -28,64 +33,44 @@ def packed(job):
 
 
 @pytest.mark.parametrize("variant", WITHOUT_TRL, ids=lambda variant: variant.name)
-def test_every_variant_trains_with_every_setting(variant, repeats):
+def test_every_variant_trains_with_every_setting(variant, repeat):
     for setting in variant.settings:
-        first, second = repeats(variant, **setting)
-        assert min(first.seconds, second.seconds) > 0
-        assert min(first.amount, second.amount) > 0
+        result = repeat(variant, setting)
+        assert result.seconds > 0
+        assert result.amount > 0
 
 
-def test_padding_is_not_counted(job, repeats):
-    data = open_blocks(job.config, packing=False, batch_size=4, micro_batch_size=4)
-    batches = data.train_dataloader().batches
-    expected = [batches[step]["num_tokens"] for step in (1, 2)]  # step 0 warms up
-    assert [r.amount for r in repeats(VARIANTS["blog_as_written"])] == expected
-    assert all(amount < 4 * 64 * 0.9 for amount in expected)
+def test_padding_is_not_counted(job, repeat):
+    batches = open_data_module(job.config, 4, packing=False).train_dataloader().batches
+    expected = batches[1]["num_tokens"]  # step 0 warms up
+    assert repeat(VARIANTS["article_as_written"]).amount == expected
+    assert expected < 4 * 64 * 0.9
 
 
-def test_all_packed_variants_see_the_same_tokens(repeats):
-    names = ("ours", "bare_loop", "blog_packed")
-    counts = {name: [r.amount for r in repeats(VARIANTS[name])] for name in names}
-    assert counts["ours"] == counts["bare_loop"] == counts["blog_packed"]
+def test_all_packed_variants_see_the_same_tokens(repeat):
+    packed = {"packed": True, "head": "all", "micro_batch_size": 4, "compile": False}
+    counts = {repeat(VARIANTS["huggingface"], packed).amount}
+    counts |= {repeat(VARIANTS[name]).amount for name in ("ours", "bare_loop", "article_packed")}
+    assert len(counts) == 1
 
 
 def test_the_bare_loop_takes_the_same_steps_as_ours(job, tmp_path):
     """Same weights after two steps, so what differs in time is Lightning and our callbacks."""
-    from dataclasses import replace
-
-    import lightning as L
-
-    from src.benchmark import ours
-    from src.benchmark.stopwatch import Finished
-
     weights = {}
-
-    class Watch:
-        def __init__(self, name):
-            self.name, self.laps = name, 0
-
-        def begin(self, model):
-            pass
-
-        def lap(self, amount):
-            self.laps += 1
-            if self.laps == 2:
-                raise Finished
-
-    original = ours.SFTModule.configure_gradient_clipping
+    original = SFTModule.configure_gradient_clipping
 
     def keep(module, *args, **options):
         original(module, *args, **options)
         weights[name].append([p.detach().clone() for p in module.model.parameters()])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ours.SFTModule, "configure_gradient_clipping", keep)
+        patch.setattr(SFTModule, "configure_gradient_clipping", keep)
         for name, work in (("ours", ours.train), ("bare_loop", ours.train_bare_loop)):
             weights[name] = []
             L.seed_everything(1, verbose=False)
             (tmp_path / name).mkdir()
             with pytest.raises(Finished):
-                work(replace(job, folder=tmp_path / name), Watch(name))
+                work(replace(job, folder=tmp_path / name), Stopwatch(job.device, 0.0, 1))
     assert len(weights["ours"]) == len(weights["bare_loop"]) == 2
     for a, b in zip(weights["ours"][1], weights["bare_loop"][1], strict=True):
         torch.testing.assert_close(a, b)
@@ -98,32 +83,26 @@ def test_hugging_faces_packed_loss_is_ours(job, packed, head):
     if head == "all":
         micro_batches = [huggingface.packed_micro_batch(batch, head)]
     else:  # one block at a time
-        batches = open_blocks(
-            job.config, packing=True, batch_size=2, micro_batch_size=1
-        ).train_dataloader()
-        micro_batches = [
-            huggingface.packed_micro_batch(batches.batches[index], head) for index in range(2)
-        ]
-    loss = sum(float(huggingface.summed_loss(model, x, y)) for x, y, _ in micro_batches)
+        batches = open_data_module(replace(job.config, batch_size=2), 1).train_dataloader().batches
+        micro_batches = [huggingface.packed_micro_batch(batches[index], head) for index in (0, 1)]
+    loss = sum(float(huggingface.summed_loss(model, micro)) for micro in micro_batches)
     assert loss == pytest.approx(expected, rel=1e-4)
-    assert sum(count for _, _, count in micro_batches) == batch["num_tokens"]
+    assert sum(micro["num_tokens"] for micro in micro_batches) == batch["num_tokens"]
 
 
 def test_hugging_faces_padded_loss_is_ours(job):
-    data = open_blocks(job.config, packing=False, batch_size=4, micro_batch_size=4)
-    blocks = data.splits["train"]
+    blocks = open_blocks(job.config, packing=False)
     examples = torch.tensor([3, 17, 50, 81])
-    inputs, labels, num_tokens = huggingface.padded_micro_batch(blocks, examples)
-    assert inputs["input_ids"].shape[1] == blocks.lengths[examples].max()
-    assert num_tokens == blocks.lengths[examples].sum()
+    micro = huggingface.padded_micro_batch(blocks, examples, 1)
+    assert micro["input_ids"].shape[1] == blocks.lengths[examples].max()
+    assert micro["num_tokens"] == blocks.lengths[examples].sum()
     model = huggingface.load(job.config.model.pretrained, dropout=0.0).eval()
     batch = blocks.batch(examples.numpy(), 0)
     mine = load_pretrained(job.config.model.pretrained)
     hidden = mine(batch["input_ids"], batch["position_ids"], batch["cu_seqlens"])
     expected = supervised_loss(mine, hidden, batch["supervised_index"], batch["labels"]).loss
-    assert float(huggingface.summed_loss(model, inputs, labels)) == pytest.approx(
-        float(expected), rel=1e-4
-    )
+    loss = float(huggingface.summed_loss(model, micro))
+    assert loss == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_the_articles_model_is_gpt2_with_its_own_activation(job, tmp_path):
@@ -131,12 +110,10 @@ def test_the_articles_model_is_gpt2_with_its_own_activation(job, tmp_path):
     shared = load_pretrained(job.config.model.pretrained, activation="gelu")
     random = random_model(shared.config)
     shared.load_state_dict(random.state_dict())
-    from src.model.pretrained import save_pretrained
-
     folder = tmp_path / "model"
     folder.mkdir()
     save_pretrained(shared, folder, 0)
-    model = load_article_gpt(str(folder)).eval()
+    model = article.load(str(folder)).eval()
     ids = torch.randint(0, 300, (2, 20))
     torch.testing.assert_close(model(ids), shared.logits(shared(ids)), rtol=1e-4, atol=1e-4)
     assert model.train().h[0].drop.p == 0.1
@@ -152,7 +129,7 @@ def test_the_articles_loss_and_accuracy_count_labels_only():
 
 
 def test_the_article_reads_everything_again_for_every_token(job):
-    model = load_article_gpt(job.config.model.pretrained).eval()
+    model = article.load(job.config.model.pretrained).eval()
     lengths = []
     model.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
     ids = article.decode(model, torch.zeros(1, 5, dtype=torch.long), 3)
@@ -169,7 +146,7 @@ def test_trl_counts_what_is_not_padding():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["trl_default", "trl_best"])
-def test_trl_trains_with_every_setting(name, repeats):
+def test_trl_trains_with_every_setting(name, repeat):
     pytest.importorskip("trl")
     for setting in VARIANTS[name].settings:
-        assert all(repeat.amount > 0 for repeat in repeats(VARIANTS[name], **setting))
+        assert repeat(VARIANTS[name], setting).amount > 0

@@ -1,0 +1,105 @@
+"""Decoding of whole answers that no end token cuts short: ours, the article's, Hugging Face's."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from src.benchmark import article, huggingface
+from src.benchmark.inputs import open_blocks
+from src.benchmark.part import Part
+from src.benchmark.stopwatch import Stopwatch
+from src.benchmark.turns import Job, Variant
+from src.model.decoder import Decoder
+from src.model.generation import generate
+from src.model.pretrained import load_pretrained
+
+PROMPT_TOKENS = 32
+NO_TOKEN = -1  # an end token that no model says
+
+
+class Generate(Part):
+    """Tokens a second; a lap is a whole answer."""
+
+    name = "generate"
+    speed = "tokens_per_second"
+    ratios = (
+        ("ours", "article"),
+        ("ours", "huggingface"),
+        ("ours_bf16", "huggingface"),
+        ("ours_int8", "huggingface"),
+        ("ours", "huggingface_static"),
+        ("ours_batch_32", "ours"),
+        ("ours_int8_batch_32", "ours_int8"),
+    )
+
+    def variants(self, device: torch.device) -> list[Variant]:
+        def ours(name: str, batch_size: int, weights: str) -> Variant:
+            return Variant(name, decode_ours, ({"batch_size": batch_size, "weights": weights},))
+
+        dynamic, static = ({"cache": "dynamic"},), ({"cache": "static"},)
+        return [
+            ours("ours", 1, "fp32"),
+            ours("ours_bf16", 1, "bf16"),
+            ours("ours_int8", 1, "int8"),
+            ours("ours_batch_32", 32, "fp32"),
+            ours("ours_int8_batch_32", 32, "int8"),
+            Variant("article", decode_article),
+            Variant("huggingface", decode_huggingface, dynamic),
+            Variant("huggingface_static", decode_huggingface, static, needs_gpu=True),
+        ]
+
+
+def decode_ours(job: Job, stopwatch: Stopwatch, *, batch_size: int, weights: str) -> None:
+    """Our cached decoding, greedy, of ``batch_size`` prompts at once.
+
+    As in a conversation weights are packed once; the prompts are read anew for each answer.
+    """
+    model = load_pretrained(job.config.model.pretrained).to(job.device)
+    prompts, num_tokens = read_prompts(job, batch_size)
+    decoder = Decoder(model, batch_size, weights)
+    generation = replace(job.config.generation, max_new_tokens=num_tokens, temperature=0.0)
+
+    def answer() -> int:
+        steps = generate(model, prompts.tolist(), NO_TOKEN, generation, decoder)
+        return sum(len(tokens) - tokens.count(None) for tokens in steps)
+
+    stopwatch.time(answer)
+
+
+def decode_article(job: Job, stopwatch: Stopwatch) -> None:
+    """The article's: no cache, the whole text again for every token."""
+    model = article.load(job.config.model.pretrained).to(job.device).eval()
+    prompt, num_tokens = read_prompts(job, 1)
+    prompt = prompt.to(job.device)
+    stopwatch.time(lambda: article.decode(model, prompt, num_tokens).shape[1] - prompt.shape[1])
+
+
+def decode_huggingface(job: Job, stopwatch: Stopwatch, *, cache: str) -> None:
+    """``generate`` with SDPA, greedy; ``cache`` is dynamic, or static and so compiled on a GPU."""
+    model = huggingface.load(job.config.model.pretrained, dropout=0.0).to(job.device).eval()
+    model.generation_config.eos_token_id = None  # never stops
+    model.generation_config.pad_token_id = 0
+    prompt, num_tokens = read_prompts(job, 1)
+    prompt = prompt.to(job.device)
+    mask = torch.ones_like(prompt)
+    options = {"max_new_tokens": num_tokens, "do_sample": False}
+    if cache == "static":
+        options["cache_implementation"] = "static"
+
+    @torch.inference_mode()
+    def answer() -> int:
+        ids = model.generate(prompt, attention_mask=mask, **options)
+        return ids.shape[1] - prompt.shape[1]
+
+    stopwatch.time(answer)
+
+
+def read_prompts(job: Job, num_prompts: int) -> tuple[Tensor, int]:
+    """Return prompts (num_prompts, T) of the shared rows, and how many tokens to answer with."""
+    ids = torch.from_numpy(open_blocks(job.config).corpus.input_ids[:].astype("int64"))
+    num_positions = job.config.model.n_positions
+    length = min(PROMPT_TOKENS, num_positions // 2)
+    needed = num_prompts * length
+    prompts = ids.repeat(-(-needed // len(ids)))[:needed].view(num_prompts, length)
+    return prompts, min(job.config.generation.max_new_tokens, num_positions - length)
