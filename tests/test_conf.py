@@ -13,8 +13,19 @@ from tests.training.conftest import train_config
 MACHINES = {24: "rtx4090", 40: "a100", 80: "h100"}  # by gigabytes
 
 
+# n_layer, n_head, n_embd, n_positions, vocab_size, activation, initializer_range
+SIZES = {
+    "gpt2": (12, 12, 768, 1024, 50257, None, 0.02),
+    "gpt2-medium": (24, 16, 1024, 1024, 50257, None, 0.02),
+    "gpt2-large": (36, 20, 1280, 1024, 50257, None, 0.02),
+    "gpt2-xl": (48, 25, 1600, 1024, 50257, None, 0.02),
+    "tiny": (4, 8, 128, 256, 1500, "gelu_new", 0.08),
+}
+
+
 def presets(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return [name for name in names if name != "base"]
 
 
 EVERY = [
@@ -45,6 +56,17 @@ def test_the_sweep_lists_learning_rates_and_batch_sizes():
         config = compose("train", overrides=["sweep=lr_batch_size"], return_hydra_config=True)
     assert set(config.hydra.sweeper.params) == {"optimizer.learning_rate", "batch_size"}
     assert config.hydra.mode.name == "MULTIRUN"
+
+
+@pytest.mark.parametrize("name", presets("model"))
+def test_a_size_is_what_its_name_says(name):
+    model = train_config(f"model={name}").model
+    shape = (model.n_layer, model.n_head, model.n_embd, model.n_positions, model.vocab_size)
+    assert (*shape, model.activation, model.initializer_range) == SIZES[name]
+    assert model.dropout == 0.0
+    released = name != "tiny"
+    assert model.pretrained == (f"openai-community/{name}" if released else None)
+    assert model.tokenizer == ("openai-community/gpt2" if released else None)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +143,5 @@ def test_every_data_preset_and_door_agrees_on_keys():
 
     base = OmegaConf.load(CONF / "data" / "base.yaml")
     for name, key in product(presets("data"), base):
-        if name != "base":
-            own = OmegaConf.load(CONF / "data" / f"{name}.yaml")
-            assert set(own) - {"defaults"} - set(base) == {"source"}, (name, key)
+        own = OmegaConf.load(CONF / "data" / f"{name}.yaml")
+        assert set(own) - {"defaults"} - set(base) == {"source"}, (name, key)
