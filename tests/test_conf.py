@@ -6,6 +6,7 @@ import pytest
 
 from src.cli import CONF
 from src.data.order import micro_batch_size
+from src.training.config import TrainConfig
 from src.training.hardware import choose_micro_batch_size
 from src.training.memory import TrainingStep
 from tests.training.conftest import train_config
@@ -109,9 +110,16 @@ LARGE = [
 ]
 
 
+def large(size: str, gigabytes: int) -> TrainConfig:
+    """A size on a machine; where the machine decides more than itself, that is one preset."""
+    if f"{size}_{gigabytes}gb" in presets("experiment"):
+        return train_config(f"experiment={size}_{gigabytes}gb")
+    return train_config(f"experiment={size}", f"hardware={MACHINES[gigabytes]}")
+
+
 @pytest.mark.parametrize(("size", "gigabytes"), LARGE)
 def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes):
-    config = train_config(f"experiment={size}_{gigabytes}gb")
+    config = large(size, gigabytes)
     plain = train_config(f"model={size}", f"hardware={MACHINES[gigabytes]}")
     assert config.model == plain.model
     assert config.trainer.precision == "bf16-mixed"
@@ -128,8 +136,20 @@ def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes):
 
 
 def test_only_where_the_whole_model_cannot_learn_do_adapters():
-    ranks = {case: train_config("experiment={}_{}gb".format(*case)).lora.rank for case in LARGE}
+    ranks = {case: large(*case).lora.rank for case in LARGE}
     assert {case for case, rank in ranks.items() if rank} == {("gpt2-xl", 24)}
+
+
+@pytest.mark.parametrize("size", ["gpt2-medium", "gpt2-large", "gpt2-xl"])
+@pytest.mark.parametrize("hardware", ["rtx4090", "a100", "h100"])
+def test_a_size_and_a_machine_are_named_together(size, hardware):
+    """The size decides batch and learning rate; all else is the machine's, in either order."""
+    config = train_config(f"experiment={size}", f"hardware={hardware}")
+    assert config == train_config(f"hardware={hardware}", f"experiment={size}")
+    machine = train_config(f"hardware={hardware}", f"model={size}")
+    rates = {"gpt2-medium": 1.25e-4, "gpt2-large": 1e-4, "gpt2-xl": 8e-5}
+    machine.optimizer.learning_rate = rates[size]
+    assert config == machine
 
 
 def test_an_experiment_wins_over_hardware_and_the_command_line_over_both():
