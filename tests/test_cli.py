@@ -37,7 +37,7 @@ OWN = ("data=file", "model=tiny", "max_steps=2")
         (("seed=1.5",), "seed: Value '1.5'"),
         (("optimiser.learning_rate=1",), "there is no key optimiser.learning_rate"),
         (("hardware=a1000",), "there is no preset hardware=a1000; did you mean a100?"),
-        (("experiment=blogg_a100",), "did you mean blog_a100?"),
+        (("experiment=articel_a100",), "did you mean article_a100?"),
         (("experiment=gpt2-large_80gb",), "did you mean gpt2-large?"),
         (("data=sample", "model=tiny", "data.block_size=2048"), "data.block_size=2048"),
         (("data=file", "data.path=nowhere.jsonl"), "data.path=nowhere.jsonl: there is no such"),

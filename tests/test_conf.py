@@ -91,7 +91,7 @@ def test_a_machine_alone_changes_neither_batch_nor_learning_rate(hardware):
 
 @pytest.mark.parametrize(
     ("experiment", "batch_size", "max_steps", "warmup"),
-    [("blog_2080ti", 4, 12_000, 1_000), ("blog_a100", 32, 4_000, 500)],
+    [("article_2080ti", 4, 12_000, 1_000), ("article_a100", 32, 4_000, 500)],
 )
 def test_the_articles_runs_as_written(experiment, batch_size, max_steps, warmup):
     config = train_config(f"experiment={experiment}")
@@ -102,7 +102,7 @@ def test_the_articles_runs_as_written(experiment, batch_size, max_steps, warmup)
     assert config.optimizer.max_grad_norm is None
     assert config.trainer.precision == "16-mixed"
     assert (config.model.activation, config.model.dropout) == ("gelu", 0.1)
-    assert (config.data.packing, config.data.supervise) == (False, "blog")
+    assert (config.data.packing, config.data.supervise) == (False, "article")
 
 
 LARGE = [
