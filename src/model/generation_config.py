@@ -131,6 +131,19 @@ class GenerationConfig:
             )
         }
     )
+    min_p: float | None = field(
+        metadata={
+            "setting": Setting(
+                must="in [0, 1], or null",
+                limits={"ge": 0, "le": 1},
+                off=(0.0,),
+                hugging_face="min_p",
+                ollama="min_p",
+                sampling_only=True,
+                slider=Slider(0, 1, 0.01, "0: all tokens"),
+            )
+        }
+    )
     repetition_penalty: float = field(
         metadata={
             "setting": Setting(
