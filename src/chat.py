@@ -5,8 +5,8 @@ Standard output gets answers and nothing else.
 
 import json
 import sys
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass, fields, make_dataclass, replace
+from typing import TYPE_CHECKING, Any, TextIO
 
 from omegaconf import DictConfig
 
@@ -24,8 +24,14 @@ FORMATS = ("text", "json")
 MAX_PIPED = 2**18  # characters: GPT-2 reads 1,024 tokens, of at most 128 characters each
 
 
+# The keys of the generation preset, each null unless it is given here.
+GenerationKeys: Any = make_dataclass(
+    "GenerationKeys", [(field.name, field.type | None) for field in fields(GenerationConfig)]
+)
+
+
 @dataclass
-class ChatConfig:
+class ChatConfig(GenerationKeys):
     """The values of ``conf/chat.yaml``."""
 
     generation: GenerationConfig
@@ -35,14 +41,6 @@ class ChatConfig:
     device: str
     num_answers: int
     format: str
-    max_new_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    repetition_penalty: float | None
-    stop: list[str] | None
-    seed: int | None
-    weights: str | None
 
     def __post_init__(self) -> None:
         """Put what is given here over the generation preset, and check the rest.

@@ -124,6 +124,7 @@ def greedy(max_new_tokens: int, **changes) -> GenerationConfig:
         "temperature": 0.0,
         "top_k": None,
         "top_p": None,
+        "min_p": None,
         "repetition_penalty": 1.0,
         "stop": [],
         "seed": 0,

@@ -6,6 +6,7 @@ import pytest
 
 from src.cli import CONF
 from src.data.order import micro_batch_size
+from src.training.config import TrainConfig
 from src.training.machine import Machine
 from src.training.memory import TrainingStep, choose_micro_batch_size
 from src.training.place import Place
@@ -14,8 +15,19 @@ from tests.training.conftest import train_config
 MACHINES = {24: "rtx4090", 40: "a100", 80: "h100"}  # by gigabytes
 
 
+# n_layer, n_head, n_embd, n_positions, vocab_size, activation, initializer_range
+SIZES = {
+    "gpt2": (12, 12, 768, 1024, 50257, None, 0.02),
+    "gpt2-medium": (24, 16, 1024, 1024, 50257, None, 0.02),
+    "gpt2-large": (36, 20, 1280, 1024, 50257, None, 0.02),
+    "gpt2-xl": (48, 25, 1600, 1024, 50257, None, 0.02),
+    "tiny": (4, 8, 128, 256, 1500, "gelu_new", 0.08),
+}
+
+
 def presets(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return [name for name in names if name != "base"]
 
 
 EVERY = [
@@ -48,6 +60,17 @@ def test_the_sweep_lists_learning_rates_and_batch_sizes():
     assert config.hydra.mode.name == "MULTIRUN"
 
 
+@pytest.mark.parametrize("name", presets("model"))
+def test_a_size_is_what_its_name_says(name):
+    model = train_config(f"model={name}").model
+    shape = (model.n_layer, model.n_head, model.n_embd, model.n_positions, model.vocab_size)
+    assert (*shape, model.activation, model.initializer_range) == SIZES[name]
+    assert model.dropout == 0.0
+    released = name != "tiny"
+    assert model.pretrained == (f"openai-community/{name}" if released else None)
+    assert model.tokenizer == ("openai-community/gpt2" if released else None)
+
+
 @pytest.mark.parametrize(
     ("hardware", "batch_size", "precision", "learning_rate", "warmup"),
     [("2080ti", 4, "16-mixed", 6e-5, 1000), ("a100", 32, "bf16-mixed", 2.5e-4, 500)],
@@ -69,7 +92,7 @@ def test_a_machine_alone_changes_neither_batch_nor_learning_rate(hardware):
 
 @pytest.mark.parametrize(
     ("experiment", "batch_size", "max_steps", "warmup"),
-    [("blog_2080ti", 4, 12_000, 1_000), ("blog_a100", 32, 4_000, 500)],
+    [("article_2080ti", 4, 12_000, 1_000), ("article_a100", 32, 4_000, 500)],
 )
 def test_the_articles_runs_as_written(experiment, batch_size, max_steps, warmup):
     config = train_config(f"experiment={experiment}")
@@ -80,7 +103,7 @@ def test_the_articles_runs_as_written(experiment, batch_size, max_steps, warmup)
     assert config.optimizer.max_grad_norm is None
     assert config.trainer.precision == "16-mixed"
     assert (config.model.activation, config.model.dropout) == ("gelu", 0.1)
-    assert (config.data.packing, config.data.supervise) == (False, "blog")
+    assert (config.data.packing, config.data.supervise) == (False, "article")
 
 
 LARGE = [
@@ -88,9 +111,16 @@ LARGE = [
 ]
 
 
+def large(size: str, gigabytes: int) -> TrainConfig:
+    """A size on a machine; where the machine decides more than itself, that is one preset."""
+    if f"{size}_{gigabytes}gb" in presets("experiment"):
+        return train_config(f"experiment={size}_{gigabytes}gb")
+    return train_config(f"experiment={size}", f"hardware={MACHINES[gigabytes]}")
+
+
 @pytest.mark.parametrize(("size", "gigabytes"), LARGE)
 def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes):
-    config = train_config(f"experiment={size}_{gigabytes}gb")
+    config = large(size, gigabytes)
     plain = train_config(f"model={size}", f"hardware={MACHINES[gigabytes]}")
     assert config.model == plain.model
     assert config.trainer.precision == "bf16-mixed"
@@ -106,8 +136,20 @@ def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes):
 
 
 def test_only_where_the_whole_model_cannot_learn_do_adapters():
-    ranks = {case: train_config("experiment={}_{}gb".format(*case)).lora.rank for case in LARGE}
+    ranks = {case: large(*case).lora.rank for case in LARGE}
     assert {case for case, rank in ranks.items() if rank} == {("gpt2-xl", 24)}
+
+
+@pytest.mark.parametrize("size", ["gpt2-medium", "gpt2-large", "gpt2-xl"])
+@pytest.mark.parametrize("hardware", ["rtx4090", "a100", "h100"])
+def test_a_size_and_a_machine_are_named_together(size, hardware):
+    """The size decides batch and learning rate; all else is the machine's, in either order."""
+    config = train_config(f"experiment={size}", f"hardware={hardware}")
+    assert config == train_config(f"hardware={hardware}", f"experiment={size}")
+    machine = train_config(f"hardware={hardware}", f"model={size}")
+    rates = {"gpt2-medium": 1.25e-4, "gpt2-large": 1e-4, "gpt2-xl": 8e-5}
+    machine.optimizer.learning_rate = rates[size]
+    assert config == machine
 
 
 def test_an_experiment_wins_over_hardware_and_the_command_line_over_both():
@@ -121,6 +163,5 @@ def test_every_data_preset_and_door_agrees_on_keys():
 
     base = OmegaConf.load(CONF / "data" / "base.yaml")
     for name, key in product(presets("data"), base):
-        if name != "base":
-            own = OmegaConf.load(CONF / "data" / f"{name}.yaml")
-            assert set(own) - {"defaults"} - set(base) == {"source"}, (name, key)
+        own = OmegaConf.load(CONF / "data" / f"{name}.yaml")
+        assert set(own) - {"defaults"} - set(base) == {"source"}, (name, key)

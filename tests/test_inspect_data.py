@@ -119,8 +119,8 @@ def test_unpacked_blocks_hold_one_document(overrides, capsys, monkeypatch):
     assert sum(" 1 document, " in line for line in lines) == 4
 
 
-def test_blog_mode_shows_the_scored_header(overrides, capsys, monkeypatch):
-    text = "\n".join(shown([*overrides, "data.supervise=blog"], capsys, monkeypatch))
+def test_article_mode_shows_the_scored_header(overrides, capsys, monkeypatch):
+    text = "\n".join(shown([*overrides, "data.supervise=article"], capsys, monkeypatch))
     assert f"⟦###·Response:·yes{END}⟧" in text
 
 

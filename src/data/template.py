@@ -82,16 +82,16 @@ def _context(prompt: str, system: str) -> str:
 
 
 # What of a turn is taught, piece by piece; the end token belongs to the last.
-# responses: each response and its end token. blog: also the constant RESPONSE_HEADER, as the
+# responses: each response and its end token. article: also the constant RESPONSE_HEADER, as the
 # article scored it (three tokens an example that are always right after a few steps).
-TAUGHT = {"responses": (False, True), "blog": (False, True, True)}
+TAUGHT = {"responses": (False, True), "article": (False, True, True)}
 SUPERVISE_MODES = tuple(TAUGHT)
 
 
 def _pieces(conversation: Conversation, supervise: str) -> Iterator[str]:
     system = conversation.system
     for prompt, response in conversation.turns:
-        if supervise == "blog":
+        if supervise == "article":
             yield _context(prompt, system)
             yield RESPONSE_HEADER
         else:
@@ -108,7 +108,7 @@ def encode_examples(
     >>> # "### Prompt: Hello\\n### Response: Hi<|endoftext|>" with GPT-2's tokenizer:
     >>> # input_ids   21017 45965 25 18435 198 21017 18261 25 15902 50256
     >>> # responses       0     0  0     0   0     0     0  0     1     1
-    >>> # blog            0     0  0     0   0     1     1  1     1     1
+    >>> # article         0     0  0     0   0     1     1  1     1     1
     """
     taught = TAUGHT[supervise]
     pieces = encoder.encode_batch([p for c in conversations for p in _pieces(c, supervise)])

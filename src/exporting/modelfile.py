@@ -8,6 +8,7 @@ from typing import Any
 
 from src.data.template import JINJA, PROMPT_HEADER, RESPONSE_HEADER
 from src.data.tokenizer import END_OF_TEXT
+from src.model.generation_config import NUMBERS
 from src.talk.json_file import read_settings
 from src.talk.model_folder import GENERATION_SETTINGS
 
@@ -47,14 +48,14 @@ def modelfile(weights: str, folder: Path, template: str | None, num_positions: i
 def _parameters(folder: Path) -> dict[str, Any]:
     """Return Ollama's names for what the folder's settings say; where they are silent, greedy."""
     settings = read_settings(folder / GENERATION_SETTINGS)
-    parameters = {"repeat_penalty": settings.get("repetition_penalty", 1.0)}
-    if settings.get("max_new_tokens") is not None:
-        parameters["num_predict"] = settings["max_new_tokens"]
-    if not settings.get("do_sample", False):
-        return parameters | {"temperature": 0}
-    # Ollama's own defaults are 0.8, 40 and 0.9. Zero top_k: all tokens, there as in transformers.
-    return parameters | {
-        "temperature": settings.get("temperature", 1.0),
-        "top_k": settings.get("top_k", 50),
-        "top_p": settings.get("top_p", 1.0),
-    }
+    is_sampling = settings.get("do_sample", False)
+    parameters = {} if is_sampling else {"temperature": 0}
+    # All are said, for Ollama's own defaults are others. 0 for top_k is all tokens there, too.
+    for setting in NUMBERS.values():
+        if setting.ollama is None or (setting.sampling_only and not is_sampling):
+            continue
+        value = settings.get(setting.hugging_face)
+        value = setting.to_number(setting.hugging_face_default if value is None else value)
+        if value is not None:
+            parameters[setting.ollama] = value
+    return parameters

@@ -1,7 +1,7 @@
 """Scores of next tokens become a token: the likeliest, or one by chance.
 
 The order and the meaning of the settings are Hugging Face's: repetition penalty, temperature,
-top-k, top-p.
+top-k, top-p, min-p.
 """
 
 import torch
@@ -21,7 +21,8 @@ def next_token(
     """Choose the next token of one sequence from its ``logits`` (V,): the likeliest, or by chance.
 
     Chance draws from softmax(logits / temperature), cut to the ``top_k`` likeliest tokens and then
-    to the fewest whose probabilities reach ``top_p`` (nucleus sampling, arXiv:1904.09751).
+    to the fewest whose probabilities reach ``top_p`` (nucleus sampling, arXiv:1904.09751) and to
+    those with at least ``min_p`` times the probability of the likeliest (arXiv:2407.01082).
 
     Args:
         logits: float32.
@@ -49,5 +50,10 @@ def next_token(
         num_kept = max(1, int((before < config.top_p).sum()))  # top_p may round to 0
         kept, order = kept[:num_kept], order[:num_kept]
         tokens = order if tokens is None else tokens[order]
+    if config.min_p is not None:
+        probabilities = kept.softmax(-1)
+        likely = (probabilities >= config.min_p * probabilities.max()).nonzero().squeeze(1)
+        kept = kept[likely]
+        tokens = likely if tokens is None else tokens[likely]
     drawn = torch.multinomial(kept.softmax(-1), 1, generator=generator)
     return int(drawn if tokens is None else tokens[drawn])

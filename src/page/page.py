@@ -17,13 +17,14 @@ import gradio as gr
 import torch
 
 from src.errors import UserError
-from src.model.generation import GenerationConfig
+from src.model.generation_config import KINDS, NUMBERS, GenerationConfig, Slider
 from src.page.history import complete_turns, newest_turns
 from src.talk.assistant import Assistant, Reply, load_assistant
 from src.talk.messages import Message
 from src.talk.screen import note
 
 RUN_RECORD = "run.json"  # beside a run's model folder
+SLIDERS = {name: setting.slider for name, setting in NUMBERS.items() if setting.slider}
 CONVERSATION = 4  # times a question's most characters: what is read of a browser's history
 
 
@@ -106,20 +107,13 @@ def build_page(
 def _settings(generation: GenerationConfig) -> list[gr.components.Component]:
     """The order is that of ``Answering.generation_of``."""
 
-    def slider(
-        label: str, least: float, most: float, value: float, step: float, info: str | None = None
-    ) -> gr.Slider:
-        ends = min(least, value), max(most, value)  # Gradio refuses a value beyond them
-        return gr.Slider(*ends, value, step=step, label=label, info=info)
+    def slider(name: str, shown: Slider) -> gr.Slider:
+        value = NUMBERS[name].to_number(getattr(generation, name))
+        ends = min(shown.least, value), max(shown.most, value)  # Gradio refuses a value beyond them
+        return gr.Slider(*ends, value, step=shown.step, label=name, info=shown.info)
 
-    return [
-        slider("max_new_tokens", 1, 1024, generation.max_new_tokens, 1),
-        slider("temperature", 0, 2, generation.temperature, 0.05, "0: greedy"),
-        slider("top_k", 0, 200, generation.top_k or 0, 1, "0: all tokens"),
-        slider("top_p", 0.05, 1, generation.top_p or 1.0, 0.05),
-        slider("repetition_penalty", 1, 2, generation.repetition_penalty, 0.05),
-        gr.Number(None, label="seed", info="empty: another each time", precision=0, minimum=0),
-    ]
+    seed = gr.Number(None, label="seed", info="empty: another each time", precision=0, minimum=0)
+    return [*(slider(name, shown) for name, shown in SLIDERS.items()), seed]
 
 
 def _model_choice(names: Sequence[str], chosen: int, label: str) -> gr.Dropdown:
@@ -267,16 +261,13 @@ class Answering:
         Raises:
             UserError: one is out of range.
         """
-        max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed = settings
-        return replace(
-            self.generation,
-            max_new_tokens=int(max_new_tokens),
-            temperature=float(temperature),
-            top_k=int(top_k) or None,
-            top_p=float(top_p),
-            repetition_penalty=float(repetition_penalty),
-            seed=self.random.getrandbits(31) if seed is None else int(seed),
-        )
+        *numbers, seed = settings
+        values = {
+            name: NUMBERS[name].from_number(KINDS[name](number))
+            for name, number in zip(SLIDERS, numbers, strict=True)
+        }
+        values["seed"] = self.random.getrandbits(31) if seed is None else int(seed)
+        return replace(self.generation, **values)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from src.model.generation_config import INT64
 from src.serving.answers import Answers
 from src.serving.body import BoundedBody
 from src.serving.config import ServeConfig
@@ -19,7 +20,7 @@ from src.serving.prompts import (
     completion_prompts,
     with_seeds,
 )
-from src.serving.requests import INT64, ChatRequest, CompletionRequest, GenerationRequest
+from src.serving.requests import ChatRequest, CompletionRequest, GenerationRequest
 from src.serving.responses import ChatShape, TextShape, Writer
 from src.talk.assistant import Assistant
 

@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from src.errors import UserError
-from src.model.generation_config import GenerationConfig
+from src.model.generation_config import INT64, NUMBERS, GenerationConfig
 from src.serving.config import ServeConfig
 from src.serving.errors import ApiError
-from src.serving.requests import INT64, ChatRequest, CompletionRequest, GenerationRequest
+from src.serving.requests import (
+    REQUEST_NUMBERS,
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+)
 from src.talk.assistant import Assistant
 from src.talk.messages import Message, check_messages
 
@@ -98,17 +104,12 @@ def answer_settings(
     if wanted is not None and wanted > room:
         asked = f"{num_prompt_tokens} tokens and {name}={wanted}"
         raise _too_long(asked, num_positions, name)
-    given = {
-        "max_new_tokens": wanted or min(defaults.max_new_tokens, room),
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "repetition_penalty": request.repetition_penalty,
-        "seed": request.seed,
-        "stop": request.stop,
-    }
-    changes = {k: v for k, v in given.items() if v is not None}
-    if request.top_k is not None:
-        changes["top_k"] = request.top_k if request.top_k > 0 else None
+    changes: dict[str, Any] = {"max_new_tokens": wanted or min(defaults.max_new_tokens, room)}
+    if request.stop is not None:
+        changes["stop"] = request.stop
+    for name in REQUEST_NUMBERS:
+        if (number := getattr(request, name)) is not None:
+            changes[name] = NUMBERS[name].from_number(number)
     try:
         return replace(defaults, **changes)
     except UserError as error:

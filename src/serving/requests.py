@@ -1,18 +1,25 @@
 """What a client may ask for, checked strictly: wrong types, ranges and unknown fields are refused.
 
-The names are OpenAI's; ``top_k`` and ``repetition_penalty`` are vLLM's. A field that we do not
+The names are OpenAI's; those of the settings that OpenAI lacks are vLLM's. A field that we do not
 support may hold the value that asks for nothing, for some clients always send it.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    create_model,
+)
 from pydantic_core import PydanticCustomError
 
-from src.model.generation_config import MIN_TEMPERATURE, PENALTIES
+from src.model.generation_config import KINDS, NUMBERS
 
 MAX_STOP = 4
-INT64 = 2**63
 
 
 def only(*neutral: object) -> AfterValidator:
@@ -39,11 +46,28 @@ def _whole_characters(value: str) -> str:
     return value
 
 
-def _zero_or_warm(value: float) -> float:
-    if 0 < value < MIN_TEMPERATURE:
-        message = "should be 0 (greedy), or from {least}"
-        raise PydanticCustomError("temperature", message, {"least": MIN_TEMPERATURE})
-    return value
+def _limits(name: str) -> Any:
+    """Return the least and the most that a request may say for a setting."""
+    setting = NUMBERS[name]
+    limits = dict(setting.limits)
+    if "ge" in limits:
+        outside = () if setting.besides is None else (setting.besides,)
+        limits["ge"] = min((limits["ge"], *outside, *setting.off))
+    if setting.request_most is not None:
+        limits["le"] = setting.request_most
+    return Field(**limits)
+
+
+def _between(name: str) -> AfterValidator:
+    """Refuse what lies within the limits and still is no value of a setting."""
+    setting = NUMBERS[name]
+
+    def check(value: float) -> float:
+        if not setting.allows(setting.from_number(value)):
+            raise PydanticCustomError("range", "should be {must}", {"must": setting.must})
+        return value
+
+    return AfterValidator(check)
 
 
 Text = Annotated[str, AfterValidator(_whole_characters)]
@@ -94,16 +118,22 @@ class StreamOptions(Strict):
     include_obfuscation: Annotated[Any, only(False)] = None
 
 
-class GenerationRequest(Strict):
+REQUEST_NUMBERS = [name for name, setting in NUMBERS.items() if setting.in_requests]
+SettingFields: Any = create_model(
+    "SettingFields",
+    __base__=Strict,
+    **{
+        name: (Annotated[KINDS[name], _limits(name), _between(name)] | None, None)
+        for name in REQUEST_NUMBERS
+    },
+)
+
+
+class GenerationRequest(SettingFields):
     """What both ways to ask share. None: as the server's settings say."""
 
     model: Text
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2), AfterValidator(_zero_or_warm)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None  # -1 and 0: all tokens
-    repetition_penalty: Annotated[float, Field(ge=PENALTIES[0], le=PENALTIES[1])] | None = None
-    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
+    max_tokens: Annotated[int, _limits("max_new_tokens")] | None = None
     stop: (
         Annotated[
             list[Annotated[Text, Field(min_length=1)]],
@@ -138,7 +168,7 @@ class ChatRequest(GenerationRequest):
     """The body of ``/v1/chat/completions``."""
 
     messages: Annotated[list[ChatMessage], Field(fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, _limits("max_new_tokens")] | None = None
 
     logprobs: Annotated[Any, only(False)] = None
     top_logprobs: Annotated[Any, only(0)] = None

@@ -12,7 +12,7 @@ from src.data.template import save_template
 from src.data.tokenizer import SETTINGS, Tokenizer, load_tokenizer
 from src.errors import UserError
 from src.hub import local_folder
-from src.model.generation_config import GenerationConfig
+from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained, save_pretrained
 from src.talk.chat_template import ChatTemplate, load_chat_template
@@ -100,13 +100,13 @@ def _generation_settings(config: GenerationConfig, end_id: int) -> dict[str, obj
         "bos_token_id": end_id,
         "eos_token_id": end_id,
         "pad_token_id": end_id,
-        "max_new_tokens": config.max_new_tokens,
         "do_sample": config.temperature > 0,
-        "repetition_penalty": config.repetition_penalty,
     }
-    if config.temperature > 0:
-        settings["temperature"] = config.temperature
-        # Left out, they would be transformers' defaults, 50 for top_k; 0 and 1.0 mean all tokens.
-        settings["top_k"] = 0 if config.top_k is None else config.top_k
-        settings["top_p"] = 1.0 if config.top_p is None else config.top_p
+    for name, setting in NUMBERS.items():
+        if setting.hugging_face is None or (setting.sampling_only and config.temperature == 0):
+            continue
+        value = getattr(config, name)
+        # transformers has defaults of its own for what the file leaves out: 50 for top_k.
+        if value is not None or setting.hugging_face_default is not None:
+            settings[setting.hugging_face] = setting.to_number(value)
     return settings

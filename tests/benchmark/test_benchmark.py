@@ -87,7 +87,7 @@ def test_every_figure_is_in_the_json_and_in_the_tables(tmp_path, capsys):
 @pytest.mark.usefixtures("in_this_process")
 def test_equal_work_from_the_command_line_to_the_table(tmp_path, capsys):
     """What would teach ours alone otherwise is taken back: dropout, adapters, other labels."""
-    own = ("tiny.dropout=0.3", "lora.rank=4", "data.supervise=blog", "learn.num_rows=150")
+    own = ("tiny.dropout=0.3", "lora.rank=4", "data.supervise=article", "learn.num_rows=150")
     short = ("learn.block_size=64", "learn.batch_size=4", "learn.epochs=0.3", "learn.seeds=2")
     names = "variants=[ours,huggingface,huggingface_padded]"
     what = ("what=learn", "data.max_rows=null", names)

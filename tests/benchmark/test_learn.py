@@ -73,7 +73,7 @@ def test_the_articles_weights_are_scored_as_they_are(job, tmp_path):
 
 def test_all_are_taught_the_same_labels_whatever_the_run_says(job):
     """TRL knows no other labels than the completion's."""
-    config = replace(job.config, data=replace(job.config.data, supervise="blog"))
+    config = replace(job.config, data=replace(job.config.data, supervise="article"))
     assert equal_settings(config, 1e-3).data.supervise == "responses"
 
 

@@ -62,7 +62,7 @@ def test_a_corpus_holds_the_example_of_every_usable_row(source, tokenizer, corpo
     """More rows than are encoded at a time."""
     rows = Rows(10_000)
     whole = source(rows, validation_fraction=0.1, test_fraction=0.1)
-    folder = build_corpus(whole, tokenizer, "blog", corpora)
+    folder = build_corpus(whole, tokenizer, "article", corpora)
     pairs = list(whole.conversations(RowReport()))
     report = read_report(folder)
     assert report.read == 10_000
@@ -71,13 +71,13 @@ def test_a_corpus_holds_the_example_of_every_usable_row(source, tokenizer, corpo
         corpus = Corpus.open(folder / split)
         conversations = [conversation for name, conversation in pairs if name == split]
         assert len(corpus) == len(conversations) == report.used[split] > 600
-        examples = encode_examples(conversations, WordEncoder(tokenizer), "blog")
+        examples = encode_examples(conversations, WordEncoder(tokenizer), "article")
         assert corpus.offsets.tolist() == examples.offsets.tolist()
         assert np.array_equal(corpus.input_ids, examples.input_ids)
         assert np.array_equal(corpus.supervised, examples.supervised)
         assert corpus.prompts.tolist() == [prompt_hash(c.turns[0][0]) for c in conversations]
         last = corpus.example(len(corpus) - 1)
-        alone = encode_examples(conversations[-1:], WordEncoder(tokenizer), "blog")
+        alone = encode_examples(conversations[-1:], WordEncoder(tokenizer), "article")
         assert last.input_ids.tolist() == alone.input_ids.tolist()
         assert last.supervised.tolist() == alone.supervised.tolist()
 
@@ -98,7 +98,7 @@ def test_a_corpus_is_built_once_and_found_again(source, tokenizer, corpora):
     assert rows.readings == 1
     assert (first / "report.json").stat().st_mtime_ns == written
     assert folders(corpora) == [first.name]
-    build_corpus(source(rows), tokenizer, "blog", corpora)
+    build_corpus(source(rows), tokenizer, "article", corpora)
     assert rows.readings == 2
     assert len(folders(corpora)) == 2
 
@@ -140,7 +140,7 @@ def test_the_key_follows_rows_tokenizer_and_what_is_taught_but_not_the_blocks(so
     changed = [
         key(content="v2"),
         key(tokenizer=other),
-        key(supervise="blog"),
+        key(supervise="article"),
         key(max_rows=2),
         key(columns={"prompt": "response", "response": "prompt"}),
         key(validation_fraction=0.1),

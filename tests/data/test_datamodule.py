@@ -158,7 +158,7 @@ def test_the_corpus_is_read_once_however_often_it_is_set_up(make):
 
 def test_another_block_size_finds_the_same_corpus(make):
     assert make().folder == make(block_size=128).folder
-    assert make(supervise="blog").folder != make().folder
+    assert make(supervise="article").folder != make().folder
 
 
 def test_an_empty_split_gives_no_batches(make):

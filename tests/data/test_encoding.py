@@ -38,10 +38,10 @@ def started(monkeypatch) -> list[subprocess.Popen]:
 def test_examples_come_in_order_from_any_number_of_processes(tokenizer, started):
     batches = [batch(number) for number in range(60)]
     encoder = WordEncoder(tokenizer)
-    expected = [encode_examples(each, encoder, "blog") for each in batches]
+    expected = [encode_examples(each, encoder, "article") for each in batches]
     for num_processes in (0, 2):
         found = []
-        for examples in encode_all(iter(batches), tokenizer, "blog", num_processes):
+        for examples in encode_all(iter(batches), tokenizer, "article", num_processes):
             found.append(examples)
             time.sleep(0.02 * bool(num_processes))  # so that the others get to do some
         for a, b in zip(found, expected, strict=True):
@@ -52,14 +52,14 @@ def test_examples_come_in_order_from_any_number_of_processes(tokenizer, started)
 
 
 def test_few_rows_start_no_process(tokenizer, started):
-    assert len(list(encode_all([batch(0)], tokenizer, "blog", 2))) == 1
+    assert len(list(encode_all([batch(0)], tokenizer, "article", 2))) == 1
     assert not started
 
 
 def test_reading_goes_no_further_ahead_than_a_few_batches(tokenizer):
     read = []
     batches = (read.append(number) or batch(number) for number in count())
-    encoded = encode_all(batches, tokenizer, "blog", 2)
+    encoded = encode_all(batches, tokenizer, "article", 2)
     for taken in range(1, 100):
         next(encoded)
         assert len(read) - taken <= 8
@@ -72,7 +72,7 @@ def test_a_break_while_reading_ends_the_processes(tokenizer, started):
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(encode_all(broken(), tokenizer, "blog", 2))
+        list(encode_all(broken(), tokenizer, "article", 2))
     assert [process.returncode for process in started] == [0, 0]
 
 
@@ -85,7 +85,7 @@ def test_a_process_that_dies_is_named(tokenizer, started):
             yield batch(number)
 
     with pytest.raises(RuntimeError, match="a process that encodes rows ended with -9"):
-        list(encode_all(killing(), tokenizer, "blog", 1))
+        list(encode_all(killing(), tokenizer, "article", 1))
 
 
 def test_a_process_starts_with_the_words_that_are_known(tokenizer):
@@ -105,7 +105,7 @@ def test_processes_end_when_ours_is_killed(tmp_path):
         "from src.data.tokenizer import train_tokenizer\n"
         "from src.data.words import WordEncoder\n"
         "encoder = WordEncoder(train_tokenizer(['a b c'] * 9, 300))\n"
-        "pool = encoding.Pool(1, encoder, 'blog')\n"
+        "pool = encoding.Pool(1, encoder, 'article')\n"
         "pool.submit([Conversation((('a', 'b'),))]).result()\n"
         "print(pool.processes[0].process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

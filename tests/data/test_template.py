@@ -20,11 +20,13 @@ def encode(conversation: Conversation, tokenizer: Tokenizer, supervise="response
 
 
 def table(conversation: Conversation, tokenizer: Tokenizer) -> list[tuple[str, int, int, int]]:
-    """One line a token: text, id, is it supervised in mode responses, in mode blog?"""
-    responses, blog = (encode(conversation, tokenizer, mode) for mode in ("responses", "blog"))
-    assert responses.input_ids.tolist() == blog.input_ids.tolist()
+    """One line a token: text, id, is it supervised in mode responses, in mode article?"""
+    responses, article = (
+        encode(conversation, tokenizer, mode) for mode in ("responses", "article")
+    )
+    assert responses.input_ids.tolist() == article.input_ids.tolist()
     ids = responses.input_ids.tolist()
-    flags = (example.supervised.astype(int).tolist() for example in (responses, blog))
+    flags = (example.supervised.astype(int).tolist() for example in (responses, article))
     return list(zip((tokenizer.decode([i]) for i in ids), ids, *flags, strict=True))
 
 
@@ -103,26 +105,26 @@ def test_one_turn_with_a_trained_tokenizer(tokenizer):
         (
             HELLO,
             "### Prompt: Hello↵### Response: Hi■",
-            "                  bbbbbbbbbbbbb++++",
+            "                  aaaaaaaaaaaaa++++",
         ),
         (
             SYSTEM,
             "Be kind.↵↵### Prompt: Hello↵### Response: Hi■### Prompt: Bye↵### Response: See you■",
-            "                            bbbbbbbbbbbbb++++                bbbbbbbbbbbbb+++++++++",
+            "                            aaaaaaaaaaaaa++++                aaaaaaaaaaaaa+++++++++",
         ),
         (
             Conversation((("a↵b", "c↵↵### Prompt: d"),)),
             "### Prompt: a↵b↵### Response: c↵↵### Prompt: d■",
-            "                bbbbbbbbbbbbb++++++++++++++++++",
+            "                aaaaaaaaaaaaa++++++++++++++++++",
         ),
     ],
     ids=["one turn", "two turns and system", "the template inside a row"],
 )
 def test_what_is_taught_drawn_under_the_text(any_tokenizer, conversation, text, marks):
-    """+ is always taught, b in mode blog only. ↵ stands for a line break, ■ for the end token."""
+    """+ is always taught, a in mode article only. ↵ is a line break, ■ the end token."""
     turns = tuple((p.replace("↵", "\n"), r.replace("↵", "\n")) for p, r in conversation.turns)
     conversation = Conversation(turns, conversation.system)
-    for mode, taught in (("responses", "+"), ("blog", "+b")):
+    for mode, taught in (("responses", "+"), ("article", "+a")):
         example = encode(conversation, any_tokenizer, mode)
         ids = example.input_ids.tolist()
         pieces = ["■" if i == any_tokenizer.end_id else any_tokenizer.decode([i]) for i in ids]
@@ -141,7 +143,7 @@ def test_prompt_and_response_are_encoded_apart(any_tokenizer):
         assert example.supervised.tolist() == [False] * len(context) + [True] * len(reply)
 
 
-@pytest.mark.parametrize("mode", ["responses", "blog"])
+@pytest.mark.parametrize("mode", ["responses", "article"])
 def test_a_literal_end_token_in_a_row_is_text(any_tokenizer, mode):
     conversation = Conversation(((f"Say {END_OF_TEXT}", f"{END_OF_TEXT}!"),), END_OF_TEXT)
     example = encode(conversation, any_tokenizer, mode)
@@ -151,7 +153,7 @@ def test_a_literal_end_token_in_a_row_is_text(any_tokenizer, mode):
     assert any_tokenizer.decode(ids).count(END_OF_TEXT) == 4
 
 
-@pytest.mark.parametrize("mode", ["responses", "blog"])
+@pytest.mark.parametrize("mode", ["responses", "article"])
 def test_examples_are_the_same_together_and_alone(tokenizer, mode):
     conversations = [SYSTEM, HELLO, Conversation((("a", "b"),) * 3)] * 3
     together = encode_examples(conversations, WordEncoder(tokenizer), mode)

@@ -139,6 +139,7 @@ def test_it_answers_as_the_folder_says(tmp_path):
             "temperature": "0.7",
             "top_k": "0",
             "top_p": "0.95",
+            "min_p": "0.0",
             "repeat_penalty": "1.2",
             "num_predict": "30",
         }.items()

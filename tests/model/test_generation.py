@@ -107,6 +107,9 @@ def test_training_mode_is_restored_and_dropout_is_off_while_decoding():
         {"top_k": 0},
         {"top_p": 0.0},
         {"top_p": 2.0},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"min_p": float("nan")},
     ],
 )
 def test_settings_out_of_range_are_refused(changes):

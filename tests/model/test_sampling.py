@@ -37,9 +37,14 @@ def test_low_temperature_sharpens():
         ({"top_p": 0.01}, {0}),
         ({"top_k": 3, "top_p": 0.6}, {0, 1}),
         ({"top_k": 99, "top_p": 1.0}, {0, 1, 2, 3}),
+        ({"min_p": 0.29}, {0, 1, 2}),
+        ({"min_p": 0.31}, {0, 1}),
+        ({"min_p": 1.0}, {0}),
+        ({"min_p": 0.0}, {0, 1, 2, 3}),
+        ({"top_k": 2, "min_p": 0.2}, {0, 1}),
     ],
 )
-def test_top_k_and_top_p_keep_the_likeliest(changes, kept):
+def test_what_is_cut_is_the_least_likely(changes, kept):
     assert set(draws(temperature=1.0, **changes)) == kept
 
 
@@ -61,7 +66,16 @@ def test_the_repetition_penalty_is_hugging_faces(penalty, level):
         assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
 
 
-@pytest.mark.parametrize("changes", [{"top_k": 5}, {"top_p": 0.6}, {"top_k": 20, "top_p": 0.8}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"top_k": 5},
+        {"top_p": 0.6},
+        {"top_k": 20, "top_p": 0.8},
+        {"min_p": 0.1},
+        {"top_k": 20, "top_p": 0.9, "min_p": 0.05},
+    ],
+)
 def test_what_is_kept_is_what_hugging_face_keeps(changes):
     logits = 2 * torch.randn(60, generator=torch.Generator().manual_seed(5))
     processors = transformers.LogitsProcessorList([transformers.TemperatureLogitsWarper(0.8)])
@@ -69,12 +83,47 @@ def test_what_is_kept_is_what_hugging_face_keeps(changes):
         processors.append(transformers.TopKLogitsWarper(changes["top_k"]))
     if "top_p" in changes:
         processors.append(transformers.TopPLogitsWarper(changes["top_p"]))
+    if "min_p" in changes:
+        processors.append(transformers.MinPLogitsWarper(changes["min_p"]))
     expected = processors(None, logits[None])[0].softmax(-1)
     config, generator = greedy(1, temperature=0.8, **changes), torch.Generator().manual_seed(0)
     counts = Counter(next_token(logits, config, generator, NONE_SEEN) for _ in range(4000))
     assert set(counts) <= set(expected.nonzero().flatten().tolist())
     for token, share in enumerate(expected.tolist()):
         assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("min_p", [0.0, 1e-3, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 30}, {"top_p": 0.9}, {"top_k": 30, "top_p": 0.9}])
+def test_min_p_keeps_token_for_token_what_hugging_face_keeps(min_p, cuts, monkeypatch):
+    """What chance draws from is exactly what transformers' generate draws from."""
+    drawn_from = []
+
+    def first(probabilities, num_samples, generator):
+        drawn_from.append(probabilities)
+        return torch.zeros(1, dtype=torch.long)
+
+    monkeypatch.setattr(torch, "multinomial", first)
+    their_settings = transformers.GenerationConfig(
+        do_sample=True, temperature=0.8, min_p=min_p, **{"top_k": 0, "top_p": 1.0} | cuts
+    )
+    processors = hugging_face_processors(their_settings)
+    for seed in range(20):
+        logits = 3 * torch.randn(500, generator=torch.Generator().manual_seed(seed))
+        logits[::7] = logits[3]  # equal scores, too
+        expected = processors(torch.zeros(1, 1, dtype=torch.long), logits[None])[0].softmax(-1)
+        config = greedy(1, temperature=0.8, min_p=min_p, **cuts)
+        next_token(logits, config, torch.Generator(), NONE_SEEN)
+        ours, theirs = drawn_from[-1].sort().values, expected[expected > 0].sort().values
+        torch.testing.assert_close(ours, theirs)
+
+
+def hugging_face_processors(settings: transformers.GenerationConfig):
+    """The processors that transformers' ``generate`` makes of ``settings``, in its order."""
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=500, n_embd=4, n_layer=1, n_head=1)
+    )
+    return model._get_logits_processor(settings, input_ids_seq_length=1)
 
 
 def test_only_greedy_without_a_penalty_is_plain():
@@ -90,6 +139,7 @@ def test_only_greedy_without_a_penalty_is_plain():
         {"temperature": 1e-4, "repetition_penalty": 0.01},
         {"temperature": 1e-4, "repetition_penalty": 100.0},
         {"temperature": 1.0, "top_p": 1e-320},
+        {"temperature": 1e-4, "min_p": 1.0},
     ],
     ids=str,
 )

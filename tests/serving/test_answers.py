@@ -134,6 +134,8 @@ def test_settings_reach_the_decoder(client):
     unbounded = texts(client, temperature=2, seed=1, top_k=0)
     assert unbounded == texts(client, temperature=2, seed=1, top_k=-1) != [likeliest]
     assert texts(client, temperature=2, seed=1, top_p=1e-6) == [likeliest]
+    assert texts(client, temperature=2, seed=1, min_p=1) == [likeliest]
+    assert texts(client, temperature=2, seed=1, min_p=0) == unbounded
     assert texts(client, repetition_penalty=5.0) != [likeliest]
     assert chat(client, max_tokens=3)["usage"]["completion_tokens"] == 3
     assert chat(client, max_completion_tokens=3)["usage"]["completion_tokens"] == 3

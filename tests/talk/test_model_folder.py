@@ -67,6 +67,13 @@ def test_no_limit_is_written_as_such(model, tokenizer, tmp_path):
     save_model_folder(tmp_path / "model", model, tokenizer, greedy(30, temperature=0.7))
     settings = json.loads((tmp_path / "model" / "generation_config.json").read_text())
     assert (settings["top_k"], settings["top_p"]) == (0, 1.0)
+    assert "min_p" not in settings  # transformers has none of its own
+
+
+def test_min_p_is_written_under_hugging_faces_name(model, tokenizer, tmp_path):
+    config = greedy(30, temperature=0.7, min_p=0.05)
+    save_model_folder(tmp_path / "model", model, tokenizer, config)
+    assert transformers.GenerationConfig.from_pretrained(tmp_path / "model").min_p == 0.05
 
 
 def test_a_save_that_fails_leaves_the_folder_that_was_there(

@@ -96,6 +96,7 @@ def test_settings_change_what_is_named_and_nothing_else(session):
         ("top_k=1.5", "top_k=1.5: must be a whole number, or null"),
         ("top_k=0", "top_k=0: must be at least 1"),
         ("top_p=2", "top_p=2.0: must be in"),
+        ("min_p=2", "min_p=2.0: must be in [0, 1], or null"),
         ("stop=[1]", "stop=[1]: must be a text, or a list"),
         ("stop=" + "[" * 100_000, "must be a text, or a list"),
         ("stop=", "a stop string is empty"),

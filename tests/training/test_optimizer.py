@@ -19,7 +19,7 @@ def test_the_articles_schedule_as_a_table():
     """hardware a100: 500 steps up to 2.5e-4, a cosine over 40,000 to a tenth, run for 4,000."""
     steps = [0, 250, 500, 2_250, 4_000, 40_000]
     expected = [0.0, 1.25e-4, 2.5e-4, 2.4891206e-4, 2.4566930e-4, 2.5e-5]
-    rates = learning_rates(steps, 4_000, "experiment=blog_a100")
+    rates = learning_rates(steps, 4_000, "experiment=article_a100")
     assert rates == pytest.approx(expected, rel=1e-5)
 
 
@@ -35,7 +35,7 @@ def test_ours_ends_at_a_tenth_where_the_run_ends():
         (4_000, ("hardware=a100",), 400),  # at most a tenth of the run
         (10_000, ("hardware=a100",), 500),
         (12_000, ("hardware=2080ti",), 1_000),
-        (4_000, ("experiment=blog_a100",), 500),  # the article's, whatever the run's length
+        (4_000, ("experiment=article_a100",), 500),  # the article's, whatever the run's length
         (5, ("hardware=a100",), 0),
     ],
 )
