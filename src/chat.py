@@ -3,10 +3,11 @@
 Standard output gets answers and nothing else.
 """
 
+import io
 import json
 import sys
 from dataclasses import dataclass, fields, make_dataclass, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
 
 from omegaconf import DictConfig
 
@@ -24,9 +25,10 @@ FORMATS = ("text", "json")
 MAX_PIPED = 2**18  # characters: GPT-2 reads 1,024 tokens, of at most 128 characters each
 
 
-# The keys of the generation preset, each null unless it is given here.
+# The keys of the generation preset; null leaves a value as the preset says.
 GenerationKeys: Any = make_dataclass(
-    "GenerationKeys", [(field.name, field.type | None) for field in fields(GenerationConfig)]
+    "GenerationKeys",
+    [(name, kind | None) for name, kind in get_type_hints(GenerationConfig).items()],
 )
 
 
@@ -64,7 +66,8 @@ class ChatConfig(GenerationKeys):
 
 def chat(config: DictConfig, **text: str) -> None:
     """Hold a conversation at a terminal, or answer one prompt."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding has no sign for
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding has no sign for
     settings = typed(ChatConfig, config, **text)
     if settings.prompt is None and not _is_terminal(sys.stdin):
         settings.prompt = _read_standard_input()

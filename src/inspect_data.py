@@ -4,6 +4,7 @@ The figures of the rows, their lengths and their packing, then packed blocks tok
 order in which a training of the same seed sees them.
 """
 
+import io
 import sys
 from dataclasses import dataclass
 
@@ -58,7 +59,8 @@ def inspect_data(config: DictConfig) -> None:
         )
         data.setup()
 
-    sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?", and goes on
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?"
     viewer.show(data, settings.num_blocks)
 
 

@@ -105,6 +105,32 @@ def test_talk_starts_without_what_only_training_needs(door):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("door", "mistake"),
+    [
+        ("src.chat", "num_answers=0"),
+        ("src.chat", "top_p=2"),
+        ("src.serve", "port=-1"),
+        ("src.serve", "generation.top_p=2"),
+        ("src.web", "max_queue=0"),
+    ],
+)
+def test_a_mistake_in_the_config_is_said_before_torch_is_imported(door, mistake):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", door, mistake],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=60,
+    )
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "omegaconf" in imported  # the list is there
+    assert not imported & {"torch", "numpy", "tokenizers", "transformers", "gradio", "fastapi"}
+
+
 def test_yaml_holds_values_and_python_builds_objects():
     for path in (ROOT / "conf").rglob("*.yaml"):
         text = path.read_text()

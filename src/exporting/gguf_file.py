@@ -130,9 +130,9 @@ def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[
     types = [TokenType.UNUSED] * vocab_size
     for token, index in tokenizer.backend.get_vocab(with_added_tokens=False).items():
         tokens[index], types[index] = token, TokenType.NORMAL
-    for index, token in tokenizer.backend.get_added_tokens_decoder().items():
-        kind = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
-        tokens[index], types[index] = token.content, kind
+    for index, added in tokenizer.backend.get_added_tokens_decoder().items():
+        kind = TokenType.CONTROL if added.special else TokenType.USER_DEFINED
+        tokens[index], types[index] = added.content, kind
     return tokens, types
 
 

@@ -49,12 +49,12 @@ def _parameters(folder: Path) -> dict[str, Any]:
     """Return Ollama's names for what the folder's settings say; where they are silent, greedy."""
     settings = read_settings(folder / GENERATION_SETTINGS)
     is_sampling = settings.get("do_sample", False)
-    parameters = {} if is_sampling else {"temperature": 0}
+    parameters: dict[str, Any] = {} if is_sampling else {"temperature": 0}
     # All are said, for Ollama's own defaults are others. 0 for top_k is all tokens there, too.
     for setting in NUMBERS.values():
         if setting.ollama is None or (setting.sampling_only and not is_sampling):
             continue
-        value = settings.get(setting.hugging_face)
+        value = settings.get(setting.hugging_face) if setting.hugging_face else None
         value = setting.to_number(setting.hugging_face_default if value is None else value)
         if value is not None:
             parameters[setting.ollama] = value

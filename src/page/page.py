@@ -109,6 +109,7 @@ def _settings(generation: GenerationConfig) -> list[gr.components.Component]:
 
     def slider(name: str, shown: Slider) -> gr.Slider:
         value = NUMBERS[name].to_number(getattr(generation, name))
+        assert value is not None, f"{name} has a slider and no number for null"
         ends = min(shown.least, value), max(shown.most, value)  # Gradio refuses a value beyond them
         return gr.Slider(*ends, value, step=shown.step, label=name, info=shown.info)
 
@@ -220,7 +221,7 @@ class Answering:
 
     def compare(
         self, question: str, left: str, right: str, *settings: Any
-    ) -> Iterator[tuple[str, str, str]]:
+    ) -> Iterator[tuple[str, ...]]:
         """Yield both answers so far, and a line about them; they take turns, piece by piece."""
         with shown_on_page():
             generation = self.generation_of(settings)
@@ -262,7 +263,7 @@ class Answering:
             UserError: one is out of range.
         """
         *numbers, seed = settings
-        values = {
+        values: dict[str, Any] = {
             name: NUMBERS[name].from_number(KINDS[name](number))
             for name, number in zip(SLIDERS, numbers, strict=True)
         }

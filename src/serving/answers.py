@@ -1,7 +1,7 @@
 """The answers to one request, piece by piece, from the engine's thread into the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from src.data.tokenizer import Tokenizer
 from src.model.generation_config import GenerationConfig
@@ -91,7 +91,7 @@ class Answers:
         """Compute no more of them; nothing, if they have ended."""
         self._engine.cancel(self._jobs)
 
-    def _deliver_to(self, number: int):
+    def _deliver_to(self, number: int) -> Callable[[str, bool], None]:
         def deliver(piece: str, ended: bool) -> None:
             event = (number, piece, ended)
             try:

@@ -59,8 +59,8 @@ class BoundedBody:
             if num_bytes > DISCARD * self.max_bytes:
                 break
         if num_bytes > self.max_bytes:
-            message = f"the body has more than {self.max_bytes} bytes"
-            raise ApiError(message, code="request_too_large", status=413)
+            reason = f"the body has more than {self.max_bytes} bytes"
+            raise ApiError(reason, code="request_too_large", status=413)
         return bytes(body)
 
     async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

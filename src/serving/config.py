@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from src.address import check_port
 from src.errors import UserError
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 
 COUNTS = (
     "num_slots",

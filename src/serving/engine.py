@@ -180,7 +180,8 @@ class Engine:
 
     def _next_to_start(self) -> list[Job]:
         """Return the first that wait, as many as there are slots for and a step may read."""
-        starting, num_tokens = [], 0
+        starting: list[Job] = []
+        num_tokens = 0
         for job in self._waiting[: self.num_slots - len(self._running)]:
             num_tokens += len(job.prompt)
             if starting and num_tokens > MAX_TOKENS_READ:

@@ -49,7 +49,7 @@ def _whole_characters(value: str) -> str:
 def _limits(name: str) -> Any:
     """Return the least and the most that a request may say for a setting."""
     setting = NUMBERS[name]
-    limits = dict(setting.limits)
+    limits: dict[str, Any] = dict(setting.limits)
     if "ge" in limits:
         outside = () if setting.besides is None else (setting.besides,)
         limits["ge"] = min((limits["ge"], *outside, *setting.off))
@@ -119,14 +119,11 @@ class StreamOptions(Strict):
 
 
 REQUEST_NUMBERS = [name for name, setting in NUMBERS.items() if setting.in_requests]
-SettingFields: Any = create_model(
-    "SettingFields",
-    __base__=Strict,
-    **{
-        name: (Annotated[KINDS[name], _limits(name), _between(name)] | None, None)
-        for name in REQUEST_NUMBERS
-    },
-)
+SETTING_FIELDS: dict[str, Any] = {
+    name: (Annotated[KINDS[name], _limits(name), _between(name)] | None, None)
+    for name in REQUEST_NUMBERS
+}
+SettingFields: Any = create_model("SettingFields", __base__=Strict, **SETTING_FIELDS)
 
 
 class GenerationRequest(SettingFields):

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -109,7 +109,7 @@ class Writer:
         """Return the answers as they come; a client that leaves stops them."""
         return EventStream(self._events(include_usage), self.answers)
 
-    async def _events(self, include_usage: bool) -> AsyncIterator[str]:
+    async def _events(self, include_usage: bool) -> AsyncGenerator[str]:
         def event(choices: Iterable[Json], usage: Json | None = None) -> str:
             fields = {"object": self.shape.chunk, "choices": list(choices)}
             return _event(self.head | fields | ({"usage": usage} if include_usage else {}))
@@ -144,15 +144,16 @@ class Writer:
 class EventStream(StreamingResponse):
     """Server-sent events that end with their client, however it goes."""
 
-    def __init__(self, events: AsyncIterator[str], answers: Answers):
+    def __init__(self, events: AsyncGenerator[str], answers: Answers):
         super().__init__(
             events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
+        self.events = events
         self.answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with aclosing(self.body_iterator):
+            async with aclosing(self.events):
                 await super().__call__(scope, receive, send)
         finally:
             self.answers.cancel()

@@ -3,8 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,30 +22,23 @@ async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Connection(H11Protocol):
-    """A connection that nobody can hold for long.
+    """A connection that nobody can hold for long; ``make_server`` sets its limits.
 
-    The head of a request must arrive within ``receive_seconds``, those of the first count from the
-    connection on; from there to the end of the response are ``exchange_seconds``. Between requests
-    uvicorn's ``timeout_keep_alive`` counts. Beyond ``limit`` connections a request is answered with
-    503; beyond twice as many, a connection is cut off, for those who ask nothing hold one too.
+    The head of a request must arrive within ``receive_seconds``; for the first request the time
+    counts from the connection on. The response must end within further ``exchange_seconds``.
+    Between requests uvicorn's ``timeout_keep_alive`` counts. Beyond ``limit`` connections a request
+    is answered with 503. Beyond twice as many, a connection is cut off: a client that never sends a
+    request holds one too.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        receive_seconds: float,
-        exchange_seconds: float,
-        limit: int,
-        **options: Any,
-    ):
-        super().__init__(*args, **options)
-        self.receive_seconds = receive_seconds
-        self.exchange_seconds = exchange_seconds
-        self.limit = limit
-        self.timer: asyncio.TimerHandle | None = None
-        self.timed: object = None  # the exchange that the timer is for
+    receive_seconds: float
+    exchange_seconds: float
+    limit: int
+    timer: asyncio.TimerHandle | None = None
+    timer_exchange: object = None  # the exchange that the timer is for
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    # uvicorn's own narrows asyncio's type in the same way: BaseTransport has no abort().
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > 2 * self.limit:
             transport.abort()
@@ -59,8 +50,8 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         exchange = self.cycle if self.cycle and not self.cycle.response_complete else None
-        if exchange is not self.timed:
-            self.timed = exchange
+        if exchange is not self.timer_exchange:
+            self.timer_exchange = exchange
             self._arm(self.exchange_seconds if exchange else self.receive_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,15 +97,15 @@ def make_server(
     app: ASGIApp, engine: Engine, settings: ServeConfig, ready: Callable[[], None]
 ) -> Server:
     """Return a server, whose ``run`` ends at a signal and raises it again when all is in order."""
-    connection = partial(
-        Connection,
-        receive_seconds=settings.receive_seconds,
-        exchange_seconds=settings.receive_seconds + settings.max_seconds + SLACK,
-        limit=settings.max_connections,
-    )
+
+    class LimitedConnection(Connection):
+        receive_seconds = settings.receive_seconds
+        exchange_seconds = settings.receive_seconds + settings.max_seconds + SLACK
+        limit = settings.max_connections
+
     config = uvicorn.Config(
         app,
-        http=connection,
+        http=LimitedConnection,
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -122,7 +113,8 @@ def make_server(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=settings.receive_seconds / 2,
-        timeout_graceful_shutdown=settings.shutdown_seconds + SLACK,
+        # Typed int, but asyncio gets both: fractions of a second count.
+        timeout_keep_alive=settings.receive_seconds / 2,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=settings.shutdown_seconds + SLACK,  # type: ignore[arg-type]
     )
     return Server(config, engine, settings.shutdown_seconds, ready)

@@ -46,7 +46,7 @@ class Reply:
         self.seconds = 0.0  # until the last token so far, reading the prompt included
         self.stop_reason: StopReason | None = None
         self._max_new_tokens = max_new_tokens
-        self._tokens = tokens or (token for token in ())
+        self._tokens = tokens or _no_tokens()
         self._stream = stream
         self._pieces = self._read()
 
@@ -98,7 +98,7 @@ class Reply:
     def _is_late(self) -> bool:
         return self.max_seconds is not None and self.seconds > self.max_seconds
 
-    def _read(self) -> Iterator[str]:
+    def _read(self) -> Generator[str]:
         began = time.perf_counter()
         for token in self._tokens:
             piece = self.push(token)
@@ -113,6 +113,10 @@ class Reply:
                 return
         if piece := self.end():
             yield piece
+
+
+def _no_tokens() -> Generator[int]:
+    yield from ()
 
 
 class Assistant:

@@ -4,12 +4,12 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
-from types import NoneType, UnionType
-from typing import get_args
+from dataclasses import asdict, dataclass, replace
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from src.errors import UserError
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Reply
 from src.terminal.session import ROWS, Session
 
@@ -45,8 +45,8 @@ def changed(generation: GenerationConfig, assignments: str) -> GenerationConfig:
     Raises:
         UserError: a key or value cannot be used; names it.
     """
-    kinds = {field.name: field.type for field in fields(generation)}
-    values = {}
+    kinds = get_type_hints(GenerationConfig)
+    values: dict[str, Any] = {}
     for assignment in re.split(r"\s+(?=\w+=)", assignments):
         key, equals, text = assignment.partition("=")
         if key not in kinds:
@@ -57,8 +57,8 @@ def changed(generation: GenerationConfig, assignments: str) -> GenerationConfig:
     return replace(generation, **values)
 
 
-def _value(key: str, text: str, kind: type | UnionType) -> object:
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+def _value(key: str, text: str, kind: Any) -> object:
+    kinds = (kind, *get_args(kind))  # of ``int | None`` its parts, too
     if NoneType in kinds and text.lower() in ("null", "none"):
         return None
     convert, expected = next(KINDS[kind] for kind in kinds if kind in KINDS)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from src.errors import UserError
-from src.model.generation import GenerationConfig
+from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant, Reply
 from src.talk.messages import Message, check_messages
 
