@@ -16,30 +16,30 @@ def check_port(port: int) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket of that address, IPv4 or IPv6; nobody listens yet.
+    """Return a socket bound to the address, IPv4 or IPv6; it does not listen yet.
 
     Raises:
-        UserError: the address is taken or is none of this machine's.
+        UserError: another program has the address, or another machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, kind, protocol)
+        listener = socket.socket(family, kind, protocol)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
         except OSError:
-            bound.close()
+            listener.close()
             raise
     except (OSError, UnicodeError) as error:  # UnicodeError: a label is empty or too long
         reason = getattr(error, "strerror", None) or str(error)
         raise cannot_listen(host, port, reason) from error
-    return bound
+    return listener
 
 
 def cannot_listen(host: str, port: int, reason: str) -> UserError:
-    """Return the error of an address that cannot be had."""
+    """Return the error for an address that cannot be used."""
     hint = "; choose another with port=" if port else ""
     return UserError(f"host={host} port={port}: cannot listen there: {reason}{hint}")
 

@@ -17,7 +17,7 @@ from src.model.generation_config import GenerationConfig
 from src.talk.messages import Message, check_messages
 from src.talk.screen import note, show
 
-if TYPE_CHECKING:  # imported once the command is known to be right
+if TYPE_CHECKING:  # otherwise imported after the config is checked
     from src.talk.assistant import Assistant
 
 FREE_TEXT = ("prompt", "system", "model_path")
@@ -45,14 +45,14 @@ class ChatConfig(GenerationKeys):
     format: str
 
     def __post_init__(self) -> None:
-        """Put what is given here over the generation preset, and check the rest.
+        """Put the keys that are not null over the generation preset, and check the rest.
 
         Raises:
             UserError: names the key and what it may be.
         """
         names = (field.name for field in fields(self.generation))
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        self.generation = replace(self.generation, **given)
+        changes = {name: value for name in names if (value := getattr(self, name)) is not None}
+        self.generation = replace(self.generation, **changes)
         if self.num_answers < 1:
             raise UserError(f"num_answers={self.num_answers}: must be at least 1")
         if self.num_answers > 1 and not self.generation.temperature:
@@ -110,7 +110,7 @@ def _answer(assistant: "Assistant", settings: ChatConfig, model_path: str, promp
         reply = assistant.reply(messages, replace(settings.generation, seed=seed))
         if settings.format == "json":
             facts = {
-                "text": reply.whole(),
+                "text": reply.read_all(),
                 "prompt": prompt,
                 "model": model_path,
                 "seed": seed,
@@ -128,15 +128,15 @@ def _answer(assistant: "Assistant", settings: ChatConfig, model_path: str, promp
         show("\n")
 
 
-def assigned(arguments: list[str]) -> list[str]:
-    """Return the arguments, none of which is a bare text.
+def check_arguments(arguments: list[str]) -> list[str]:
+    """Return the arguments as they are.
 
     Raises:
-        UserError: one is; it may be meant as the prompt.
+        UserError: one is neither ``key=value`` nor a flag; it may be meant as the prompt.
     """
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        bare = "=" not in argument and not argument.startswith(("-", "~"))
-        if bare and not before.startswith("-"):  # as job is in: --cfg job
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        is_text = "=" not in argument and not argument.startswith(("-", "~"))
+        if is_text and not previous.startswith("-"):  # "job" is a flag's value in: --cfg job
             raise UserError(f'{argument}: arguments are key=value; a question is prompt="..."')
     return arguments
 
@@ -158,4 +158,4 @@ def _read_standard_input() -> str:
 
 
 if __name__ == "__main__":
-    run_door(chat, "chat", free_text=FREE_TEXT, rewrite=assigned)
+    run_door(chat, "chat", free_text=FREE_TEXT, rewrite=check_arguments)

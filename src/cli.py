@@ -35,22 +35,21 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
 
 
-def typed(cls: type[T], config: DictConfig, **ready: Any) -> T:
+def typed(cls: type[T], config: DictConfig, **replacements: Any) -> T:
     """Return ``config`` as the dataclass ``cls``, types and ranges checked.
 
-    ``ready`` replaces values: text that never went through Hydra's grammar, or what is typed by
-    another class.
+    ``replacements`` are values that ``config`` does not hold: text that Hydra's grammar must not
+    read, or an object of another class.
 
     Raises:
         UserError: a value has the wrong type or range, a key is unknown or missing.
     """
-    for key in ready:
+    for key in replacements:
         OmegaConf.update(config, key, None, merge=False)
-    merged = OmegaConf.merge(OmegaConf.structured(cls), config)
-    value: Any = OmegaConf.to_object(merged)
-    for key, replacement in ready.items():
-        setattr(value, key, replacement)
-    return value
+    settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), config))
+    for key, value in replacements.items():
+        setattr(settings, key, value)
+    return settings
 
 
 def require(module: str, extra: str, what: str) -> None:
@@ -74,22 +73,22 @@ def run_door(
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``job(config)``.
 
     Args:
-        job: the work; gets the composed config, and each given key of ``free_text`` by name.
+        job: the work; gets the config, and by name each key of ``free_text`` that a person sets.
         config_name: the file under ``conf``.
-        free_text: keys whose values are taken literally: no Hydra grammar, any characters.
-        rewrite: what to make of the other arguments before Hydra sees them.
+        free_text: keys whose values are any text; Hydra's grammar does not read them.
+        rewrite: turns the other arguments into those that Hydra reads.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("swept", swept_name, replace=True)
-    given, arguments = _take_free_text(sys.argv[1:], free_text)
+    texts, arguments = _take_free_text(sys.argv[1:], free_text)
 
     mistakes = []
 
     def hydra_job(config: DictConfig) -> None:
         # A mistake in one job of a multirun does not stop the others.
         try:
-            job(config, **given)
+            job(config, **texts)
         except MISTAKES as error:
             mistakes.append(error)
             _say(error)
@@ -112,7 +111,7 @@ def run_door(
 
 
 def _reader_is_gone() -> NoReturn:
-    """Stop: whoever read our output has enough of it; Python would complain when it flushes."""
+    """Exit, for the reader has closed our output; a later flush would complain about that."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(141)
 
@@ -122,32 +121,32 @@ def _say(error: Exception) -> None:
 
 
 def run_name() -> str:
-    """Return a name for a run folder: when it started, and six digits against a tie."""
+    """Return a name for a run folder: its start, and six digits for runs of the same second."""
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
 
 
 def swept_name(overrides: Sequence[str]) -> str:
     """Return a name for one run of a sweep: what differs between the runs, and nothing else."""
-    given = {argument.lower() for argument in sys.argv}
-    swept = [override for override in overrides if override.lower() not in given]
-    return ",".join(swept).replace("/", "_")[:120]
+    arguments = {argument.lower() for argument in sys.argv}
+    differences = [override for override in overrides if override.lower() not in arguments]
+    return ",".join(differences).replace("/", "_")[:120]
 
 
 def _take_free_text(
     arguments: list[str], keys: tuple[str, ...]
 ) -> tuple[dict[str, str], list[str]]:
-    given, rest = {}, []
+    texts, others = {}, []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and key in keys:
-            given[key] = value
+            texts[key] = value
         else:
-            rest.append(argument)
-    return given, rest
+            others.append(argument)
+    return texts, others
 
 
 def one_line(error: BaseException) -> str:
-    """Return what a person needs of an error message, on one line."""
+    """Return the part of an error message that a person needs, on one line."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"there is no key {match[1]} to set; see the keys with --cfg job"

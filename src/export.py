@@ -15,7 +15,7 @@ from src.cli import RUNS, require, run_door, typed
 from src.errors import UserError
 
 if TYPE_CHECKING:
-    from src.exporting.exports import Trained
+    from src.exporting.exports import Source
 
 EXPORTS = Path("outputs/export")
 FORMATS = ("huggingface", "gguf")
@@ -34,7 +34,7 @@ class ExportConfig:
     overwrite: bool
 
     def __post_init__(self) -> None:
-        """Check what is asked for; raise UserError naming the key."""
+        """Check the values; raise UserError naming the key."""
         for key, values in (("format", FORMATS), ("dtype", DTYPES)):
             if getattr(self, key) not in values:
                 raise UserError(f"{key}={getattr(self, key)}: must be one of {', '.join(values)}")
@@ -55,21 +55,21 @@ def export(config: DictConfig, **text: str) -> None:
 
     from src.exporting.exports import write_gguf_folder, write_hugging_face_folder
 
-    trained = _open(settings)
+    source = _open(settings)
     kind = settings.dtype if settings.format == "gguf" else settings.format
-    folder = Path(settings.output or EXPORTS / f"{trained.name}-{kind}").expanduser()
+    folder = Path(settings.output or EXPORTS / f"{source.name}-{kind}").expanduser()
     if settings.format == "gguf":
-        write_gguf_folder(trained, folder, settings.dtype, settings.overwrite)
+        write_gguf_folder(source, folder, settings.dtype, settings.overwrite)
     else:
-        write_hugging_face_folder(trained, folder, settings.overwrite)
+        write_hugging_face_folder(source, folder, settings.overwrite)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    parameters = trained.model.num_parameters
+    parameters = source.model.num_parameters
     print(f"wrote {folder}: {parameters:,} parameters, {kind}, {size / 1e6:,.1f} MB")
     for line in _next_commands(settings.format, folder):
         print(line)
 
 
-def _open(settings: ExportConfig) -> "Trained":
+def _open(settings: ExportConfig) -> "Source":
     from src.exporting.exports import open_checkpoint, open_model_folder
     from src.talk.model_folder import newest_model_folder
 
@@ -84,15 +84,15 @@ def _open(settings: ExportConfig) -> "Trained":
 
 
 def _next_commands(kind: str, folder: Path) -> list[str]:
-    place = shlex.quote(str(folder))
+    path = shlex.quote(str(folder))
     if kind == "gguf":
         return [
-            f"llama.cpp:     llama-cli -m {place}/model.gguf --jinja --temp 0",
-            f"Ollama:        ollama create gpt2-chat -f {place}/Modelfile && ollama run gpt2-chat",
+            f"llama.cpp:     llama-cli -m {path}/model.gguf --jinja --temp 0",
+            f"Ollama:        ollama create gpt2-chat -f {path}/Modelfile && ollama run gpt2-chat",
         ]
     return [
-        f'here:          python -m src.chat model_path={place} prompt="Who are you?"',
-        f"transformers:  transformers serve {place}",
+        f'here:          python -m src.chat model_path={path} prompt="Who are you?"',
+        f"transformers:  transformers serve {path}",
     ]
 
 

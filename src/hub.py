@@ -25,7 +25,7 @@ def probe_hub() -> str | None:
     """Ask the hub for a sign of life; return what is wrong, or None if it answers.
 
     huggingface_hub retries a refused connection for up to 48 seconds and waits for a silent server
-    forever, so the question is asked here first, once, with a limit of ``PROBE_SECONDS``.
+    forever. So this function asks first, once, and waits ``PROBE_SECONDS`` at most.
     """
     if hub_is_offline():
         return "HF_HUB_OFFLINE is set"
@@ -48,9 +48,9 @@ def local_folder(
 
     Args:
         name_or_path: a local folder, or a hub name such as ``gpt2`` or ``owner/name``.
-        patterns: the files to fetch if it is a hub name, e.g. ``["config.json", "*.safetensors"]``.
-        required: the patterns without which a cached copy counts as incomplete.
-        key: the config key that named it, for the error message.
+        patterns: the files to fetch for a hub name, e.g. ``["config.json", "*.safetensors"]``.
+        required: the patterns that a complete copy in the cache must match.
+        key: the config key, for the error message.
 
     Raises:
         UserError: it is neither a folder here nor a model that the hub or its cache holds.
@@ -74,9 +74,9 @@ def local_folder(
         return Path(path)
 
     try:
-        cached = download(local_files_only=True)
-        if all(any(cached.glob(pattern)) for pattern in required):
-            return cached
+        snapshot = download(local_files_only=True)
+        if all(any(snapshot.glob(pattern)) for pattern in required):
+            return snapshot
     except HFValidationError as error:
         raise UserError(
             f"{key}={name_or_path}: no such folder, and no hub name: {error}"

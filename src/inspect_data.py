@@ -40,7 +40,7 @@ def inspect_data(config: DictConfig) -> None:
     from rich.console import Console
 
     with Console(stderr=True).status("reading and encoding the rows"):
-        # After the config is known to be right: seconds to import.
+        # After the config is checked, for the imports take seconds.
         from src.data.datamodule import ChatDataModule, open_data
         from src.data.order import Batching
         from src.inspection import viewer

@@ -29,7 +29,7 @@ def serve(config: DictConfig, **text: str) -> None:
     from src.talk.model_folder import newest_model_folder
 
     signal.signal(signal.SIGTERM, _end)
-    bound = bind(settings.host, settings.port)
+    listener = bind(settings.host, settings.port)
     folder = settings.model_path or str(newest_model_folder(RUNS))
     assistant = load_assistant(folder, choose_device(settings.device))
 
@@ -37,11 +37,11 @@ def serve(config: DictConfig, **text: str) -> None:
         return Decoder(assistant.model, settings.num_slots, settings.generation.weights)
 
     def ready() -> None:
-        print(_welcome(settings, folder, bound.getsockname()[1]), file=sys.stderr)
+        print(_welcome(settings, folder, listener.getsockname()[1]), file=sys.stderr)
 
     with Engine(decoder, assistant.tokenizer.end_id, settings.max_queue) as engine:
         app = create_app(assistant, engine, settings)
-        make_server(app, engine, settings, ready).run(sockets=[bound])
+        make_server(app, engine, settings, ready).run(sockets=[listener])
 
 
 def _welcome(settings: ServeConfig, folder: str, port: int) -> str:

@@ -24,13 +24,13 @@ def train(config: DictConfig) -> None:
     folder = Path(hydra.runtime.output_dir)
     overrides = list(hydra.overrides.task)
     search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath")]
-    command = joining(sys.argv[1:], [*search, *overrides], folder)
+    command = worker_command(sys.argv[1:], [*search, *overrides], folder)
     if signal := train(settings, objective, folder, overrides, command):
         raise Stopped(signal)
 
 
 def read_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":
-    """Return the values of ``config``, checked, and what makes its objective.
+    """Return the values of ``config``, checked, and the class of its objective.
 
     Raises:
         UserError: a value has the wrong type or range, or there is no such objective.
@@ -46,13 +46,13 @@ def read_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":
     return typed(TrainConfig, config, objective=values), objective
 
 
-def joining(arguments: list[str], overrides: list[str], folder: Path) -> list[str]:
-    """Return the command line with which another process takes part in the run in ``folder``.
+def worker_command(arguments: list[str], overrides: list[str], folder: Path) -> list[str]:
+    """Return the command line of another process of the run in ``folder``.
 
     Args:
         arguments: rank 0's command line, for its flags.
-        overrides: the values of this run, which in a sweep are not those of the command line.
-        folder: where the run is.
+        overrides: the values of this run; in a sweep, the command line holds those of all runs.
+        folder: of the run.
     """
     from src.training.resume import quoted
 
@@ -67,8 +67,8 @@ def is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
 
 
-def composed(arguments: list[str]) -> list[str]:
-    """Return the command line to compose: of several processes, the others take rank 0's.
+def process_arguments(arguments: list[str]) -> list[str]:
+    """Return the arguments that Hydra composes; every rank but 0 gets those of rank 0.
 
     Raises:
         UserError: a sweep under a launcher that has started the processes of one run.
@@ -77,28 +77,29 @@ def composed(arguments: list[str]) -> list[str]:
     from src.training.place import find_place
 
     place = find_place()
-    told = meet(place)
-    if told is not None:
-        return told
+    rank_0_arguments = meet(place)
+    if rank_0_arguments is not None:
+        return rank_0_arguments
     if place.world_size > 1 and {"-m", "--multirun"} & set(arguments):
         raise UserError(
             f"-m: {place.launcher} started the processes of one run; leave it out, or start the "
             f"sweep without {place.launcher}"
         )
-    return resumed(arguments)
+    return resume_arguments(arguments)
 
 
-def resumed(arguments: list[str]) -> list[str]:
-    """Return the command line of a run that goes on, if ``resume=`` is given."""
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """Return the arguments; with ``resume=``, those of the run that continues."""
     if not any(argument.startswith("resume=") for argument in arguments):
         return arguments
     from src.training.resume import resumed_arguments
 
-    own = resumed_arguments(arguments, RUNS)
-    if own is None:
-        print("resume=auto: no unfinished run to go on with; starting a new one", file=sys.stderr)
-    return own or [a for a in arguments if not a.startswith("resume=")]
+    run_arguments = resumed_arguments(arguments, RUNS)
+    if run_arguments is not None:
+        return run_arguments
+    print("resume=auto: no unfinished run to go on with; starting a new one", file=sys.stderr)
+    return [a for a in arguments if not a.startswith("resume=")]
 
 
 if __name__ == "__main__":
-    run_door(train, "train", rewrite=composed)
+    run_door(train, "train", rewrite=process_arguments)

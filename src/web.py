@@ -1,7 +1,6 @@
 """A page to talk to a model: ``python -m src.web``, then open the address that it says."""
 
 import os
-import sys
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -41,26 +40,26 @@ def web(config: DictConfig, **text: str) -> None:
     """Serve the page until Ctrl-C."""
     settings = typed(WebConfig, config, **text)
     require("gradio", "web", "the page")
-    with bind(settings.host, settings.port) as bound:
-        port = bound.getsockname()[1]
+    with bind(settings.host, settings.port) as listener:
+        port = listener.getsockname()[1]
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio reads it
 
     from src.model.device import choose_device
     from src.page.page import Limits, Models, build_page, sample_prompts
     from src.talk.model_folder import model_folders, newest_model_folder
 
-    first = settings.model_path or str(newest_model_folder(RUNS))
-    found = [str(folder) for folder in model_folders(RUNS)]
-    beside = [settings.compare_with] if settings.compare_with else []
-    names = list(dict.fromkeys([first, *beside, *found]))
+    model_path = settings.model_path or str(newest_model_folder(RUNS))
+    choices = [model_path, settings.compare_with] if settings.compare_with else [model_path]
     models = Models(choose_device(settings.device))
-    for name in [first, *beside]:  # a mistake is said here, not on the page
+    for name in choices:  # a mistake ends the command and does not wait for the first question
         models.get(name)
+    folders = [str(folder) for folder in model_folders(RUNS)]
+    names = list(dict.fromkeys([*choices, *folders]))
     prompts = settings.sample_prompts
     page = build_page(
         models,
         names,
-        sample_prompts(first) if prompts is None else prompts,
+        sample_prompts(model_path) if prompts is None else prompts,
         settings.generation,
         Limits(settings.max_prompt_characters, settings.max_seconds, settings.max_queue),
     )
@@ -77,10 +76,9 @@ def web(config: DictConfig, **text: str) -> None:
     except OSError as error:
         if error.errno is not None:
             raise
-        reason = "it was taken while the model was loaded"  # gradio names no other
+        reason = "it was taken while the model was loaded"  # the only one that gradio has
         raise cannot_listen(settings.host, port, reason) from error
-    print(f"{first} answers at {url(settings.host, port)} (Ctrl-C: stop)")
-    sys.stdout.flush()
+    print(f"{model_path} answers at {url(settings.host, port)} (Ctrl-C: stop)", flush=True)
     page.block_thread()
 
 

@@ -42,13 +42,15 @@ def assistant(folder) -> Assistant:
 def ask(door, folder):
     def run(*arguments: str) -> tuple[int, str, str]:
         given = (f"model_path={folder}", "device=cpu", *arguments)
-        return door(chat.chat, "chat", *given, free_text=chat.FREE_TEXT, rewrite=chat.assigned)
+        return door(
+            chat.chat, "chat", *given, free_text=chat.FREE_TEXT, rewrite=chat.check_arguments
+        )
 
     return run
 
 
 def replies(assistant, prompt: str, **changes) -> str:
-    return assistant.reply([Message("user", prompt)], greedy(16, **changes)).whole()
+    return assistant.reply([Message("user", prompt)], greedy(16, **changes)).read_all()
 
 
 def test_a_script_gets_one_object_a_line_with_what_it_cost_and_why_it_ended(ask, folder, assistant):
@@ -58,7 +60,7 @@ def test_a_script_gets_one_object_a_line_with_what_it_cost_and_why_it_ended(ask,
     expected = assistant.reply([Message("user", "Hello\nthere — é")], greedy(5))
     assert facts.pop("tokens_per_second") > 0
     assert facts == {
-        "text": expected.whole(),
+        "text": expected.read_all(),
         "prompt": "Hello\nthere — é",
         "model": str(folder),
         "seed": 1,
@@ -109,7 +111,7 @@ def test_all_of_a_pipe_is_one_prompt(ask, assistant, monkeypatch):
 
 def test_options_of_hydra_are_no_questions():
     for arguments in (["--cfg", "job", "seed=1"], ["-m", "seed=1,2"], ["~stop", "--help"]):
-        assert chat.assigned(arguments) == arguments
+        assert chat.check_arguments(arguments) == arguments
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ OWN = ("data=file", "model=tiny", "max_steps=2")
     ],
 )
 def test_a_mistake_in_training_is_one_line_and_code_2(arguments, message, door):
-    code, out, err = door(train.train, "train", *arguments, rewrite=train.resumed)
+    code, out, err = door(train.train, "train", *arguments, rewrite=train.resume_arguments)
     assert code == 2
     assert out == ""
     assert err.startswith("error: ")
@@ -248,10 +248,12 @@ def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the
     run = next(tmp_path.glob("outputs/train/*/0_*"))
     (run / "metrics.json").unlink()
     before = (run / ".hydra" / "overrides.yaml").read_text()
-    code, _, err = door(train.train, "train", "resume=auto", "seed=9", rewrite=train.resumed)
+    code, _, err = door(
+        train.train, "train", "resume=auto", "seed=9", rewrite=train.resume_arguments
+    )
     assert code == 2
     assert "that run had seed=1, not 9" in err
-    code, _, err = door(train.train, "train", "resume=auto", rewrite=train.resumed)
+    code, _, err = door(train.train, "train", "resume=auto", rewrite=train.resume_arguments)
     assert (code, (run / "metrics.json").exists()) == (0, True), err
     assert (run / ".hydra" / "overrides.yaml").read_text() == before
     assert len(list(tmp_path.glob("outputs/train/*"))) == 1

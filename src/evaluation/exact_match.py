@@ -1,8 +1,8 @@
-"""Right or wrong, and how much of it a look-up alone would have got right.
+"""The share of right answers, and the share that a look-up in the training data would get right.
 
-Exact match counts the answers that equal the reference, letter for letter. A model that has
-learnt something must be well above `nearest_neighbour`, which answers every prompt with the
-response to the most similar prompt it has seen.
+Exact match counts the answers that equal the reference, letter for letter. A model that has learnt
+something must be well above `nearest_neighbour`, which answers every prompt with the response to
+the most similar training prompt.
 """
 
 import re
@@ -15,34 +15,32 @@ import numpy as np
 def exact_match(
     answers: Sequence[str], references: Sequence[str], families: Sequence[str]
 ) -> dict[str, float]:
-    """The share of answers equal to their reference: over all, and for each family.
+    """Return the share of answers equal to their reference: over all, and for each family.
 
-    Returns {"exact_match": 0.75, "exact_match/addition": 0.5, ...}; white space at the ends of
-    a text does not count. Raises ValueError for unequal lengths or when there is nothing to score.
+    An example is {"exact_match": 0.75, "exact_match/addition": 0.5}. White space at the ends of a
+    text does not count. Raises ValueError for unequal lengths or when there is nothing to score.
     """
     if not answers:
         raise ValueError("exact match needs at least one answer")
     correct: dict[str, list[bool]] = defaultdict(list)
     for answer, reference, family in zip(answers, references, families, strict=True):
         correct[family].append(answer.strip() == reference.strip())
-    total = sum(sum(hits) for hits in correct.values())
-    scores = {"exact_match": total / len(answers)}
+    scores = {"exact_match": sum(sum(hits) for hits in correct.values()) / len(answers)}
     for family, hits in sorted(correct.items()):
-        if not family:
-            continue  # rows without a label count in the whole only
-        scores[f"exact_match/{family}"] = sum(hits) / len(hits)
+        if family:  # rows without a label count in the first figure only
+            scores[f"exact_match/{family}"] = sum(hits) / len(hits)
     return scores
 
 
 def nearest_neighbour(
     train_prompts: Sequence[str], train_responses: Sequence[str], prompts: Sequence[str]
 ) -> list[str]:
-    """For each prompt the response of the most similar training prompt; the first wins a tie.
+    """Return for each prompt the response to the most similar training prompt, the first of equals.
 
     Similarity is the cosine of TF-IDF vectors over words (Salton & Buckley, 1988: term weighting
-    in automatic text retrieval). On the embedded corpus words alone retrieve better than with
-    pairs of words or with character n-grams. Raises ValueError when there are no training
-    prompts, or not one response for each.
+    in automatic text retrieval). On the embedded corpus, words retrieve better than pairs of words
+    or character n-grams. Raises ValueError when there are no training prompts, or not one response
+    for each.
     """
     if not train_prompts or len(train_prompts) != len(train_responses):
         raise ValueError(
@@ -62,23 +60,23 @@ def nearest_neighbour(
 
     nearest = []
     for prompt in prompts:
-        # The prompt's own length scales every similarity alike, so it is left out.
-        known = [(term, n) for term, n in Counter(_terms(prompt)).items() if term in postings]
+        # The norm of the prompt's vector does not change the order of the similarities.
         scores = np.zeros(num_train)
-        for term, count in known:
-            ids, counts = postings[term]
-            scores[ids] += count * counts * idf[term] ** 2
+        for term, count in Counter(_terms(prompt)).items():
+            if term in postings:
+                ids, counts = postings[term]
+                scores[ids] += count * counts * idf[term] ** 2
         nearest.append(train_responses[int(np.argmax(scores / norms))])
     return nearest
 
 
 def _terms(text: str) -> list[str]:
-    """The words, numbers and signs of a text, without case and punctuation."""
+    """Return the words, numbers and signs of a text, in lower case, without punctuation."""
     return re.findall(r"\w+|[^\w\s.,:;!?'\"]", text.lower().replace("'", ""))
 
 
 def _postings(documents: Sequence[Counter[str]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each term the documents that hold it, and how often."""
+    """Return for each term the documents that hold it, and its counts there."""
     lists: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, terms in enumerate(documents):
         for term, count in terms.items():

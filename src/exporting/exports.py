@@ -1,4 +1,4 @@
-"""A trained model on its way elsewhere: from a model folder or a checkpoint to other folders."""
+"""An export reads a model folder or a checkpoint, and writes a folder for other programs."""
 
 import filecmp
 import re
@@ -17,37 +17,37 @@ from src.hub import local_folder
 from src.model.gpt2 import GPT2
 from src.model.pretrained import save_pretrained
 from src.talk.chat_template import template_source
-from src.talk.model_folder import FILES, NEEDED, load_model_folder
+from src.talk.model_folder import FILES, REQUIRED, load_model_folder
 
 WEIGHTS = "*.safetensors"
 MODEL = "model.gguf"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model in memory, and the folder that the files beside its weights come from."""
+class Source:
+    """A model in memory, and the folder with its tokenizer and settings."""
 
-    name: str  # of the run, or of the model on the hub: fit for a file's name
+    name: str  # of the run, or of the model on the hub, in characters that a file's name may have
     model: GPT2
     tokenizer: Tokenizer
     folder: Path
-    weights_in_folder: bool  # the folder's own weights are the model's
+    weights_in_folder: bool  # whether the folder's weights are the model's
 
 
-def open_model_folder(name_or_path: str) -> Trained:
+def open_model_folder(name_or_path: str) -> Source:
     """Load a model folder or hub name, every file of it checked.
 
     Raises:
         UserError: there is none, it is no GPT-2, or it is broken.
     """
-    folder = local_folder(name_or_path, FILES, required=NEEDED, key="model_path")
+    folder = local_folder(name_or_path, FILES, required=REQUIRED, key="model_path")
     model, tokenizer, _ = load_model_folder(name_or_path)
     here = Path(name_or_path).expanduser().is_dir()
     name = _name(folder.resolve()) if here else name_or_path.rsplit("/", 1)[-1]
-    return Trained(_plain(name), model, tokenizer, folder, any(folder.glob(WEIGHTS)))
+    return Source(_plain(name), model, tokenizer, folder, any(folder.glob(WEIGHTS)))
 
 
-def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Trained:
+def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Source:
     """Return a run's model with the ``weights`` of its checkpoint at ``path``.
 
     Shape, tokenizer and template are those of the run's model folder.
@@ -64,28 +64,28 @@ def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Tra
         )
     model, tokenizer, _ = load_model_folder(str(folder), "checkpoint")
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in weights.items()}
-    if wrong := sorted(set(expected.items()) ^ set(found.items())):
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
         raise UserError(
             f"checkpoint={path}: its weights are not those of {folder}, for example {wrong[0][0]}"
         )
     model.load_state_dict(weights)
-    return Trained(_plain(f"{run.name}-step{step}"), model, tokenizer, folder, False)
+    return Source(_plain(f"{run.name}-step{step}"), model, tokenizer, folder, False)
 
 
-def write_hugging_face_folder(trained: Trained, folder: Path, overwrite: bool) -> None:
+def write_hugging_face_folder(source: Source, folder: Path, overwrite: bool) -> None:
     """Write a model folder.
 
-    Files that are there already are copied as they are, and compared; a folder without a chat
-    template gets ours, with which it is spoken to here.
+    Files of the source are copied and compared; a source without a chat template gets ours, which
+    ``src.chat`` uses for it.
 
     Raises:
         UserError: ``folder`` cannot be written.
     """
     with new_folder(folder, overwrite) as building:
-        if not trained.weights_in_folder:
-            save_pretrained(trained.model, building, trained.tokenizer.end_id)
-        for path in _files(trained):
+        if not source.weights_in_folder:
+            save_pretrained(source.model, building, source.tokenizer.end_id)
+        for path in _files(source):
             shutil.copyfile(path, building / path.name)
             if not filecmp.cmp(path, building / path.name, shallow=False):
                 raise UserError(f"output={folder}: {path.name} was not written as it was read")
@@ -93,32 +93,32 @@ def write_hugging_face_folder(trained: Trained, folder: Path, overwrite: bool) -
             save_template(building)
 
 
-def write_gguf_folder(trained: Trained, folder: Path, dtype: str, overwrite: bool) -> None:
-    """Write ``model.gguf`` for llama.cpp, and a ``Modelfile`` that makes it Ollama's.
+def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool) -> None:
+    """Write ``model.gguf`` for llama.cpp, and a ``Modelfile`` for Ollama.
 
     Raises:
-        UserError: ``folder`` cannot be written, or llama.cpp has nothing like the tokenizer.
+        UserError: ``folder`` cannot be written, or llama.cpp has no such tokenizer.
     """
     from src.exporting.gguf_file import write_gguf
     from src.exporting.modelfile import modelfile
 
     with new_folder(folder, overwrite) as building:
-        source = template_source(trained.folder)
-        text = modelfile(MODEL, trained.folder, source, trained.model.config.n_positions)
+        template = template_source(source.folder)
+        text = modelfile(MODEL, source.folder, template, source.model.config.n_positions)
         (building / "Modelfile").write_text(text)
         try:
             write_gguf(
-                building / MODEL, trained.model, trained.tokenizer, source, dtype, trained.name
+                building / MODEL, source.model, source.tokenizer, template, dtype, source.name
             )
         except UserError as error:
-            raise UserError(f"{trained.folder}: {error}") from error
+            raise UserError(f"{source.folder}: {error}") from error
 
 
-def _files(trained: Trained) -> list[Path]:
-    found = {path for pattern in FILES for path in trained.folder.glob(pattern)}
-    if not trained.weights_in_folder:
-        found -= set(trained.folder.glob(f"{WEIGHTS}*"))
-    return sorted(found)
+def _files(source: Source) -> list[Path]:
+    paths = {path for pattern in FILES for path in source.folder.glob(pattern)}
+    if not source.weights_in_folder:
+        paths -= set(source.folder.glob(f"{WEIGHTS}*"))
+    return sorted(paths)
 
 
 def _name(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """GGUF, the file that llama.cpp and Ollama read: weights, tokenizer and chat template in one.
 
-Names, layout and which matrices stay in float32 are as llama.cpp's ``convert_hf_to_gguf.py`` has
-them for GPT2LMHeadModel. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+Names, layout and the choice of matrices in float32 follow llama.cpp's ``convert_hf_to_gguf.py`` for
+GPT2LMHeadModel. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import json
@@ -21,14 +21,14 @@ from src.model.gpt2 import GPT2
 from src.model.pretrained import PREFIX
 
 ARCHITECTURE = gguf.MODEL_ARCH.GPT2
-CONTEXT_STEP = 256  # llama.cpp's context is a multiple of it, whatever the model's
-KEPT_IN_FLOAT32 = ("position_embd.weight",)  # beside vectors
+CONTEXT_STEP = 256  # llama.cpp's context is a multiple of this
+FLOAT32_MATRICES = ("position_embd.weight",)  # vectors are float32, too
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
 
-# What llama.cpp calls a tokenizer that splits a text so (src/llama-vocab.cpp). There are others
-# that split single digits; this one also decodes without dropping spaces before punctuation.
+# llama.cpp's names for tokenizers that split a text in this way (src/llama-vocab.cpp). Others split
+# single digits, too; smollm alone does not drop spaces before punctuation in decoding.
 PRE_TOKENIZERS = {"gpt-2": [BYTE_LEVEL], "smollm": [DIGITS, BYTE_LEVEL]}
 
 log = logging.getLogger(__name__)
@@ -37,15 +37,14 @@ log = logging.getLogger(__name__)
 def write_gguf(
     path: Path, model: GPT2, tokenizer: Tokenizer, template: str | None, dtype: str, name: str
 ) -> None:
-    """Write ``path``.
+    """Write the file at ``path``.
 
     Args:
-        path: the file.
+        path: of the file.
         model: its weights and shape.
         tokenizer: its vocabulary, merges and special tokens.
         template: the chat template in Jinja; None: ours.
-        dtype: of the matrices: f32, f16 or q8_0 (Q8_0 wants rows of a multiple of 32 values: other
-            matrices are f16).
+        dtype: of matrices: f32, f16 or q8_0, which f16 replaces if 32 does not divide their rows.
         name: of the model, for people.
 
     Raises:
@@ -92,14 +91,14 @@ def _add_shape(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
 
 
 def _add_weights(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
-    """Add the weights; ours are (out, in), as ggml has them, and it ties the head by itself."""
+    """Add the weights: (out, in) both here and in ggml, which ties the head by itself."""
     names = gguf.get_tensor_name_map(ARCHITECTURE, model.config.n_layer)
     for ours, tensor in model.state_dict().items():
         name = names.get_name(PREFIX + ours, try_suffixes=(".weight", ".bias"))
         assert name is not None, ours
         values = tensor.float().cpu().contiguous().numpy()
         kind = GGMLType[dtype.upper()]
-        if tensor.dim() == 1 or name in KEPT_IN_FLOAT32:
+        if tensor.dim() == 1 or name in FLOAT32_MATRICES:
             kind = GGMLType.F32
         elif values.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
             kind = GGMLType.F16
@@ -125,7 +124,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: in
 
 
 def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[TokenType]]:
-    """Return every id's token and type; ids of the model that no token has are unused."""
+    """Return every id's token and type; an id without a token is of type unused."""
     tokens = [f"[PAD{index}]" for index in range(vocab_size)]
     types = [TokenType.UNUSED] * vocab_size
     for token, index in tokenizer.backend.get_vocab(with_added_tokens=False).items():
@@ -137,13 +136,16 @@ def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[
 
 
 def pre_tokenizer(state: dict[str, Any]) -> str:
-    """Return llama.cpp's name for how the tokenizer of ``tokenizer.json`` splits a text.
+    """Return llama.cpp's name for the way in which a tokenizer splits a text.
+
+    Args:
+        state: the content of ``tokenizer.json``.
 
     Raises:
-        UserError: it has none, or another part of the tokenizer does what llama.cpp does not.
+        UserError: there is no name, or the tokenizer has a part that llama.cpp lacks.
     """
     model = state["model"]
-    peculiar = {
+    features = {
         f"a {model['type']} model": model["type"] != "BPE",
         "a normalizer": state["normalizer"] is not None,
         **{
@@ -162,20 +164,22 @@ def pre_tokenizer(state: dict[str, Any]) -> str:
             if not token["special"]
         ),
     }
-    for what, has_it in peculiar.items():
-        if has_it:
-            raise UserError(f"its tokenizer has {what}, which llama.cpp's GPT-2 tokenizer has not")
-    whole = state["pre_tokenizer"] or {"type": "nothing"}
-    steps = whole["pretokenizers"] if whole["type"] == "Sequence" else [whole]
+    for feature, is_present in features.items():
+        if is_present:
+            raise UserError(
+                f"its tokenizer has {feature}, which llama.cpp's GPT-2 tokenizer has not"
+            )
+    splitter = state["pre_tokenizer"] or {"type": "nothing"}
+    steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
     # trim_offsets does not change ids; old files lack use_regex, which was always true.
-    alike = [
+    canonical_steps = [
         {k: v for k, v in ({"use_regex": True} | step).items() if k != "trim_offsets"}
         if step["type"] == BYTE_LEVEL["type"]
         else step
         for step in steps
     ]
-    for name, known in PRE_TOKENIZERS.items():
-        if alike == known:
+    for name, pattern in PRE_TOKENIZERS.items():
+        if canonical_steps == pattern:
             return name
     kinds = ", ".join(step["type"] for step in steps)
     raise UserError(

@@ -1,4 +1,4 @@
-"""Ollama's Modelfile: where the weights are, how it is spoken to, how it answers.
+"""Ollama's Modelfile: the weights' file, the chat template and the generation settings.
 
 https://docs.ollama.com/modelfile
 """
@@ -26,11 +26,11 @@ def modelfile(weights: str, folder: Path, template: str | None, num_positions: i
     """Return the Modelfile of a model folder.
 
     Args:
-        weights: the GGUF's name; it stands beside the Modelfile.
-        folder: its ``generation_config.json``, if there is one, says how it answers.
-        template: its chat template in Jinja; None: ours. Ollama cannot run another's, so then
-            it looks in the GGUF for one that it knows.
-        num_positions: how many tokens the model reads and writes together.
+        weights: the GGUF's name; the file is beside the Modelfile.
+        folder: of the model; its ``generation_config.json`` is optional.
+        template: its chat template in Jinja; None: ours. Ollama runs ours only; for any other it
+            looks in the GGUF for one that it knows.
+        num_positions: the most tokens that the model reads and writes together.
 
     Raises:
         UserError: ``generation_config.json`` is broken.
@@ -46,11 +46,11 @@ def modelfile(weights: str, folder: Path, template: str | None, num_positions: i
 
 
 def _parameters(folder: Path) -> dict[str, Any]:
-    """Return Ollama's names for what the folder's settings say; where they are silent, greedy."""
+    """Return the folder's settings by Ollama's names; without settings, greedy."""
     settings = read_settings(folder / GENERATION_SETTINGS)
     is_sampling = settings.get("do_sample", False)
     parameters: dict[str, Any] = {} if is_sampling else {"temperature": 0}
-    # All are said, for Ollama's own defaults are others. 0 for top_k is all tokens there, too.
+    # Every setting is written, for Ollama has other defaults. Its top_k=0 means all tokens, too.
     for setting in NUMBERS.values():
         if setting.ollama is None or (setting.sampling_only and not is_sampling):
             continue

@@ -1,4 +1,4 @@
-"""A folder appears whole or not at all, and takes no other folder's place unasked."""
+"""A folder appears complete or not at all, and replaces another only where a person allows it."""
 
 import os
 import shutil
@@ -13,12 +13,11 @@ from src.errors import UserError
 def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[Path]:
     """Yield an empty folder to write files into; in the end it becomes ``folder``.
 
-    If anything is raised meanwhile, nothing is left of it and ``folder`` is as it was. With
-    ``overwrite`` an older ``folder`` is replaced, provided that it holds no file but such as were
-    written now.
+    After an exception, ``folder`` is as it was. With ``overwrite`` an older ``folder`` is replaced,
+    provided that the new one has a file of every name in it.
 
     Raises:
-        UserError: ``folder`` is there and may not be replaced, or cannot be written; names ``key``.
+        UserError: ``folder`` exists and may not be replaced, or cannot be written; names ``key``.
     """
     _check_free(folder, overwrite, key)
     place = folder.resolve()  # a link to a folder stays one

@@ -1,4 +1,4 @@
-"""The conversation as a browser sends it becomes messages; a browser can send anything."""
+"""A browser's record of the conversation becomes messages; a browser can send anything."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from src.talk.messages import Message
 
 
 def complete_turns(history: Sequence[dict[str, Any]]) -> list[Message]:
-    """Return the turns that were answered; a question that failed has no answer."""
+    """Return the turns that have an answer; a question that failed has none."""
     messages: list[Message] = []
     for entry in history:
         message = Message(entry["role"], _text(entry["content"]))
@@ -21,11 +21,11 @@ def complete_turns(history: Sequence[dict[str, Any]]) -> list[Message]:
 
 
 def newest_turns(messages: Sequence[Message], num_characters: int) -> Sequence[Message]:
-    """Return the question and as many turns before it as have that many characters in all."""
-    left = num_characters - len(messages[-1].content)
+    """Return the question and the newest turns before it, ``num_characters`` at most in all."""
+    room = num_characters - len(messages[-1].content)
     for start in range(len(messages) - 3, -1, -2):
-        left -= sum(len(message.content) for message in messages[start : start + 2])
-        if left < 0:
+        room -= sum(len(message.content) for message in messages[start : start + 2])
+        if room < 0:
             return messages[start + 2 :]
     return messages
 

@@ -1,6 +1,6 @@
 """The page: a conversation with one model, and one question to two models side by side.
 
-Built on Gradio, which brings the widgets, the streaming and the queue.
+Gradio brings the widgets, the streaming and the queue.
 """
 
 import json
@@ -25,12 +25,14 @@ from src.talk.screen import note
 
 RUN_RECORD = "run.json"  # beside a run's model folder
 SLIDERS = {name: setting.slider for name, setting in NUMBERS.items() if setting.slider}
-CONVERSATION = 4  # times a question's most characters: what is read of a browser's history
+Texts = Sequence[str]
+Widgets = list[gr.components.Component]
+MAX_HISTORY = 4  # longest questions: the conversation is cut to as many characters
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one person may ask of the machine."""
+    """Of one question, and of the number of those that wait."""
 
     prompt_characters: int
     seconds: float
@@ -38,13 +40,13 @@ class Limits:
 
 
 class Models:
-    """Loads models when they are first asked; keeps the two that were asked last."""
+    """Loads a model at its first question; keeps the two that were used last."""
 
-    KEPT = 2
+    CAPACITY = 2
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.loaded: OrderedDict[str, Assistant] = OrderedDict()
+        self.assistants: OrderedDict[str, Assistant] = OrderedDict()
         self.lock = threading.Lock()
 
     def get(self, name: str) -> Assistant:
@@ -54,16 +56,16 @@ class Models:
             UserError: it cannot be loaded.
         """
         with self.lock:
-            if name not in self.loaded:
-                while len(self.loaded) >= self.KEPT:
-                    self.loaded.popitem(last=False)
-                self.loaded[name] = load_assistant(name, self.device)
-            self.loaded.move_to_end(name)
-            return self.loaded[name]
+            if name not in self.assistants:
+                while len(self.assistants) >= self.CAPACITY:
+                    self.assistants.popitem(last=False)
+                self.assistants[name] = load_assistant(name, self.device)
+            self.assistants.move_to_end(name)
+            return self.assistants[name]
 
 
 def sample_prompts(model_path: str) -> list[str]:
-    """Return the questions that the model's run asked while it trained; none if it has no run."""
+    """Return the questions of the model's run, which it asked in training; none without a run."""
     record = Path(model_path).expanduser().parent / RUN_RECORD
     if not record.exists():
         return []
@@ -79,60 +81,50 @@ def sample_prompts(model_path: str) -> list[str]:
 
 def build_page(
     models: Models,
-    names: Sequence[str],
-    prompts: Sequence[str],
+    names: Texts,
+    prompts: Texts,
     generation: GenerationConfig,
     limits: Limits,
 ) -> gr.Blocks:
     """Return the page, not yet served.
 
-    Args:
-        models: what answers.
-        names: the models that can be chosen; the first answers in the conversation.
-        prompts: questions to start with.
-        generation: what the settings start with.
-        limits: of one question.
+    A person can choose one of ``names``, ask one of ``prompts`` and change ``generation``.
     """
-    answering = Answering(models, names, generation, limits)
+    handlers = Handlers(models, names, generation, limits)
     with gr.Blocks(title="gpt2-chat", analytics_enabled=False, fill_height=True) as page:
         with gr.Sidebar(label="settings", open=False, position="right"):
             settings = _settings(generation)
         with gr.Tab("Chat"):
-            _chat(answering, names, prompts, settings)
+            _chat(handlers, names, prompts, settings)
         with gr.Tab("Compare"):
-            _compare(answering, names, prompts, settings)
+            _compare(handlers, names, prompts, settings)
     return page.queue(max_size=limits.queue, default_concurrency_limit=1, api_open=False)
 
 
-def _settings(generation: GenerationConfig) -> list[gr.components.Component]:
-    """The order is that of ``Answering.generation_of``."""
+def _settings(generation: GenerationConfig) -> Widgets:
+    """Return the widgets, in the order that ``Handlers.generation_of`` expects."""
 
-    def slider(name: str, shown: Slider) -> gr.Slider:
+    def widget(name: str, slider: Slider) -> gr.Slider:
         value = NUMBERS[name].to_number(getattr(generation, name))
         assert value is not None, f"{name} has a slider and no number for null"
-        ends = min(shown.least, value), max(shown.most, value)  # Gradio refuses a value beyond them
-        return gr.Slider(*ends, value, step=shown.step, label=name, info=shown.info)
+        ends = min(slider.least, value), max(slider.most, value)  # Gradio refuses values beyond
+        return gr.Slider(*ends, value, step=slider.step, label=name, info=slider.info)
 
     seed = gr.Number(None, label="seed", info="empty: another each time", precision=0, minimum=0)
-    return [*(slider(name, shown) for name, shown in SLIDERS.items()), seed]
+    return [*(widget(name, slider) for name, slider in SLIDERS.items()), seed]
 
 
-def _model_choice(names: Sequence[str], chosen: int, label: str) -> gr.Dropdown:
-    return gr.Dropdown(list(names), value=names[min(chosen, len(names) - 1)], label=label)
+def _model_choice(names: Texts, index: int, label: str) -> gr.Dropdown:
+    return gr.Dropdown(list(names), value=names[min(index, len(names) - 1)], label=label)
 
 
-def _chat(
-    answering: "Answering",
-    names: Sequence[str],
-    prompts: Sequence[str],
-    settings: list[gr.components.Component],
-) -> None:
+def _chat(handlers: "Handlers", names: Texts, prompts: Texts, settings: Widgets) -> None:
     model = _model_choice(names, 0, "model")
     status = gr.Markdown(elem_id="status", render=False)
     gr.ChatInterface(
-        answering.converse,
+        handlers.converse,
         chatbot=gr.Chatbot(
-            render_markdown=False,  # what a model says is text
+            render_markdown=False,  # an answer is plain text
             show_label=False,
             buttons=["copy"],
             height="60vh",
@@ -142,7 +134,7 @@ def _chat(
         textbox=gr.Textbox(
             placeholder="Ask something",
             elem_id="ask",
-            max_length=answering.limits.prompt_characters,
+            max_length=handlers.limits.prompt_characters,
             show_label=False,
             submit_btn=True,
             stop_btn=True,
@@ -156,12 +148,7 @@ def _chat(
     status.render()
 
 
-def _compare(
-    answering: "Answering",
-    names: Sequence[str],
-    prompts: Sequence[str],
-    settings: list[gr.components.Component],
-) -> None:
+def _compare(handlers: "Handlers", names: Texts, prompts: Texts, settings: Widgets) -> None:
     with gr.Row():
         left, right = _model_choice(names, 0, "left"), _model_choice(names, 1, "right")
     with gr.Row(equal_height=True):
@@ -172,7 +159,7 @@ def _compare(
     status = gr.Markdown()
     question = gr.Textbox(
         placeholder="Ask both",
-        max_length=answering.limits.prompt_characters,
+        max_length=handlers.limits.prompt_characters,
         show_label=False,
         elem_id="question",
     )
@@ -182,24 +169,22 @@ def _compare(
         clear = gr.ClearButton([question, *answers, status])
     if prompts:
         gr.Examples([[prompt] for prompt in prompts], question, label="questions to start with")
-    asked = gr.on(
+    comparison = gr.on(
         [ask.click, question.submit],
-        answering.compare,
+        handlers.compare,
         [question, left, right, *settings],
         [*answers, status],
         concurrency_limit=1,
         api_visibility="private",
     )
     for button in (stop, clear):
-        button.click(None, cancels=[asked], api_visibility="private")
+        button.click(None, cancels=[comparison], api_visibility="private")
 
 
-class Answering:
-    """What the page's buttons do; a mistake is shown on the page, in one line."""
+class Handlers:
+    """What the page's buttons do; the page shows a mistake in one line."""
 
-    def __init__(
-        self, models: Models, names: Sequence[str], generation: GenerationConfig, limits: Limits
-    ):
+    def __init__(self, models: Models, names: Texts, generation: GenerationConfig, limits: Limits):
         self.models = models
         self.names = set(names)
         self.generation = generation
@@ -210,7 +195,7 @@ class Answering:
         self, question: str, history: list[dict[str, Any]], model: str, *settings: Any
     ) -> Iterator[tuple[str, str]]:
         """Yield the answer so far and a line about it."""
-        with shown_on_page():
+        with errors_on_page():
             messages = [*complete_turns(history), Message("user", question)]
             reply = self.start(model, messages, self.generation_of(settings))
             if reply.num_dropped_turns:
@@ -223,13 +208,13 @@ class Answering:
         self, question: str, left: str, right: str, *settings: Any
     ) -> Iterator[tuple[str, ...]]:
         """Yield both answers so far, and a line about them; they take turns, piece by piece."""
-        with shown_on_page():
+        with errors_on_page():
             generation = self.generation_of(settings)
-            asked = [Message("user", question)]
-            replies = [self.start(name, asked, generation) for name in (left, right)]
-            running = [self.pieces(reply) for reply in replies]
-            while running:
-                running = [pieces for pieces in running if next(pieces, None) is not None]
+            messages = [Message("user", question)]
+            replies = [self.start(name, messages, generation) for name in (left, right)]
+            streams = [self.pieces(reply) for reply in replies]
+            while streams:
+                streams = [stream for stream in streams if next(stream, None) is not None]
                 yield *(reply.text for reply in replies), ""
             yield *(reply.text for reply in replies), " | ".join(map(_status, replies))
 
@@ -237,20 +222,20 @@ class Answering:
         """Return the reply of a model to a conversation.
 
         Raises:
-            UserError: the model is not one that can be chosen, or the conversation is too long.
+            UserError: the model is none of the choices, or the conversation is too long.
         """
         if model not in self.names:
             raise UserError(f"there is no model {model} here")
         limit = self.limits.prompt_characters
         if len(messages[-1].content) > limit:
             raise UserError(f"the message is longer than {limit:,} characters: shorten it")
-        newest = newest_turns(messages, CONVERSATION * limit)
+        newest = newest_turns(messages, MAX_HISTORY * limit)
         reply = self.models.get(model).reply(newest, generation, self.limits.seconds)
         reply.num_dropped_turns += (len(messages) - len(newest)) // 2
         return reply
 
     def pieces(self, reply: Reply) -> Iterator[str]:
-        """Yield the reply's pieces; it is closed when nobody wants more of them."""
+        """Yield the reply's pieces; close the reply when nobody reads on."""
         try:
             yield from reply
         finally:  # stopped, or the person left
@@ -272,8 +257,8 @@ class Answering:
 
 
 @contextmanager
-def shown_on_page() -> Iterator[None]:
-    """Turn a person's mistake into a message on the page."""
+def errors_on_page() -> Iterator[None]:
+    """Show a person's mistake as a message on the page."""
     try:
         yield
     except UserError as error:

@@ -1,7 +1,8 @@
 """The answers to one request, piece by piece, from the engine's thread into the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from src.data.tokenizer import Tokenizer
 from src.model.generation_config import GenerationConfig
@@ -12,20 +13,13 @@ from src.talk.text_stream import TextStream
 
 
 class Answers:
-    """Several replies, computed at once.
+    """Several replies, computed at once; each has its prompt and its settings.
 
-    Iterate over (number of the answer, piece of its text, whether it has ended).
-
-    Args:
-        engine: what computes.
-        tokenizer: what decodes.
-        prompts: ids to go on from, one list for each answer.
-        generations: the settings of each answer.
-        strip: leave out blanks at the beginning of an answer.
-        max_seconds: in which all of them must have ended.
+    Iterate over (number of the answer, piece of its text, whether it has ended). ``strip`` leaves
+    out white space at the beginning of an answer; ``max_seconds`` is the time limit of all.
 
     Raises:
-        ApiError: too many answers are waiting already, or the server is stopping.
+        ApiError: the queue is full, or the server is stopping.
     """
 
     def __init__(
@@ -42,21 +36,12 @@ class Answers:
         self._max_seconds = max_seconds
         self._deadline = self._loop.time() + max_seconds
         self._events: asyncio.Queue[tuple[int, str, bool]] = asyncio.Queue()
-        self.replies = [
-            Reply(
-                None,
-                TextStream(tokenizer, config.stop, strip),
-                len(prompt),
-                config.max_new_tokens,
-            )
-            for prompt, config in zip(prompts, generations, strict=True)
-        ]
-        self._jobs = [
-            Job(prompt, config, reply, self._deliver_to(number))
-            for number, (prompt, config, reply) in enumerate(
-                zip(prompts, generations, self.replies, strict=True)
-            )
-        ]
+        self._jobs: list[Job] = []
+        for number, (prompt, config) in enumerate(zip(prompts, generations, strict=True)):
+            stream = TextStream(tokenizer, config.stop, strip)
+            reply = Reply(None, stream, len(prompt), config.max_new_tokens)
+            self._jobs.append(Job(prompt, config, reply, partial(self._deliver, number)))
+        self.replies = [job.reply for job in self._jobs]
         try:
             engine.submit(self._jobs)
         except QueueFull as error:
@@ -65,9 +50,9 @@ class Answers:
             raise busy(str(error), 503) from error
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, str, bool]]:
-        """Raises ApiError: it takes too long, or the engine gave up."""
-        left = len(self._jobs)
-        while left:
+        """Raises ApiError: the time is over, or the engine failed."""
+        num_running = len(self._jobs)
+        while num_running:
             try:
                 async with asyncio.timeout_at(self._deadline):
                     number, piece, ended = await self._events.get()
@@ -79,26 +64,22 @@ class Answers:
                 raise busy(str(error), 503)
             if error is not None:
                 raise ApiError("decoding failed; the server's log says why", status=500)
-            left -= ended
+            num_running -= ended
             yield number, piece, ended
 
     async def wait(self) -> None:
-        """Return when all have ended; errors as for iterating."""
+        """Return when all have ended; raises what iterating raises."""
         async for _ in self:
             pass
 
     def cancel(self) -> None:
-        """Compute no more of them; nothing, if they have ended."""
+        """Stop those that have not ended."""
         self._engine.cancel(self._jobs)
 
-    def _deliver_to(self, number: int) -> Callable[[str, bool], None]:
-        def deliver(piece: str, ended: bool) -> None:
-            event = (number, piece, ended)
-            try:
-                self._loop.call_soon_threadsafe(self._events.put_nowait, event)
-            except RuntimeError:
-                # A server told twice to stop closes its loop first: nobody is left to be told.
-                if not self._loop.is_closed():
-                    raise
-
-        return deliver
+    def _deliver(self, number: int, piece: str, ended: bool) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (number, piece, ended))
+        except RuntimeError:
+            # At a second Ctrl-C the server closes its loop first: nobody reads the event.
+            if not self._loop.is_closed():
+                raise

@@ -2,6 +2,7 @@
 
 import random
 import time
+from dataclasses import replace
 
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
@@ -13,13 +14,7 @@ from src.serving.body import BoundedBody
 from src.serving.config import ServeConfig
 from src.serving.engine import Engine
 from src.serving.errors import ApiError, handle_errors
-from src.serving.prompts import (
-    answer_settings,
-    chat_prompt,
-    check_request,
-    completion_prompts,
-    with_seeds,
-)
+from src.serving.prompts import answer_settings, chat_prompt, check_request, completion_prompts
 from src.serving.requests import ChatRequest, CompletionRequest, GenerationRequest
 from src.serving.responses import ChatShape, TextShape, Writer
 from src.talk.assistant import Assistant
@@ -27,12 +22,13 @@ from src.talk.assistant import Assistant
 
 def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> FastAPI:
     """Return the application; ``engine`` decodes with the model of ``assistant``."""
-    app = FastAPI(title="gpt2-chat", docs_url=None, redoc_url=None)  # those load from elsewhere
+    # Without FastAPI's pages: they load scripts from other servers.
+    app = FastAPI(title="gpt2-chat", docs_url=None, redoc_url=None)
     app.add_middleware(
         BoundedBody, max_bytes=settings.max_body_bytes, seconds=settings.receive_seconds
     )
     handle_errors(app)
-    chance = random.Random(settings.generation.seed)  # for requests without a seed
+    seeds = random.Random(settings.generation.seed)  # for requests without a seed
     card = {
         "id": settings.model_name,
         "object": "model",
@@ -42,20 +38,21 @@ def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> F
     }
 
     async def answer(
-        asked: GenerationRequest,
+        body: GenerationRequest,
         request: Request,
         prompts: list[list[int]],
         shape: ChatShape | TextShape,
     ) -> Response:
         positions = assistant.model.config.n_positions
-        num_answers = asked.n or 1
+        num_answers = body.n or 1
         copies, generations = [], []
         for prompt in prompts:
-            own = answer_settings(asked, settings.generation, len(prompt), positions)
-            if asked.seed is None:
-                own.seed = chance.randrange(INT64)
+            config = answer_settings(body, settings.generation, len(prompt), positions)
+            if body.seed is None:
+                config.seed = seeds.randrange(INT64)
             copies += [prompt] * num_answers
-            generations += with_seeds(own, num_answers)
+            seed = config.seed
+            generations += [replace(config, seed=(seed + i) % INT64) for i in range(num_answers)]
         answers = Answers(
             engine,
             assistant.tokenizer,
@@ -65,23 +62,23 @@ def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> F
             max_seconds=settings.max_seconds,
         )
         writer = Writer(shape, settings.model_name, sum(map(len, prompts)), answers)
-        if asked.stream:
-            return writer.stream(asked.wants_usage)
-        return await writer.whole(request)
+        if body.stream:
+            return writer.stream(body.wants_usage)
+        return await writer.respond(request)
 
     @app.post("/v1/chat/completions")
-    async def chat_completions(asked: ChatRequest, request: Request) -> Response:
-        check_request(asked, 1, settings)
-        prompts = await run_in_threadpool(chat_prompt, asked, assistant, settings.max_text_bytes)
-        return await answer(asked, request, prompts, ChatShape())
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        check_request(body, 1, settings)
+        prompts = await run_in_threadpool(chat_prompt, body, assistant, settings.max_text_bytes)
+        return await answer(body, request, prompts, ChatShape())
 
     @app.post("/v1/completions")
-    async def completions(asked: CompletionRequest, request: Request) -> Response:
-        check_request(asked, len(asked.prompt), settings)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        check_request(body, len(body.prompt), settings)
         prompts = await run_in_threadpool(
-            completion_prompts, asked, assistant, settings.max_text_bytes
+            completion_prompts, body, assistant, settings.max_text_bytes
         )
-        return await answer(asked, request, prompts, TextShape())
+        return await answer(body, request, prompts, TextShape())
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
@@ -96,7 +93,7 @@ def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> F
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        """How many answers are computed and how many wait; 503 if none can be."""
+        """Return how many answers are computed and how many wait; 503 if the engine stopped."""
         status = "ok" if engine.is_alive else "stopped"
         counts = {"running": engine.num_running, "waiting": engine.num_waiting}
         return JSONResponse({"status": status, **counts}, 200 if engine.is_alive else 503)

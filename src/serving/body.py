@@ -1,4 +1,4 @@
-"""A request's body is read whole before anything parses it: so many bytes, in so many seconds."""
+"""A request's body is read before anything parses it; its bytes and its seconds are limited."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from src.serving.errors import ApiError
 
-DISCARD = 32  # times the limit: read and forgotten, so that a client can read why it is refused
+DISCARD = 32  # times the limit is read and forgotten, so that the client reads the refusal
 
 
 class BoundedBody:
-    """ASGI middleware: ``app`` gets bodies of at most ``max_bytes`` that came in ``seconds``."""
+    """ASGI middleware: ``app`` gets bodies of ``max_bytes`` at most that arrive in ``seconds``."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float):
         self.app = app
@@ -26,10 +26,10 @@ class BoundedBody:
                 body = await self._read(receive)
         except TimeoutError:
             message = f"the request did not arrive within {self.seconds:g} seconds"
-            await self._refuse(ApiError(message, code="timeout", status=408), scope, receive, send)
+            await ApiError(message, code="timeout", status=408).close(scope, receive, send)
             return
         except ApiError as error:
-            await self._refuse(error, scope, receive, send)
+            await error.close(scope, receive, send)
             return
         if body is None:
             return  # the client has gone
@@ -62,8 +62,3 @@ class BoundedBody:
             reason = f"the body has more than {self.max_bytes} bytes"
             raise ApiError(reason, code="request_too_large", status=413)
         return bytes(body)
-
-    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-        response = error.response()
-        response.headers["Connection"] = "close"
-        await response(scope, receive, send)

@@ -14,12 +14,12 @@ COUNTS = (
     "max_connections",
 )
 SECONDS = ("max_seconds", "receive_seconds", "shutdown_seconds")
-JSON_PER_TEXT = 8  # a byte of text is at most six of JSON (\u0041); the rest is for the keys
+JSON_PER_TEXT = 8  # a byte of text is six of JSON at most (\u0041); the keys need the rest
 
 
 @dataclass
 class ServeConfig:
-    """What ``conf/serve.yaml`` holds; its comments say what each value means."""
+    """The file's comments say what each value means."""
 
     generation: GenerationConfig
     host: str
@@ -59,5 +59,5 @@ class ServeConfig:
 
     @property
     def max_body_bytes(self) -> int:
-        """The most bytes of a request's body, as it arrives."""
+        """The most bytes of a request's body, in JSON."""
         return JSON_PER_TEXT * self.max_text_bytes

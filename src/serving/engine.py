@@ -2,9 +2,9 @@
 
     submit -> waiting (at most max_queue) -> a slot of the decoder -> piece by piece to deliver
 
-One thread owns the decoder. Between two steps it lets go of what was cancelled and reads the
-prompts that wait, so a request is never held up by the answers that are being computed
-(continuous batching, Yu et al., 2022: Orca).
+One thread owns the decoder. Between two steps it drops cancelled replies and reads the prompts that
+wait, so a request does not wait until the answers before it have ended (continuous batching, Yu et
+al., 2022: Orca).
 """
 
 import logging
@@ -17,17 +17,17 @@ from src.model.decoder import Decoder
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Reply
 
-MAX_TOKENS_READ = 512  # of prompts between two steps, but for a longer one: replies go on meanwhile
+MAX_PREFILL = 512  # tokens of prompts between two steps, or one longer prompt: replies go on
 
 log = logging.getLogger(__name__)
 
 
 class QueueFull(Exception):
-    """As many replies wait already as may."""
+    """There is no room for another reply that waits."""
 
 
 class EngineStopped(Exception):
-    """The engine was stopped before a reply had ended, or begun."""
+    """The engine stopped before a reply had ended."""
 
     def __init__(self) -> None:
         super().__init__("the server is stopping")
@@ -37,8 +37,8 @@ class EngineStopped(Exception):
 class Job:
     """One reply to compute.
 
-    ``deliver(piece, ended)`` is called on the engine's thread at every new token; it must not
-    block. When it has ended, ``reply.stop_reason`` or ``error`` says why.
+    The engine's thread calls ``deliver(piece, ended)`` at every new token; it must not block. After
+    the end, ``reply.stop_reason`` or ``error`` gives the reason.
     """
 
     prompt: Sequence[int]
@@ -49,17 +49,14 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether no further piece is delivered."""
         return self.reply.stop_reason is not None or self.error is not None
 
 
 class Engine:
-    """Computes jobs while it is entered (``with Engine(...) as engine``).
+    """Computes jobs inside ``with Engine(...) as engine``; ``max_queue`` jobs may wait for a slot.
 
-    Args:
-        make_decoder: makes an empty decoder; called again if one fails.
-        end_id: the token that ends a reply.
-        max_queue: how many jobs may wait for a slot.
+    ``make_decoder`` makes an empty decoder, and another one after a failure.
     """
 
     def __init__(self, make_decoder: Callable[[], Decoder], end_id: int, max_queue: int):
@@ -69,7 +66,7 @@ class Engine:
         self.end_id = end_id
         self.max_queue = max_queue
         self._waiting: list[Job] = []
-        self._joining: list[Job] = []  # taken from those that wait, their prompts being read
+        self._joining: list[Job] = []  # the decoder reads their prompts
         self._running: dict[int, Job] = {}  # by slot
         self._stopped = False
         self._changed = threading.Condition()  # guards all of the above but the decoder
@@ -87,7 +84,7 @@ class Engine:
 
     @property
     def num_running(self) -> int:
-        """How many replies are being computed."""
+        """How many replies have a slot."""
         with self._changed:
             return self._num_running()
 
@@ -99,7 +96,7 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether jobs are taken and computed."""
+        """Whether the engine computes."""
         return self._thread.is_alive() and not self._stopped
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -107,19 +104,19 @@ class Engine:
 
         Raises:
             QueueFull: there is no room for all of them.
-            EngineStopped: the engine takes no more jobs.
+            EngineStopped: the engine has stopped.
         """
         with self._changed:
             if self._stopped:
                 raise EngineStopped
-            taken = self._num_running() + len(self._waiting)
-            if taken + len(jobs) > self.num_slots + self.max_queue:
+            num_jobs = self._num_running() + len(self._waiting) + len(jobs)
+            if num_jobs > self.num_slots + self.max_queue:
                 raise QueueFull(f"{len(self._waiting)} answers are waiting already")
             self._waiting += jobs
             self._changed.notify()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Compute no more of ``jobs``; nothing of them is delivered after this returns."""
+        """Stop ``jobs``; after this has returned, nothing of them is delivered."""
         with self._changed:
             for job in jobs:
                 if not job.ended:
@@ -128,7 +125,7 @@ class Engine:
             self._changed.notify()
 
     def stop(self) -> None:
-        """End every job with ``EngineStopped`` and take no more; returns at once."""
+        """End every job with ``EngineStopped``; does not wait for that."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -139,14 +136,14 @@ class Engine:
     def _work(self) -> None:
         try:
             while self._begin():
-                failed = None
+                failure = None
                 try:
                     self._compute()
-                except Exception as error:  # of this batch alone: those that wait go on
+                except Exception as error:  # the jobs that wait are not lost
                     log.exception("decoding failed")
-                    failed = error.with_traceback(None)  # its frames hold the decoder
-                if failed:
-                    self._restart(failed)
+                    failure = error.with_traceback(None)  # its frames hold the decoder
+                if failure:
+                    self._restart(failure)
         finally:
             self.stop()
             with self._changed:
@@ -154,40 +151,40 @@ class Engine:
                 self._running, self._waiting = {}, []
 
     def _begin(self) -> bool:
-        """Wait for work; False: to be stopped."""
+        """Wait for work; return False if the engine has stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._waiting or self._running)
             return not self._stopped
 
     def _compute(self) -> None:
-        """Let go of what has ended, let in what waits, and take a step."""
+        """Remove what has ended, add what waits, and take a step."""
         with self._changed:
             for slot in [slot for slot, job in self._running.items() if job.ended]:
                 self.decoder.leave(slot)
                 del self._running[slot]
-            self._joining = starting = self._next_to_start()
-            del self._waiting[: len(starting)]
-        if starting:
-            configs = [job.generation for job in starting]
-            slots = self.decoder.join([job.prompt for job in starting], configs)
+            self._joining = batch = self._next_batch()
+            del self._waiting[: len(batch)]
+        if batch:
+            configs = [job.generation for job in batch]
+            slots = self.decoder.join([job.prompt for job in batch], configs)
             with self._changed:
-                self._running |= dict(zip(slots, starting, strict=True))
+                self._running |= dict(zip(slots, batch, strict=True))
                 self._joining = []
         tokens = self.decoder.step() if self._running else {}
         with self._changed:
             for slot, token in tokens.items():
                 self._advance(slot, token)
 
-    def _next_to_start(self) -> list[Job]:
-        """Return the first that wait, as many as there are slots for and a step may read."""
-        starting: list[Job] = []
+    def _next_batch(self) -> list[Job]:
+        """Return the first jobs that wait: as many as have slots and ``MAX_PREFILL`` allows."""
+        batch: list[Job] = []
         num_tokens = 0
         for job in self._waiting[: self.num_slots - len(self._running)]:
             num_tokens += len(job.prompt)
-            if starting and num_tokens > MAX_TOKENS_READ:
+            if batch and num_tokens > MAX_PREFILL:
                 break
-            starting.append(job)
-        return starting
+            batch.append(job)
+        return batch
 
     def _advance(self, slot: int, token: int) -> None:
         job = self._running[slot]
@@ -203,7 +200,7 @@ class Engine:
         with self._changed:
             self._give_up([*self._running.values(), *self._joining], error)
             self._running, self._joining = {}, []
-        del self.decoder  # its memory first
+        del self.decoder  # frees its memory for the next one
         self.decoder = self.make_decoder()
 
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:

@@ -6,14 +6,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
-MAX_MESSAGE = 400  # characters: a message may hold what a client sent
+MAX_MESSAGE = 400  # characters: a message may quote a client's text
 
 TYPES = {404: "not_found_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
-    """A request that is refused: why, and which of its parameters to change."""
+    """The refusal of a request: its reason, and the parameter to change."""
 
     def __init__(
         self,
@@ -29,7 +30,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
-        """What the client reads."""
+        """The JSON that the client reads."""
         other = "server_error" if self.status >= 500 else "invalid_request_error"
         return {
             "error": {
@@ -41,12 +42,18 @@ class ApiError(Exception):
         }
 
     def response(self) -> JSONResponse:
-        """The whole answer."""
+        """Return the HTTP response."""
         return JSONResponse(self.body, self.status, self.headers)
+
+    async def close(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, the last one of its connection."""
+        response = self.response()
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
 
 
 def busy(message: str, status: int) -> ApiError:
-    """Return the refusal of a request that may be sent again in a second."""
+    """Return the refusal of a request that the client may send again in a second."""
     code = "rate_limit_exceeded" if status == 429 else "overloaded"
     return ApiError(message, code=code, status=status, headers={"Retry-After": "1"})
 
@@ -77,16 +84,16 @@ def handle_errors(app: FastAPI) -> None:
 
 
 def _validation_error(error: RequestValidationError) -> ApiError:
-    """Return the first thing that is wrong with a body."""
+    """Return the first fault of a body."""
     first = error.errors()[0]
-    place, kind, message = first["loc"][1:], first["type"], first["msg"]
+    location, kind, message = first["loc"][1:], first["type"], first["msg"]
     if kind == "json_invalid":
-        return ApiError(f"the body is not valid JSON: {first['ctx']['error']}, byte {place[0]}")
+        return ApiError(f"the body is not valid JSON: {first['ctx']['error']}, byte {location[0]}")
     if kind == "string_unicode":
         return ApiError("the name of a field is not valid Unicode")
-    if not place:
+    if not location:
         return ApiError("the body must be a JSON object, sent with Content-Type: application/json")
-    param = ".".join(map(str, place))
+    param = ".".join(map(str, location))
     if kind == "extra_forbidden":
         return ApiError(f"{param}: not supported here", param, "unsupported_parameter")
     if kind == "missing":
@@ -98,5 +105,5 @@ def _validation_error(error: RequestValidationError) -> ApiError:
 
 def _plain(text: str) -> str:
     """Return ``text`` as one short line of valid Unicode."""
-    whole = " ".join(text.encode("utf-8", "replace").decode().split())
-    return whole if len(whole) <= MAX_MESSAGE else whole[:MAX_MESSAGE] + " ..."
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= MAX_MESSAGE else line[:MAX_MESSAGE] + " ..."

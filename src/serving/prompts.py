@@ -1,28 +1,23 @@
-"""What a request asks for becomes ids and settings, or is refused."""
+"""A request becomes ids and settings, or is refused."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from src.errors import UserError
-from src.model.generation_config import INT64, NUMBERS, GenerationConfig
+from src.model.generation_config import NUMBERS, GenerationConfig
 from src.serving.config import ServeConfig
 from src.serving.errors import ApiError
-from src.serving.requests import (
-    REQUEST_NUMBERS,
-    ChatRequest,
-    CompletionRequest,
-    GenerationRequest,
-)
+from src.serving.requests import REQUEST_NUMBERS, ChatRequest, CompletionRequest, GenerationRequest
 from src.talk.assistant import Assistant
 from src.talk.messages import Message, check_messages
 
 
 def check_request(request: GenerationRequest, num_prompts: int, settings: ServeConfig) -> None:
-    """Check what needs no tokens.
+    """Check the fields that need no tokens.
 
     Raises:
-        ApiError: another model, more answers than are allowed, or fields that contradict.
+        ApiError: another model, too many answers, or fields that contradict each other.
     """
     if request.model != settings.model_name:
         raise ApiError(
@@ -43,7 +38,7 @@ def check_request(request: GenerationRequest, num_prompts: int, settings: ServeC
 
 
 def chat_prompt(request: ChatRequest, assistant: Assistant, max_bytes: int) -> list[list[int]]:
-    """Return the ids of the conversation, as the one prompt.
+    """Return a list of one prompt: the ids of the conversation.
 
     Raises:
         ApiError: no reply can follow the messages, or they are too long for the model.
@@ -90,21 +85,21 @@ def answer_settings(
     num_prompt_tokens: int,
     num_positions: int,
 ) -> GenerationConfig:
-    """Return the settings of an answer; those that the request leaves out are ``defaults``.
+    """Return the settings of an answer: the request's, and ``defaults`` for the others.
 
     Raises:
-        ApiError: the prompt and the new tokens are more than the model has positions, or a value
-            is out of range.
+        ApiError: the model has too few positions for the prompt and the new tokens, or a value is
+            out of range.
     """
     room = num_positions - num_prompt_tokens
-    wanted, name = _max_tokens(request)
+    max_tokens, name = _max_tokens(request)
     if room < 1:
         param = "messages" if isinstance(request, ChatRequest) else "prompt"
         raise _too_long(f"{num_prompt_tokens} tokens", num_positions, param)
-    if wanted is not None and wanted > room:
-        asked = f"{num_prompt_tokens} tokens and {name}={wanted}"
-        raise _too_long(asked, num_positions, name)
-    changes: dict[str, Any] = {"max_new_tokens": wanted or min(defaults.max_new_tokens, room)}
+    if max_tokens is not None and max_tokens > room:
+        lengths = f"{num_prompt_tokens} tokens and {name}={max_tokens}"
+        raise _too_long(lengths, num_positions, name)
+    changes: dict[str, Any] = {"max_new_tokens": max_tokens or min(defaults.max_new_tokens, room)}
     if request.stop is not None:
         changes["stop"] = request.stop
     for name in REQUEST_NUMBERS:
@@ -114,11 +109,6 @@ def answer_settings(
         return replace(defaults, **changes)
     except UserError as error:
         raise ApiError(str(error), code="invalid_value") from error
-
-
-def with_seeds(settings: GenerationConfig, n: int) -> list[GenerationConfig]:
-    """Return the settings of ``n`` answers to one prompt: their seeds follow each other."""
-    return [replace(settings, seed=(settings.seed + i) % INT64) for i in range(n)]
 
 
 def _max_tokens(request: GenerationRequest) -> tuple[int | None, str]:

@@ -1,7 +1,7 @@
-"""What a client may ask for, checked strictly: wrong types, ranges and unknown fields are refused.
+"""The bodies of requests, checked strictly: wrong types, ranges and unknown fields are refused.
 
-The names are OpenAI's; those of the settings that OpenAI lacks are vLLM's. A field that we do not
-support may hold the value that asks for nothing, for some clients always send it.
+The names are OpenAI's; a setting that OpenAI lacks has vLLM's name. A field that we do not support
+may hold its neutral value, for some clients always send it.
 """
 
 from typing import Annotated, Any, Literal
@@ -23,7 +23,7 @@ MAX_STOP = 4
 
 
 def only(*neutral: object) -> AfterValidator:
-    """Allow the values of a field that ask for nothing, and null."""
+    """Allow the neutral values of a field, and null."""
 
     def check(value: object) -> object:
         kinds = {bool: bool, int: float}
@@ -41,13 +41,13 @@ def _whole_characters(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        message = "not valid Unicode: character {place} is half a surrogate pair"
-        raise PydanticCustomError("unicode", message, {"place": error.start}) from error
+        message = "not valid Unicode: character {index} is half a surrogate pair"
+        raise PydanticCustomError("unicode", message, {"index": error.start}) from error
     return value
 
 
 def _limits(name: str) -> Any:
-    """Return the least and the most that a request may say for a setting."""
+    """Return the least and the greatest value of a setting in a request."""
     setting = NUMBERS[name]
     limits: dict[str, Any] = dict(setting.limits)
     if "ge" in limits:
@@ -59,7 +59,7 @@ def _limits(name: str) -> Any:
 
 
 def _between(name: str) -> AfterValidator:
-    """Refuse what lies within the limits and still is no value of a setting."""
+    """Refuse a value within the limits that the setting cannot have."""
     setting = NUMBERS[name]
 
     def check(value: float) -> float:
@@ -73,7 +73,7 @@ def _between(name: str) -> AfterValidator:
 Text = Annotated[str, AfterValidator(_whole_characters)]
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
@@ -112,7 +112,7 @@ class Strict(BaseModel):
 
 
 class StreamOptions(Strict):
-    """What a stream holds besides text."""
+    """The parts of a stream that are no text."""
 
     include_usage: bool | None = None
     include_obfuscation: Annotated[Any, only(False)] = None
@@ -127,22 +127,22 @@ SettingFields: Any = create_model("SettingFields", __base__=Strict, **SETTING_FI
 
 
 class GenerationRequest(SettingFields):
-    """What both ways to ask share. None: as the server's settings say."""
+    """The fields of both endpoints. None: the server's setting."""
 
     model: Text
     max_tokens: Annotated[int, _limits("max_new_tokens")] | None = None
     stop: (
         Annotated[
             list[Annotated[Text, Field(min_length=1)]],
-            Field(max_length=MAX_STOP, fail_fast=True),  # one mistake is told, of any number
-            BeforeValidator(_listed),
+            Field(max_length=MAX_STOP, fail_fast=True),  # report the first mistake only
+            BeforeValidator(_as_list),
         ]
         | None
     ) = None
     n: Annotated[int, Field(ge=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Text | None = None  # whose request it is: changes nothing
+    user: Text | None = None  # the name of the client's user: changes nothing
 
     frequency_penalty: Annotated[Any, only(0)] = None
     presence_penalty: Annotated[Any, only(0)] = None
@@ -155,7 +155,7 @@ class GenerationRequest(SettingFields):
 
 
 class ChatMessage(Strict):
-    """What one side said: a text, or a list of parts of type text."""
+    """A text, or a list of parts of type text, and its author."""
 
     role: Literal["system", "user", "assistant"]
     content: Annotated[Text, BeforeValidator(_text_of_parts)]

@@ -1,4 +1,4 @@
-"""How answers go out: whole, or as server-sent events, in OpenAI's two shapes."""
+"""Responses in OpenAI's two shapes: one JSON object, or a stream of server-sent events."""
 
 import asyncio
 import json
@@ -26,18 +26,18 @@ class ChatShape:
     """``/v1/chat/completions``."""
 
     prefix = "chatcmpl-"
-    whole, chunk = "chat.completion", "chat.completion.chunk"
+    response, chunk = "chat.completion", "chat.completion.chunk"
 
     def first(self) -> Json | None:
-        """What a stream says of an answer before its text."""
+        """Return a stream's event before an answer's text."""
         return {"delta": {"role": "assistant", "content": ""}}
 
     def text(self, text: str) -> Json:
-        """An answer's text."""
+        """Return the fields of an answer's text."""
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
     def piece(self, piece: str) -> Json:
-        """A piece of it."""
+        """Return the fields of a piece of it."""
         return {"delta": {"content": piece} if piece else {}}
 
 
@@ -45,28 +45,21 @@ class TextShape:
     """``/v1/completions``."""
 
     prefix = "cmpl-"
-    whole = chunk = "text_completion"
+    response = chunk = "text_completion"
 
     def first(self) -> Json | None:
-        """What a stream says of an answer before its text."""
+        """Return None: a stream begins with the text."""
         return None
 
     def text(self, text: str) -> Json:
-        """An answer's text."""
+        """Return the fields of an answer's text."""
         return {"text": text}
 
     piece = text
 
 
 class Writer:
-    """Writes the answers to one request.
-
-    Args:
-        shape: of the endpoint.
-        model_name: what the client calls the model.
-        num_prompt_tokens: of all prompts, each once.
-        answers: what is written.
-    """
+    """Writes the answers to one request; ``num_prompt_tokens`` counts each prompt once."""
 
     def __init__(
         self,
@@ -84,29 +77,29 @@ class Writer:
             "model": model_name,
         }
 
-    async def whole(self, request: Request) -> Response:
-        """Return all answers when they have ended; a client that leaves stops them."""
-        ended = asyncio.create_task(self.answers.wait())
-        gone = asyncio.create_task(_disconnected(request.receive))
+    async def respond(self, request: Request) -> Response:
+        """Return all answers when they have ended; a client that disconnects stops them."""
+        end = asyncio.create_task(self.answers.wait())
+        disconnect = asyncio.create_task(_disconnect(request.receive))
         try:
-            await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
+            await asyncio.wait((end, disconnect), return_when=asyncio.FIRST_COMPLETED)
+            if not end.done():
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
-            ended.result()
+            end.result()
         finally:
             self.answers.cancel()
-            ended.cancel()
-            gone.cancel()
+            end.cancel()
+            disconnect.cancel()
         choices = [
             _choice(number, self.shape.text(reply.text), reply)
             for number, reply in enumerate(self.answers.replies)
         ]
         return JSONResponse(
-            self.head | {"object": self.shape.whole, "choices": choices, "usage": self._usage()}
+            self.head | {"object": self.shape.response, "choices": choices, "usage": self._usage()}
         )
 
     def stream(self, include_usage: bool) -> StreamingResponse:
-        """Return the answers as they come; a client that leaves stops them."""
+        """Return a stream of the answers; a client that disconnects stops them."""
         return EventStream(self._events(include_usage), self.answers)
 
     async def _events(self, include_usage: bool) -> AsyncGenerator[str]:
@@ -132,17 +125,17 @@ class Writer:
 
     def _usage(self) -> Json:
         replies = self.answers.replies
-        # The end token is counted, as everywhere in the field.
-        new = sum(reply.num_new_tokens + (reply.stop_reason == "end") for reply in replies)
+        # Other servers count the end token, too.
+        num_new = sum(reply.num_new_tokens + (reply.stop_reason == "end") for reply in replies)
         return {
             "prompt_tokens": self.num_prompt_tokens,
-            "completion_tokens": new,
-            "total_tokens": self.num_prompt_tokens + new,
+            "completion_tokens": num_new,
+            "total_tokens": self.num_prompt_tokens + num_new,
         }
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events that end with their client, however it goes."""
+    """Server-sent events; when the client disconnects, decoding ends."""
 
     def __init__(self, events: AsyncGenerator[str], answers: Answers):
         super().__init__(
@@ -159,13 +152,13 @@ class EventStream(StreamingResponse):
             self.answers.cancel()
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _choice(number: int, content: Json, ended: Reply | None = None) -> Json:
-    reason = FINISH_REASONS[ended.stop_reason if ended else None]
+def _choice(number: int, content: Json, reply: Reply | None = None) -> Json:
+    reason = FINISH_REASONS[reply.stop_reason if reply else None]
     return {"index": number, **content, "logprobs": None, "finish_reason": reason}
 
 

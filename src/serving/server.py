@@ -1,4 +1,4 @@
-"""Uvicorn as we run it: bounded connections, slow clients dropped, stopped in good order."""
+"""Uvicorn with limits: on connections, on slow clients, and on the time that it takes to stop."""
 
 import asyncio
 import socket
@@ -12,13 +12,11 @@ from src.serving.config import ServeConfig
 from src.serving.engine import Engine
 from src.serving.errors import busy
 
-SLACK = 5.0  # seconds for what an answer's time limit leaves out: to send what was computed
+SLACK = 5.0  # seconds to send an answer after its time limit
 
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
-    response = busy("too many connections; try again", 503).response()
-    response.headers["Connection"] = "close"
-    await response(scope, receive, send)
+    await busy("too many connections; try again", 503).close(scope, receive, send)
 
 
 class Connection(H11Protocol):
@@ -66,7 +64,7 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Says when it listens; when told to stop, it lets running answers end for a while."""
+    """Calls ``ready`` when it listens; at its stop, answers have ``shutdown_seconds`` to end."""
 
     def __init__(
         self,
@@ -85,7 +83,7 @@ class Server(uvicorn.Server):
         self.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # A stopped engine ends every answer: each is sent, none has to be cancelled.
+        # A stopped engine ends every answer, so each is sent and none has to be cancelled.
         asyncio.get_running_loop().call_later(self.shutdown_seconds, self.engine.stop)
         await super().shutdown(sockets)
         self.engine.stop()
@@ -96,7 +94,7 @@ class Server(uvicorn.Server):
 def make_server(
     app: ASGIApp, engine: Engine, settings: ServeConfig, ready: Callable[[], None]
 ) -> Server:
-    """Return a server, whose ``run`` ends at a signal and raises it again when all is in order."""
+    """Return a server; its ``run`` ends at a signal, and raises the signal again at the end."""
 
     class LimitedConnection(Connection):
         receive_seconds = settings.receive_seconds

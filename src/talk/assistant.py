@@ -1,4 +1,4 @@
-"""Someone to talk to: messages in, a reply out, whole or as it comes."""
+"""A model to talk to: messages in, a reply out, at once or piece by piece."""
 
 import time
 from collections import defaultdict
@@ -13,7 +13,7 @@ from src.model.decoder import Decoder
 from src.model.generation import generate
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
-from src.talk.chat_template import ChatTemplate, own_template
+from src.talk.chat_template import ChatTemplate, default_template
 from src.talk.messages import Message, check_messages, fit
 from src.talk.model_folder import load_model_folder
 from src.talk.text_stream import TextStream
@@ -22,13 +22,13 @@ StopReason = Literal["end", "stop", "length", "timeout", "cancelled"]
 
 
 class Reply:
-    """A reply as it comes: iterate over its pieces; its facts are true of what has come so far.
+    """A reply while it is generated: iterate over its pieces; its counts cover those so far.
 
-    Without ``tokens`` whoever decodes calls ``push`` and ``end`` instead.
+    Without ``tokens`` the caller decodes, and calls ``push`` and ``end``.
 
-    ``stop_reason`` is None until it ends: ``end`` (the model's end token), ``stop`` (a stop
-    string), ``length`` (``max_new_tokens``, or no position left), ``timeout`` (more than
-    ``max_seconds``, looked at after each token) or ``cancelled`` (``close``).
+    ``stop_reason`` is None until the reply ends: ``end`` (the model's end token), ``stop`` (a stop
+    string), ``length`` (``max_new_tokens``, or no free position), ``timeout`` (more than
+    ``max_seconds``, checked after each token) or ``cancelled`` (``close``).
     """
 
     def __init__(
@@ -43,36 +43,34 @@ class Reply:
         self.num_prompt_tokens = num_prompt_tokens
         self.num_new_tokens = 0
         self.num_dropped_turns = 0
-        self.seconds = 0.0  # until the last token so far, reading the prompt included
+        self.seconds = 0.0  # until the newest token, with the time that the prompt took
         self.stop_reason: StopReason | None = None
         self._max_new_tokens = max_new_tokens
-        self._tokens = tokens or _no_tokens()
         self._stream = stream
-        self._pieces = self._read()
+        self._pieces = self._read(tokens)
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
 
     @property
     def text(self) -> str:
-        """What has come so far."""
+        """The text so far."""
         return self._stream.text
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens a second, reading the prompt included."""
+        """New tokens a second; the time of the prompt counts."""
         return self.num_new_tokens / self.seconds if self.seconds else 0.0
 
-    def whole(self) -> str:
-        """Wait for the rest; return all of it."""
+    def read_all(self) -> str:
+        """Wait for the end; return the whole text."""
         for _ in self._pieces:
             pass
         return self.text
 
     def close(self) -> None:
-        """Stop here: no other token is computed."""
+        """Stop: no further token is computed."""
         self._pieces.close()
-        self._tokens.close()
         self.stop_reason = self.stop_reason or "cancelled"
 
     @property
@@ -89,7 +87,7 @@ class Reply:
         return piece
 
     def end(self) -> str:
-        """No other token comes; return the text that was held back."""
+        """Take note that no token follows; return the rest of the text."""
         piece = self._stream.finish()
         stopped = self._stream.stopped
         self.stop_reason = "stop" if stopped else "length" if self.is_full else "end"
@@ -98,39 +96,38 @@ class Reply:
     def _is_late(self) -> bool:
         return self.max_seconds is not None and self.seconds > self.max_seconds
 
-    def _read(self) -> Generator[str]:
-        began = time.perf_counter()
-        for token in self._tokens:
-            piece = self.push(token)
-            self.seconds = time.perf_counter() - began
-            if self._is_late() and not self.stop_reason:
-                piece += self.end()
-                self.stop_reason = "timeout" if self.stop_reason == "end" else self.stop_reason
-            if piece:
-                yield piece
-            if self.stop_reason:
-                self._tokens.close()
-                return
+    def _read(self, tokens: Generator[int] | None) -> Generator[str]:
+        if tokens is None:
+            return
+        start = time.perf_counter()
+        with closing(tokens):
+            for token in tokens:
+                piece = self.push(token)
+                self.seconds = time.perf_counter() - start
+                if self._is_late() and not self.stop_reason:
+                    piece += self.end()
+                    self.stop_reason = "timeout" if self.stop_reason == "end" else self.stop_reason
+                if piece:
+                    yield piece
+                if self.stop_reason:
+                    return
         if piece := self.end():
             yield piece
 
 
-def _no_tokens() -> Generator[int]:
-    yield from ()
-
-
 class Assistant:
-    """A model with its tokenizer, spoken to through a chat template (None: ours).
+    """A model with its tokenizer and its chat template (None: ours).
 
-    Between two replies it keeps packed weights and what it has read: the next turn of a
-    conversation costs only its new tokens. So the model must not change under it.
+    Between two replies it keeps packed weights and the cache, so the next turn of a conversation
+    computes only its new tokens. The model must not change meanwhile.
     """
 
     def __init__(self, model: GPT2, tokenizer: Tokenizer, template: ChatTemplate | None = None):
         self.model = model
         self.tokenizer = tokenizer
-        self.template = template or own_template(tokenizer)
-        self._idle: dict[str, list[Decoder]] = defaultdict(list)  # by their weights, of one slot
+        self.template = template or default_template(tokenizer)
+        # Decoders of one slot, by the precision of their weights.
+        self._idle: dict[str, list[Decoder]] = defaultdict(list)
 
     def reply(
         self,
@@ -138,31 +135,26 @@ class Assistant:
         generation: GenerationConfig,
         max_seconds: float | None = None,
     ) -> Reply:
-        """Return the reply to ``messages``; nothing is decoded before it is iterated over.
-
-        Args:
-            messages: the conversation, a question at its end.
-            generation: how to decode.
-            max_seconds: after which the reply ends; None: no limit.
+        """Return the reply to ``messages``, a question at their end; iterating over it decodes.
 
         Raises:
             UserError: a message is empty, no valid text, out of turn, or too long for the model.
         """
         check_messages(messages)
         positions = self.model.config.n_positions
-        fitted = fit(messages, self.template, positions, generation.max_new_tokens)
+        prompt = fit(messages, self.template, positions, generation.max_new_tokens)
         reply = Reply(
-            self._tokens(fitted.ids, generation),
+            self._tokens(prompt.ids, generation),
             TextStream(self.tokenizer, generation.stop),
-            len(fitted.ids),
-            min(generation.max_new_tokens, positions - len(fitted.ids)),
+            len(prompt.ids),
+            min(generation.max_new_tokens, positions - len(prompt.ids)),
             max_seconds,
         )
-        reply.num_dropped_turns = fitted.num_dropped_turns
+        reply.num_dropped_turns = prompt.num_dropped_turns
         return reply
 
     def _tokens(self, ids: list[int], generation: GenerationConfig) -> Generator[int]:
-        """Yield the tokens of a reply; several replies at a time have a decoder each."""
+        """Yield the tokens of a reply; each of several replies at a time has its decoder."""
         idle = self._idle[generation.weights]
         try:
             decoder = idle.pop()
@@ -173,24 +165,24 @@ class Assistant:
             with closing(steps):
                 yield from (token for (token,) in steps if token is not None)
         finally:
-            # One that was interrupted while it read the prompt holds half of it: let it go.
+            # Without a free slot it was interrupted in the prompt: it is not used again.
             if decoder.num_free_slots:
                 idle.append(decoder)
 
     def replies(
         self, prompts: Sequence[str], generation: GenerationConfig, batch_size: int = 64
     ) -> list[str]:
-        """Return the reply to each prompt, decoded in batches of like length."""
-        encoded = [self._encode(prompt) for prompt in prompts]
-        by_length = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+        """Return the reply to each prompt; prompts of similar lengths are decoded together."""
+        ids = [self._encode(prompt) for prompt in prompts]
+        by_length = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
         replies = [""] * len(prompts)
-        longest = max(map(len, encoded), default=0) + generation.max_new_tokens
+        longest = max(map(len, ids), default=0) + generation.max_new_tokens
         num_slots = min(batch_size, len(prompts))
         decoder = Decoder(self.model, num_slots, generation.weights, longest)
         for start in range(0, len(prompts), batch_size):
             rows = by_length[start : start + batch_size]
             streams = [TextStream(self.tokenizer, generation.stop) for _ in rows]
-            batch = [encoded[i] for i in rows]
+            batch = [ids[i] for i in rows]
             steps = generate(self.model, batch, self.tokenizer.end_id, generation, decoder)
             with closing(steps):
                 for step in steps:
@@ -205,7 +197,7 @@ class Assistant:
         return replies
 
     def can_read(self, prompt: str) -> bool:
-        """Whether ``prompt`` leaves the model at least one position for a reply."""
+        """Whether the model has at least one position for a reply after ``prompt``."""
         return len(self._encode(prompt)) < self.model.config.n_positions
 
     def _encode(self, prompt: str) -> list[int]:

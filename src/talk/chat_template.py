@@ -1,4 +1,4 @@
-"""Messages become the ids that a model was taught to answer: by our template, or by its own."""
+"""Messages become the ids that a model was taught to answer, by our template or the model's."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,17 +14,18 @@ from src.talk.messages import Message
 
 ChatTemplate = Callable[[Sequence[Message]], list[int]]
 
-BREAK = "\ue000"  # of Unicode's private use: stands inside a special token that somebody typed
+# A private character of Unicode, put into a special token that a person typed: it remains text.
+BREAK = "\ue000"
 
 
-def own_template(tokenizer: Tokenizer) -> ChatTemplate:
+def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     """Return the template that we train with."""
 
     def encode(messages: Sequence[Message]) -> list[int]:
         system = messages[0].content.strip() if messages[0].role == "system" else ""
-        said = [message.content for message in messages if message.role != "system"]
-        history = list(zip(said[:-1:2], said[1::2], strict=True))
-        return encode_prompt(tokenizer, said[-1], history, system)
+        texts = [message.content for message in messages if message.role != "system"]
+        history = list(zip(texts[:-1:2], texts[1::2], strict=True))
+        return encode_prompt(tokenizer, texts[-1], history, system)
 
     return encode
 
@@ -37,7 +38,7 @@ def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
     """
     source = template_source(folder)
     if source is None or source == JINJA:
-        return own_template(tokenizer)
+        return default_template(tokenizer)
     return jinja_template(source, tokenizer, read_settings(folder / SETTINGS))
 
 
@@ -48,9 +49,9 @@ def template_source(folder: Path) -> str | None:
         UserError: it has several.
     """
     path = folder / TEMPLATE_FILE
-    source = (
-        path.read_text() if path.exists() else read_settings(folder / SETTINGS).get("chat_template")
-    )
+    if path.exists():
+        return path.read_text()
+    source = read_settings(folder / SETTINGS).get("chat_template")
     if source is not None and not isinstance(source, str):
         raise UserError(f"{folder}: several chat templates in one folder are not supported")
     return source
@@ -59,7 +60,7 @@ def template_source(folder: Path) -> str | None:
 def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object]) -> ChatTemplate:
     """Return a template written in Jinja, as ``transformers`` runs it.
 
-    Special tokens are those that the template itself writes; one that somebody typed is text.
+    Only the template writes special tokens; one that a person typed is text.
 
     Raises:
         UserError: it is not valid Jinja, or, when called, refuses the messages.
@@ -78,10 +79,10 @@ def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object
     names = {key: value for key, value in settings.items() if key.endswith("_token")}
 
     def encode(messages: Sequence[Message]) -> list[int]:
-        said = [asdict(replace(m, content=_broken(m.content, splitter))) for m in messages]
+        texts = [asdict(replace(m, content=_as_text(m.content, splitter))) for m in messages]
         try:
-            text = compiled.render(messages=said, add_generation_prompt=True, **names)
-        except UserError:  # it refuses
+            text = compiled.render(messages=texts, add_generation_prompt=True, **names)
+        except UserError:  # the template refuses
             raise
         except ERRORS as error:
             raise UserError(f"the model's chat template is broken: {first_line(error)}") from error
@@ -96,5 +97,5 @@ def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object
     return encode
 
 
-def _broken(text: str, splitter: re.Pattern[str]) -> str:
+def _as_text(text: str, splitter: re.Pattern[str]) -> str:
     return splitter.sub(lambda match: match[0][0] + BREAK + match[0][1:], text.replace(BREAK, ""))

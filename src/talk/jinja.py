@@ -1,4 +1,4 @@
-"""Jinja as chat templates expect it, which is as ``transformers`` runs it."""
+"""Jinja for chat templates, as ``transformers`` sets it up."""
 
 import json
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# What a template can raise, written by others as it is.
+# What another person's template can raise.
 ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
 
 
 class Generation(Extension):
-    """``{% generation %}`` marks what a model says, for training; here it marks nothing."""
+    """``{% generation %}`` marks a model's text for training; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012 (no ClassVar: jinja2 declares it without)
 
@@ -26,7 +26,7 @@ class Generation(Extension):
 
 
 def chat_environment(refuse: Callable[[str], None]) -> ImmutableSandboxedEnvironment:
-    """Return what compiles chat templates; ``refuse`` is their ``raise_exception``."""
+    """Return the compiler of chat templates; they call ``refuse`` as ``raise_exception``."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
@@ -37,5 +37,5 @@ def chat_environment(refuse: Callable[[str], None]) -> ImmutableSandboxedEnviron
 
 
 def _json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """Unlike Jinja's own, for HTML is none of its readers."""
+    """Like Jinja's filter, without its escapes for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)

@@ -8,7 +8,7 @@ from src.errors import UserError
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return what a file of settings holds; nothing, if it is not there.
+    """Return the keys and values of a file; none if it does not exist.
 
     Raises:
         UserError: it is no JSON object.

@@ -1,4 +1,4 @@
-"""A conversation as it is told to a model: messages in, token ids in, the oldest turns left out."""
+"""The messages of a conversation: which a model can answer, and which fit its positions."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class Message:
-    """What one side said."""
+    """A text and its author."""
 
     role: Role
     content: str
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """``ids`` that the model reads, and how many of the oldest turns had no room there."""
+class Prompt:
+    """The ids that the model reads, and the number of the oldest turns that they leave out."""
 
     ids: list[int]
     num_dropped_turns: int
@@ -31,7 +31,7 @@ def check_messages(messages: Sequence[Message]) -> None:
     """Check that a reply can follow: an optional system text, then turns, a question at the end.
 
     Raises:
-        UserError: names the message, by its number from 1, and what is wrong with it.
+        UserError: names the message, counted from 1, and its fault.
     """
     if not messages or messages[-1].role != "user":
         raise UserError("the last message must be a question, of role user")
@@ -59,40 +59,35 @@ def fit(
     encode: Callable[[Sequence[Message]], list[int]],
     num_positions: int,
     max_new_tokens: int,
-) -> Fitted:
-    """Return the ids of ``messages``, without the oldest turns that leave a reply too little room.
+) -> Prompt:
+    """Return the ids of ``messages``, without the oldest turns if a reply needs their room.
 
-    Turns are dropped whole, the system text never, until ``max_new_tokens`` or a quarter of the
-    model's positions, whichever is less, are free for the reply.
-
-    Args:
-        messages: as ``check_messages`` allows.
-        encode: the chat template.
-        num_positions: how many the model has.
-        max_new_tokens: the most that the reply may have.
+    The reply needs ``max_new_tokens`` positions, or a quarter of the model's ``num_positions`` if
+    that is less. Whole turns are left out, never the system text. ``encode`` is the chat template.
 
     Raises:
         UserError: the last question alone leaves no position for a reply.
     """
-    wanted = min(max_new_tokens, max(1, num_positions // 4))
+    room = min(max_new_tokens, max(1, num_positions // 4))
     num_system = int(messages[0].role == "system")
     system, turns = messages[:num_system], messages[num_system:]
 
-    def without(num_dropped: int) -> list[int]:
-        return encode([*system, *turns[2 * num_dropped :]])
+    def encode_without(num_turns: int) -> list[int]:
+        return encode([*system, *turns[2 * num_turns :]])
 
-    num_dropped, most = 0, (len(turns) - 1) // 2
-    ids = without(0)
-    if len(ids) + wanted > num_positions and most:
-        # Bisected, for encoding is what costs: each turn less makes it shorter.
-        dropped = range(1, most)
+    num_dropped, max_dropped = 0, (len(turns) - 1) // 2
+    ids = encode_without(0)
+    if len(ids) + room > num_positions and max_dropped:
+        # A bisection: encoding is slow, and fewer turns have fewer ids.
         num_dropped = 1 + bisect_left(
-            dropped, True, key=lambda number: len(without(number)) + wanted <= num_positions
+            range(1, max_dropped),
+            True,
+            key=lambda number: len(encode_without(number)) + room <= num_positions,
         )
-        ids = without(num_dropped)
+        ids = encode_without(num_dropped)
     if len(ids) >= num_positions:
         raise UserError(
             f"the prompt has {len(ids)} tokens and leaves no room for an answer: the model reads "
             f"at most {num_positions}; shorten it"
         )
-    return Fitted(ids, num_dropped)
+    return Prompt(ids, num_dropped)

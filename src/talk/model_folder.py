@@ -19,7 +19,7 @@ from src.talk.chat_template import ChatTemplate, load_chat_template
 
 GENERATION_SETTINGS = "generation_config.json"
 
-# What a hub is asked for, and what an export takes along.
+# The files that are fetched from the hub, and that an export copies.
 FILES = (
     "config.json",
     "*.safetensors*",
@@ -29,7 +29,7 @@ FILES = (
     "*.jinja",
     GENERATION_SETTINGS,
 )
-NEEDED = ("config.json", "*.safetensors", SETTINGS)  # a cached copy without them is incomplete
+REQUIRED = ("config.json", "*.safetensors", SETTINGS)  # in a complete copy of the hub's cache
 
 
 def save_model_folder(
@@ -37,8 +37,8 @@ def save_model_folder(
 ) -> None:
     """Write the folder, or new weights into it.
 
-    The first time it appears whole, under a temporary name until then; later only the weights
-    change, in a single step. So a folder of this name can be read at any moment.
+    A new folder gets its name when it is complete; of an older one only the weights change, in a
+    single step. So ``folder`` can be read at any moment.
     """
     if folder.exists():
         save_pretrained(model, folder, tokenizer.end_id)
@@ -61,7 +61,7 @@ def load_model_folder(
     Raises:
         UserError: there is none, or it is no GPT-2; names ``key``.
     """
-    folder = local_folder(name_or_path, FILES, required=NEEDED, key=key)
+    folder = local_folder(name_or_path, FILES, required=REQUIRED, key=key)
     model = load_pretrained(str(folder), key=key)
     tokenizer = load_tokenizer(str(folder), key=key)
     if tokenizer.vocab_size > model.config.vocab_size:

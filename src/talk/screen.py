@@ -1,4 +1,4 @@
-"""What a person sees: answers on standard output, everything else on standard error."""
+"""A terminal: answers go to standard output, everything else to standard error."""
 
 import os
 import re
@@ -14,25 +14,27 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def show(piece: str) -> None:
-    """Print a piece of an answer at once; at a terminal control characters become U+FFFD."""
+    """Print a piece of an answer at once; for a terminal, control characters become U+FFFD."""
     print(CONTROL.sub("\ufffd", piece) if sys.stdout.isatty() else piece, end="", flush=True)
 
 
 def note(text: str) -> None:
-    """Say something that is no answer."""
+    """Print a line that is no answer."""
     _say(text, DIM)
 
 
 def complain(error: UserError) -> None:
-    """Say what was wrong with what a person wrote."""
+    """Print a person's mistake."""
     _say(f"error: {error}", RED)
 
 
 def _say(text: str, style: str) -> None:
-    print(f"{style}{text}{PLAIN}" if coloured(sys.stderr) else text, file=sys.stderr, flush=True)
+    print(
+        f"{style}{text}{PLAIN}" if wants_colour(sys.stderr) else text, file=sys.stderr, flush=True
+    )
 
 
-def coloured(stream: TextIO) -> bool:
-    """Whether colours are wanted there: a terminal, and no NO_COLOR (no-color.org)."""
+def wants_colour(stream: TextIO) -> bool:
+    """Whether ``stream`` is a terminal that shows colours, and NO_COLOR (no-color.org) is unset."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return stream.isatty() and not plain

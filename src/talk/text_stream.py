@@ -1,4 +1,4 @@
-"""Tokens become text as they come: never half a character, never a part of a stop string."""
+"""Tokens become text one by one: never half a character, never a part of a stop string."""
 
 import codecs
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 class TextStream:
-    """The text of one reply; ``text`` is what has been given out so far.
+    """The text of one reply; ``text`` is all that has been returned so far.
 
     Args:
-        tokenizer: what decodes.
-        stop: texts at which the reply ends, without them.
-        strip: leave out blanks at the beginning: after a template's header there is one.
+        tokenizer: of the model.
+        stop: texts that end the reply and are no part of it.
+        strip: leave out white space at the beginning: a blank follows the template's header.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), strip: bool = True):
@@ -23,35 +23,35 @@ class TextStream:
         self.strip = strip
         self.text = ""
         self.stopped = False  # a stop string came
-        self.decoder = UTF8("replace")  # keeps the bytes that make no whole character yet
-        self.held = ""  # whole characters that may be the beginning of a stop string
+        self.decoder = UTF8("replace")  # keeps the bytes of an incomplete character
+        self.tail = ""  # characters that may begin a stop string
 
     def push(self, token: int) -> str:
         """Return the text that ``token`` completes, perhaps none."""
-        return self._give(self.decoder.decode(self.tokenizer.bytes_of(token)), final=False)
+        return self._release(self.decoder.decode(self.tokenizer.bytes_of(token)), final=False)
 
     def finish(self) -> str:
-        """Return what was held back: no other token comes."""
-        return self._give(self.decoder.decode(b"", final=True), final=True)
+        """Return the rest of the text: no token follows."""
+        return self._release(self.decoder.decode(b"", final=True), final=True)
 
-    def _give(self, text: str, final: bool) -> str:
+    def _release(self, text: str, final: bool) -> str:
         if self.stopped:
             return ""
-        text = self.held + text
+        text = self.tail + text
         if self.strip and not self.text:
             text = text.lstrip()
-        found = [place for stop in self.stop if (place := text.find(stop)) >= 0]
-        if found:
+        positions = [position for stop in self.stop if (position := text.find(stop)) >= 0]
+        if positions:
             self.stopped = True
-            piece, self.held = text[: min(found)], ""
+            piece, self.tail = text[: min(positions)], ""
         else:
-            keep = 0 if final else self._may_stop(text)
-            piece, self.held = text[: len(text) - keep], text[len(text) - keep :]
+            end = len(text) if final else len(text) - self._tail_length(text)
+            piece, self.tail = text[:end], text[end:]
         self.text += piece
         return piece
 
-    def _may_stop(self, text: str) -> int:
-        """Return how many characters at the end of ``text`` begin a stop string."""
+    def _tail_length(self, text: str) -> int:
+        """Return how many characters at the end of ``text`` may begin a stop string."""
         longest = max((len(stop) for stop in self.stop), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self.stop):

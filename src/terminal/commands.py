@@ -1,4 +1,4 @@
-"""What a line of a conversation does: it is a question, or a command that begins with a slash."""
+"""A line of a conversation is a question, or a command that begins with a slash."""
 
 import difflib
 import json
@@ -15,14 +15,14 @@ from src.terminal.session import ROWS, Session
 
 
 class Leave(Exception):
-    """The person has had enough."""
+    """The person ends the conversation."""
 
 
 def respond(session: Session, line: str) -> Reply | str:
-    """Return the reply to a question, or what a command has to say.
+    """Return the reply to a question, or the answer of a command.
 
     Raises:
-        UserError: there is no such command, or it or the question cannot be used.
+        UserError: the command or the question cannot be used.
         Leave: on ``/quit``.
     """
     if not line.startswith("/"):
@@ -31,7 +31,7 @@ def respond(session: Session, line: str) -> Reply | str:
     command = COMMANDS.get(name)
     if command is None:
         raise UserError(
-            f"there is no command {name}; {_known(name, COMMANDS)} (a question that begins with "
+            f"there is no command {name}; {_suggest(name, COMMANDS)} (a question that begins with "
             f"a slash: a space before it)"
         )
     if argument and not command.argument:
@@ -39,18 +39,18 @@ def respond(session: Session, line: str) -> Reply | str:
     return command.run(session, argument.strip())
 
 
-def changed(generation: GenerationConfig, assignments: str) -> GenerationConfig:
+def change_settings(generation: GenerationConfig, assignments: str) -> GenerationConfig:
     """Return ``generation`` with ``assignments``, such as ``temperature=0.7 seed=3``.
 
     Raises:
-        UserError: a key or value cannot be used; names it.
+        UserError: names the key or value that cannot be used.
     """
     kinds = get_type_hints(GenerationConfig)
     values: dict[str, Any] = {}
     for assignment in re.split(r"\s+(?=\w+=)", assignments):
         key, equals, text = assignment.partition("=")
         if key not in kinds:
-            raise UserError(f"there is no setting {key}; {_known(key, kinds)}")
+            raise UserError(f"there is no setting {key}; {_suggest(key, kinds)}")
         if not equals:
             raise UserError(f"{key}: write {key}=VALUE")
         values[key] = _value(key, text.strip(), kinds[key])
@@ -84,19 +84,16 @@ KINDS: dict[object, tuple[Callable[[str], object], str]] = {
 }
 
 
-def _known(word: str, words: Iterable[str]) -> str:
+def _suggest(word: str, words: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(words)}"
 
 
 @dataclass(frozen=True)
 class Command:
-    """``run(session, argument)`` returns a reply, or what to say.
+    """``run(session, argument)`` returns a reply or a text; help shows the other fields."""
 
-    Without an ``argument`` in its description it takes none.
-    """
-
-    argument: str
+    argument: str  # empty: the command takes none
     about: str
     run: Callable[[Session, str], Reply | str]
 
@@ -118,7 +115,7 @@ def _retry(session: Session, argument: str) -> Reply:
 
 def _settings(session: Session, argument: str) -> str:
     if argument:
-        session.generation = changed(session.generation, argument)
+        session.generation = change_settings(session.generation, argument)
     return "\n".join(
         f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for key, value in asdict(session.generation).items()

@@ -1,4 +1,4 @@
-"""A conversation that goes on: what was said, asked, kept, and saved as a row to train on."""
+"""One conversation: its messages and its last question; saved, it is a row to train on."""
 
 import json
 import os
@@ -17,12 +17,12 @@ class Session:
     """One conversation; ``messages`` holds its system text, if any, and its complete turns.
 
     Args:
-        assistant: who answers.
-        generation: how; may be replaced between questions.
-        system: a text that stands before the first question.
+        assistant: the model that answers.
+        generation: its settings; they may be replaced between questions.
+        system: a text before the first question.
 
     Raises:
-        UserError: the model's template has no place for ``system``.
+        UserError: the model's template leaves ``system`` out.
     """
 
     def __init__(self, assistant: Assistant, generation: GenerationConfig, system: str | None):
@@ -30,16 +30,16 @@ class Session:
         self.generation = generation
         self.messages = opening(assistant, system)
         self.question: str | None = None  # the last one
-        self.place = len(self.messages)  # of the last question and its answer
+        self.question_index = len(self.messages)  # where its turn belongs
         self.num_retries = 0
 
     @property
     def num_positions(self) -> int:
-        """The most tokens that the model reads, its reply among them."""
+        """The most tokens that the model reads and writes together."""
         return self.assistant.model.config.n_positions
 
     def ask(self, question: str) -> Reply:
-        """Return the reply to ``question`` after all that was said; ``keep`` it when it has ended.
+        """Return the reply to ``question`` after all messages; ``keep`` it when it has ended.
 
         Raises:
             UserError: the question is empty, no valid text, or too long for the model.
@@ -54,31 +54,29 @@ class Session:
         """
         if self.question is None:
             raise UserError("nothing has been asked yet")
-        return self._ask(self.question, self.place, self.num_retries + 1)
+        return self._ask(self.question, self.question_index, self.num_retries + 1)
 
-    def _ask(self, question: str, place: int, num_retries: int) -> Reply:
+    def _ask(self, question: str, index: int, num_retries: int) -> Reply:
         generation = replace(self.generation, seed=self.generation.seed + num_retries)
-        asked = [*self.messages[:place], Message("user", question)]
-        reply = self.assistant.reply(asked, generation)
-        self.question, self.place, self.num_retries = question, place, num_retries
+        messages = [*self.messages[:index], Message("user", question)]
+        reply = self.assistant.reply(messages, generation)
+        self.question, self.question_index, self.num_retries = question, index, num_retries
         return reply
 
     def keep(self, reply: Reply) -> None:
-        """Make the last question and ``reply`` part of the conversation, unless it is empty."""
+        """Add the last question and ``reply`` to the conversation, unless the reply is empty."""
         if reply.text.strip():
             assert self.question is not None
             turn = [Message("user", self.question), Message("assistant", reply.text)]
-            self.messages[self.place :] = turn
+            self.messages[self.question_index :] = turn
 
     def clear(self) -> None:
-        """Forget all that was said, but for the system text."""
+        """Forget all messages but the system text."""
         self.messages = [message for message in self.messages if message.role == "system"]
-        self.question, self.place, self.num_retries = None, len(self.messages), 0
+        self.question, self.question_index, self.num_retries = None, len(self.messages), 0
 
     def save(self, name: str) -> int:
-        """Write the conversation as a row of messages, which training reads; return its turns.
-
-        The file appears whole or not at all.
+        """Write the conversation as a row of messages; return its number of turns.
 
         Raises:
             UserError: there is nothing to save, or a file of that name, or it cannot be written.
@@ -100,10 +98,10 @@ class Session:
 
 
 def opening(assistant: Assistant, system: str | None) -> list[Message]:
-    """Return the message that ``system`` opens a conversation with; none if it has no text.
+    """Return the messages before the first question: ``system``, unless it is empty.
 
     Raises:
-        UserError: it is not valid Unicode, or the model's template has no place for it.
+        UserError: it is not valid Unicode, or the model's template leaves it out.
     """
     if system is None or not system.strip():
         return []

@@ -19,7 +19,7 @@ from prompt_toolkit.output import Output, create_output
 
 from src.errors import UserError
 from src.talk.assistant import Reply
-from src.talk.screen import coloured, complain, note, show
+from src.talk.screen import complain, note, show, wants_colour
 from src.terminal.commands import COMMANDS, Leave, respond
 from src.terminal.session import Session
 
@@ -47,7 +47,7 @@ def converse(session: Session, read: Callable[[], str]) -> None:
 
 
 def _stream(reply: Reply, session: Session) -> None:
-    """Show ``reply`` as it comes; Ctrl-C ends it, and what came is kept."""
+    """Show ``reply`` piece by piece; Ctrl-C ends it, and the session keeps the text so far."""
     if reply.num_dropped_turns:
         count = reply.num_dropped_turns
         oldest = "the oldest turn was" if count == 1 else f"the oldest {count} turns were"
@@ -73,7 +73,7 @@ def _stream(reply: Reply, session: Session) -> None:
 
 @contextmanager
 def _interrupts(reply: Reply) -> Iterator[Event]:
-    """Inside, Ctrl-C sets the event; before the first text, or the second time, it interrupts."""
+    """Let Ctrl-C set the event; before the first text and the second time, it also interrupts."""
     interrupted = Event()
 
     def on_interrupt(number: int, frame: object) -> None:
@@ -82,11 +82,11 @@ def _interrupts(reply: Reply) -> Iterator[Event]:
             raise KeyboardInterrupt
         interrupted.set()
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    handler = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
 
 
 def _remarks(reply: Reply, session: Session) -> Iterator[str]:
@@ -106,19 +106,19 @@ def _remarks(reply: Reply, session: Session) -> Iterator[str]:
 def line_editor(
     history: History, input: Input | None = None, output: Output | None = None
 ) -> Callable[[], str]:
-    """Return a function that reads what a person writes, one line or several.
+    """Return a function that reads a question of one line or several.
 
-    Enter ends it, but after a backslash begins a new line, as Alt-Enter does. The function raises
-    KeyboardInterrupt on Ctrl-C and EOFError on Ctrl-D.
+    Enter ends the question; after a backslash it begins a new line, as Alt-Enter does. The function
+    raises KeyboardInterrupt on Ctrl-C and EOFError on Ctrl-D.
 
     Args:
-        history: what the arrow keys and Ctrl-R bring back.
+        history: the earlier questions, for the arrow keys and Ctrl-R.
         input: None: standard input.
-        output: None: the terminal on standard error, so that standard output is for answers.
+        output: None: the terminal on standard error, for standard output is for answers.
     """
     screen = sys.stdout if sys.stdout.isatty() and not sys.stderr.isatty() else sys.stderr
     editor: PromptSession[str] = PromptSession(
-        [("bold ansigreen" if coloured(screen) else "", PROMPT)],
+        [("bold ansigreen" if wants_colour(screen) else "", PROMPT)],
         multiline=True,
         prompt_continuation=" " * len(PROMPT),
         history=history,
@@ -135,7 +135,7 @@ def line_editor(
 
     def read() -> str:
         line = editor.prompt()
-        if isinstance(history, KeptHistory) and history.problem:
+        if isinstance(history, HistoryFile) and history.problem:
             note(f"the history is not kept any more: {history.problem}")
             history.problem = None
         return line
@@ -162,8 +162,8 @@ def _keys() -> KeyBindings:
     return keys
 
 
-class KeptHistory(FileHistory):
-    """A history in a file; when that cannot be written any more, ``problem`` says why."""
+class HistoryFile(FileHistory):
+    """A history in a file; ``problem`` says why the last line could not be written."""
 
     problem: OSError | None = None
 
@@ -175,10 +175,10 @@ class KeptHistory(FileHistory):
 
 
 def open_history() -> History:
-    """Return the history of earlier conversations; one in memory where no file can be kept.
+    """Return the questions of earlier conversations; where no file can be written, none.
 
-    The file lies where the XDG base directory specification has it:
-    ``$XDG_STATE_HOME/gpt2-chat/history``, by default under ``~/.local/state``.
+    By the XDG base directory specification the file is ``$XDG_STATE_HOME/gpt2-chat/history``, by
+    default under ``~/.local/state``.
     """
     try:
         state = os.environ.get("XDG_STATE_HOME", "")
@@ -189,4 +189,4 @@ def open_history() -> History:
     except (OSError, RuntimeError) as error:  # RuntimeError: no home
         note(f"no history is kept: {error}")
         return InMemoryHistory()
-    return KeptHistory(path)
+    return HistoryFile(path)

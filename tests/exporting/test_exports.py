@@ -86,7 +86,7 @@ def test_transformers_pipeline_chats_with_the_export(model_folder, tmp_path):
         reply = out["generated_text"][-1]
         assert reply["role"] == "assistant"
         said = [Message(**message) for message in chat]
-        assert reply["content"].lstrip() == ours.reply(said, greedy(12)).whole()
+        assert reply["content"].lstrip() == ours.reply(said, greedy(12)).read_all()
 
 
 @pytest.fixture

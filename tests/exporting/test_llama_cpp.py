@@ -92,7 +92,7 @@ def ask(engine, *said: str) -> str:
 
 def ours(assistant: Assistant, *said: str) -> str:
     messages = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(said)]
-    return assistant.reply(messages, greedy(MAX_NEW_TOKENS)).whole()
+    return assistant.reply(messages, greedy(MAX_NEW_TOKENS)).read_all()
 
 
 def test_greedy_answers_are_the_same_text(llama, quickstart_run, questions):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.page.history import complete_turns
-from src.page.page import Answering, Limits, Models, build_page, sample_prompts
+from src.page.page import Handlers, Limits, Models, build_page, sample_prompts
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
@@ -36,12 +36,12 @@ def models() -> Models:
 
 
 @pytest.fixture
-def answering(models, folders) -> Answering:
-    return Answering(models, folders, greedy(8), Limits(100, 60.0, 4))
+def handlers(models, folders) -> Handlers:
+    return Handlers(models, folders, greedy(8), Limits(100, 60.0, 4))
 
 
-def test_an_answer_grows_and_ends_with_a_line_about_it(answering, folders):
-    steps = list(answering.converse("hello", [], folders[0], *SETTINGS))
+def test_an_answer_grows_and_ends_with_a_line_about_it(handlers, folders):
+    steps = list(handlers.converse("hello", [], folders[0], *SETTINGS))
     texts = [text for text, _ in steps]
     assert len(texts) > 2
     assert all(after.startswith(before) for before, after in itertools.pairwise(texts))
@@ -50,18 +50,18 @@ def test_an_answer_grows_and_ends_with_a_line_about_it(answering, folders):
 
 
 def test_earlier_turns_count_but_a_question_without_an_answer_does_not(
-    answering, folders, monkeypatch
+    handlers, folders, monkeypatch
 ):
     asked = []
-    start = Answering.start
-    monkeypatch.setattr(Answering, "start", lambda self, *a: asked.append(a[1]) or start(self, *a))
+    start = Handlers.start
+    monkeypatch.setattr(Handlers, "start", lambda self, *a: asked.append(a[1]) or start(self, *a))
     history = [
         {"role": "user", "content": "failed"},
         {"role": "user", "content": [{"type": "text", "text": "hi"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "hello"}]},
         {"role": "user", "content": "failed too"},
     ]
-    list(answering.converse("and you?", history, folders[0], *SETTINGS))
+    list(handlers.converse("and you?", history, folders[0], *SETTINGS))
     assert [(m.role, m.content) for m in asked[0]] == [
         ("user", "hi"),
         ("assistant", "hello"),
@@ -69,28 +69,28 @@ def test_earlier_turns_count_but_a_question_without_an_answer_does_not(
     ]
 
 
-def test_two_models_answer_the_same_question_each_as_if_alone(answering, folders):
-    *_, (left, right, status) = answering.compare("hello", *folders, *SETTINGS)
+def test_two_models_answer_the_same_question_each_as_if_alone(handlers, folders):
+    *_, (left, right, status) = handlers.compare("hello", *folders, *SETTINGS)
     assert left != right
     for text, folder in ((left, folders[0]), (right, folders[1])):
-        *_, (alone, _) = answering.converse("hello", [], folder, *SETTINGS)
+        *_, (alone, _) = handlers.converse("hello", [], folder, *SETTINGS)
         assert text == alone
     assert status.count("8 tokens, ") == 2
 
 
-def test_one_model_can_be_compared_with_itself(answering, folders):
-    *_, (left, right, _) = answering.compare("hello", folders[0], folders[0], *SETTINGS)
+def test_one_model_can_be_compared_with_itself(handlers, folders):
+    *_, (left, right, _) = handlers.compare("hello", folders[0], folders[0], *SETTINGS)
     assert left == right
 
 
-def test_settings_reach_the_decoder(answering, folders):
-    config = answering.generation_of((3, 0.5, 7, 0.9, 0.1, 1.5, 42))
+def test_settings_reach_the_decoder(handlers, folders):
+    config = handlers.generation_of((3, 0.5, 7, 0.9, 0.1, 1.5, 42))
     assert (config.max_new_tokens, config.temperature, config.top_k) == (3, 0.5, 7)
     assert (config.top_p, config.repetition_penalty, config.seed) == (0.9, 1.5, 42)
     assert config.min_p == 0.1
-    off = answering.generation_of(SETTINGS)
+    off = handlers.generation_of(SETTINGS)
     assert (off.top_k, off.min_p) == (None, None)
-    seeds = {answering.generation_of(SETTINGS).seed for _ in range(5)}
+    seeds = {handlers.generation_of(SETTINGS).seed for _ in range(5)}
     assert len(seeds) == 5
 
 
@@ -103,19 +103,19 @@ def test_settings_reach_the_decoder(answering, folders):
         ("hello", "/etc", "there is no model /etc here"),
     ],
 )
-def test_a_mistake_is_one_line_on_the_page(answering, folders, question, model, message):
+def test_a_mistake_is_one_line_on_the_page(handlers, folders, question, model, message):
     with pytest.raises(gr.Error, match=message):
-        list(answering.converse(question, [], model or folders[0], *SETTINGS))
+        list(handlers.converse(question, [], model or folders[0], *SETTINGS))
 
 
-def test_settings_out_of_range_are_refused(answering, folders):
+def test_settings_out_of_range_are_refused(handlers, folders):
     with pytest.raises(gr.Error, match="top_p"):
-        list(answering.converse("hello", [], folders[0], 8, 0, 0, float("nan"), 0, 1, None))
+        list(handlers.converse("hello", [], folders[0], 8, 0, 0, float("nan"), 0, 1, None))
 
 
 def test_an_answer_takes_no_longer_than_it_may(models, folders):
-    answering = Answering(models, folders, greedy(8), Limits(100, 0.0, 4))
-    *_, (_, status) = answering.converse("hello", [], folders[0], 100, 0, 0, 1, 0, 1, None)
+    handlers = Handlers(models, folders, greedy(8), Limits(100, 0.0, 4))
+    *_, (_, status) = handlers.converse("hello", [], folders[0], 100, 0, 0, 1, 0, 1, None)
     assert "it took longer than 0 seconds" in status
     assert int(status.split()[0]) < 100
 
@@ -129,7 +129,7 @@ def test_no_more_than_two_models_are_in_memory(models, folders, tmp_path, tokeni
     models.get(folders[1])
     assert models.get(folders[0]) is first
     models.get(str(third))
-    assert set(models.loaded) == {folders[0], str(third)}
+    assert set(models.assistants) == {folders[0], str(third)}
 
 
 def test_the_page_starts_with_the_questions_of_the_models_run(folders, tmp_path):
@@ -183,7 +183,7 @@ def test_the_sliders_reach_what_is_configured(models, folders):
         assert slider.preprocess(slider.value) == slider.value
 
 
-def test_of_a_long_conversation_only_the_newest_turns_are_read(answering, folders, monkeypatch):
+def test_of_a_long_conversation_only_the_newest_turns_are_read(handlers, folders, monkeypatch):
     read = []
     reply = Assistant.reply
     monkeypatch.setattr(
@@ -192,11 +192,11 @@ def test_of_a_long_conversation_only_the_newest_turns_are_read(answering, folder
     entries = [{"role": role, "content": "x" * 20} for role in ("user", "assistant")]
     messages = complete_turns(entries * 1000)
     question = Message("user", "y" * 40)
-    started = answering.start(folders[0], [*messages, question], greedy(1))
+    started = handlers.start(folders[0], [*messages, question], greedy(1))
     assert [len(m.content) for m in read[0]] == [20] * 18 + [40]  # 400 characters
     assert started.num_dropped_turns >= 1000 - 9
     short = [*messages[:4], question]
-    answering.start(folders[0], short, greedy(1))
+    handlers.start(folders[0], short, greedy(1))
     assert read[1] == short
 
 

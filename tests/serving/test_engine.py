@@ -98,7 +98,7 @@ def test_long_prompts_are_read_between_the_steps_of_others(assistant):
         engine.submit([first.job])
         wait_until(lambda: engine.num_running == 1)
         engine.submit([Asked(assistant, "1 " * 55).job for _ in range(5)])
-        assert len(engine._next_to_start()) == 3  # of over 128 tokens each: 512 in a step
+        assert len(engine._next_batch()) == 3  # of over 128 tokens each: 512 in a step
         engine.decoder.gate.set()
 
 

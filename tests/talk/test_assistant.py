@@ -36,7 +36,7 @@ def scripted(assistant: Assistant, monkeypatch, ids: list[int]) -> None:
 
 def test_the_stream_and_the_batch_say_the_same(assistant):
     prompts = ["Hello", "how are you?", "1 2 3 and a longer question about nothing at all"]
-    alone = [assistant.reply(ask(prompt), GREEDY).whole() for prompt in prompts]
+    alone = [assistant.reply(ask(prompt), GREEDY).read_all() for prompt in prompts]
     assert assistant.replies(prompts, GREEDY, batch_size=2) == alone
     assert len(set(alone)) == 3
 
@@ -52,16 +52,16 @@ def test_a_reply_never_shows_half_a_character(assistant, monkeypatch, text):
 
 def test_a_reply_cut_inside_a_character_still_ends(assistant, monkeypatch):
     scripted(assistant, monkeypatch, assistant.tokenizer.encode(" 🙂")[:-1])
-    assert assistant.reply(ask("x"), GREEDY).whole() == "\ufffd"
+    assert assistant.reply(ask("x"), GREEDY).read_all() == "\ufffd"
 
 
 def test_a_reply_ends_in_time_even_if_nothing_is_to_be_seen(assistant, monkeypatch):
     blank = assistant.tokenizer.encode(" ")  # at the beginning it is left out
     scripted(assistant, monkeypatch, blank * 40)
     late = assistant.reply(ask("x"), greedy(50), max_seconds=0.0)
-    assert (late.whole(), late.num_new_tokens, late.stop_reason) == ("", 1, "timeout")
+    assert (late.read_all(), late.num_new_tokens, late.stop_reason) == ("", 1, "timeout")
     in_time = assistant.reply(ask("x"), greedy(50), max_seconds=60.0)
-    assert (in_time.whole(), in_time.num_new_tokens, in_time.stop_reason) == ("", 40, "end")
+    assert (in_time.read_all(), in_time.num_new_tokens, in_time.stop_reason) == ("", 40, "end")
 
 
 def test_a_reply_that_is_late_gives_what_was_held_back(assistant, monkeypatch):
@@ -75,19 +75,19 @@ def test_a_reply_knows_why_it_ended_and_what_it_cost(assistant, monkeypatch):
     scripted(assistant, monkeypatch, ids)
     ended = assistant.reply(ask("x"), greedy(50))
     assert ended.stop_reason is None
-    assert ended.whole() == "Hello there"
+    assert ended.read_all() == "Hello there"
     assert ended.stop_reason == "end"
     assert ended.num_new_tokens == len(ids)
     assert ended.num_prompt_tokens == len(encode_prompt(assistant.tokenizer, "x"))
 
     scripted(assistant, monkeypatch, ids)
     full = assistant.reply(ask("x"), greedy(len(ids)))
-    full.whole()
+    full.read_all()
     assert full.stop_reason == "length"
 
     scripted(assistant, monkeypatch, ids)
     stopped = assistant.reply(ask("x"), greedy(50, stop=["lo"]))
-    assert stopped.whole() == "Hel"
+    assert stopped.read_all() == "Hel"
     assert stopped.stop_reason == "stop"
 
 
@@ -101,7 +101,7 @@ def test_a_reply_that_is_closed_computes_nothing_more(assistant, monkeypatch):
     next(iter(reply))
     before = len(computed)
     reply.close()
-    assert reply.whole() == reply.text == "1"
+    assert reply.read_all() == reply.text == "1"
     assert (reply.stop_reason, len(computed)) == ("cancelled", before)
 
 
@@ -111,7 +111,7 @@ def test_earlier_turns_are_part_of_what_the_model_reads(assistant, monkeypatch):
         "src.talk.assistant.generate",
         lambda model, prompts, *args: seen.append(prompts[0]) or (step for step in ()),
     )
-    assistant.reply(ask("hi", "hello", "and you?"), GREEDY).whole()
+    assistant.reply(ask("hi", "hello", "and you?"), GREEDY).read_all()
     assert seen == [encode_prompt(assistant.tokenizer, "and you?", [("hi", "hello")])]
     assert assistant.tokenizer.decode(seen[0]) == (
         "### Prompt: hi\n### Response: hello<|endoftext|>### Prompt: and you?\n### Response:"
@@ -153,7 +153,7 @@ def test_a_prompt_that_cannot_be_answered_is_refused_in_one_line(assistant, prom
 def test_hostile_prompts_are_only_text(assistant, prompt):
     ids = encode_prompt(assistant.tokenizer, prompt)
     assert assistant.tokenizer.end_id not in ids
-    assert assistant.replies([prompt], GREEDY) == [assistant.reply(ask(prompt), GREEDY).whole()]
+    assert assistant.replies([prompt], GREEDY) == [assistant.reply(ask(prompt), GREEDY).read_all()]
 
 
 def test_an_abandoned_reply_gives_its_decoder_back(assistant):
@@ -161,7 +161,7 @@ def test_an_abandoned_reply_gives_its_decoder_back(assistant):
         gc.collect()
         return len(assistant._idle["fp32"])
 
-    assistant.reply(ask("hi"), GREEDY).whole()
+    assistant.reply(ask("hi"), GREEDY).read_all()
     before = given_back()
     closed = assistant.reply(ask("hi"), GREEDY)
     next(iter(closed))
@@ -169,7 +169,7 @@ def test_an_abandoned_reply_gives_its_decoder_back(assistant):
     closed.close()
     assert given_back() == before
     stopped = assistant.reply(ask("hi"), greedy(50, stop=[closed.text[0]]))
-    stopped.whole()
+    stopped.read_all()
     assert given_back() == before
     dropped = assistant.reply(ask("hi"), GREEDY)
     next(iter(dropped))
@@ -179,7 +179,7 @@ def test_an_abandoned_reply_gives_its_decoder_back(assistant):
 
 
 def test_two_replies_at_a_time_do_not_disturb_each_other(assistant):
-    alone = [assistant.reply(ask(text), GREEDY).whole() for text in ("hi", "1 2 3")]
+    alone = [assistant.reply(ask(text), GREEDY).read_all() for text in ("hi", "1 2 3")]
     pair = [assistant.reply(ask(text), GREEDY) for text in ("hi", "1 2 3")]
     pieces = [list(both) for both in zip_longest(*pair, fillvalue="")]
     assert ["".join(said) for said in zip(*pieces, strict=True)] == alone
@@ -188,22 +188,22 @@ def test_two_replies_at_a_time_do_not_disturb_each_other(assistant):
 def test_a_conversation_goes_on_as_if_read_anew(assistant):
     said = ["Hello there, how are you? " * 3]
     for _ in range(3):
-        reply = assistant.reply(ask(*said), GREEDY).whole()
+        reply = assistant.reply(ask(*said), GREEDY).read_all()
         fresh = Assistant(assistant.model, assistant.tokenizer)
-        assert reply == fresh.reply(ask(*said), GREEDY).whole()
+        assert reply == fresh.reply(ask(*said), GREEDY).read_all()
         said += [reply or "x", "and you?"]
 
 
 def test_a_seeded_answer_leaves_the_global_random_state_alone(assistant):
     before = torch.get_rng_state()
-    assistant.reply(ask("hello"), greedy(8, temperature=1.0, seed=7)).whole()
+    assistant.reply(ask("hello"), greedy(8, temperature=1.0, seed=7)).read_all()
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_interruption_while_the_prompt_is_read_does_not_harm_the_next_question(
     assistant, monkeypatch
 ):
-    expected = assistant.reply(ask("hi"), GREEDY).whole()
+    expected = assistant.reply(ask("hi"), GREEDY).read_all()
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -211,5 +211,5 @@ def test_an_interruption_while_the_prompt_is_read_does_not_harm_the_next_questio
     with monkeypatch.context() as patch:
         patch.setattr(DecodingWeights, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            assistant.reply(ask("how are you?"), GREEDY).whole()
-    assert assistant.reply(ask("hi"), GREEDY).whole() == expected
+            assistant.reply(ask("how are you?"), GREEDY).read_all()
+    assert assistant.reply(ask("hi"), GREEDY).read_all() == expected

@@ -2,7 +2,7 @@ import pytest
 
 from src.errors import UserError
 from src.talk.assistant import Assistant, Reply
-from src.terminal.commands import COMMANDS, Leave, changed, respond
+from src.terminal.commands import COMMANDS, Leave, change_settings, respond
 from src.terminal.session import Session
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
@@ -17,7 +17,7 @@ def session(tokenizer) -> Session:
 def hear(session: Session, line: str) -> str:
     reply = respond(session, line)
     assert isinstance(reply, Reply)
-    reply.whole()
+    reply.read_all()
     session.keep(reply)
     return reply.text
 
@@ -69,7 +69,7 @@ def test_settings_are_shown_as_they_are_written(session):
     session.generation = greedy(4, top_p=0.5, stop=["a", '"\n'], seed=3)
     shown = respond(session, "/settings")
     assert "top_k=null" in shown.splitlines()
-    assert changed(greedy(9), " ".join(shown.splitlines())) == session.generation
+    assert change_settings(greedy(9), " ".join(shown.splitlines())) == session.generation
 
 
 def test_settings_change_what_is_named_and_nothing_else(session):

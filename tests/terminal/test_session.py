@@ -21,7 +21,7 @@ def session(tokenizer) -> Session:
 
 def hear(session: Session, question: str) -> str:
     reply = session.ask(question)
-    text = reply.whole()
+    text = reply.read_all()
     session.keep(reply)
     return text
 
@@ -48,14 +48,14 @@ def test_a_retry_asks_again_with_the_next_seed_in_place_of_the_answer(session):
     texts = [first]
     for _ in range(2):
         reply = session.retry()
-        texts.append(reply.whole())
+        texts.append(reply.read_all())
         session.keep(reply)
     assert len(set(texts)) == 3
     assert said(session)[2:] == [("user", "who are you?"), ("assistant", texts[-1])]
 
     asked = [*session.messages[:2], Message("user", "who are you?")]
     seventh = greedy(12, temperature=1.0, seed=7)
-    assert session.assistant.reply(asked, seventh).whole() == texts[-1]
+    assert session.assistant.reply(asked, seventh).read_all() == texts[-1]
 
 
 def test_an_answer_that_never_came_leaves_no_trace_and_can_be_asked_again(session):
@@ -65,7 +65,7 @@ def test_an_answer_that_never_came_leaves_no_trace_and_can_be_asked_again(sessio
     session.keep(reply)
     assert said(session) == before
     again = session.retry()
-    again.whole()
+    again.read_all()
     session.keep(again)
     assert said(session) == [*before, ("user", "who are you?"), ("assistant", again.text)]
     stopped = session.retry()

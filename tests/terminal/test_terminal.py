@@ -23,7 +23,7 @@ from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
 from src.terminal.session import Session
-from src.terminal.terminal import KeptHistory, converse, line_editor, open_history
+from src.terminal.terminal import HistoryFile, converse, line_editor, open_history
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
@@ -232,7 +232,7 @@ def test_a_history_that_cannot_be_kept_is_said_once_and_ends_nothing(tmp_path, m
     assert isinstance(open_history(), InMemoryHistory)
     assert "no history is kept" in capsys.readouterr().err
     with create_pipe_input() as pipe:
-        lost = KeptHistory(tmp_path / "gone" / "history")
+        lost = HistoryFile(tmp_path / "gone" / "history")
         read = line_editor(lost, input=pipe, output=DummyOutput())
         pipe.send_text("Hello\r")
         assert read() == "Hello"

@@ -117,7 +117,7 @@ def test_fsdp_needs_several_devices_and_no_gradient_scaler():
 def test_the_others_join_this_run_of_a_sweep_and_not_the_sweep(tmp_path):
     arguments = ["-m", "--config-dir", "mine", "seed=1,2", "sweep=lr_batch_size"]
     overrides = ["seed=2", "sweep=lr_batch_size"]
-    assert train.joining(arguments, overrides, tmp_path / "1_seed=2") == [
+    assert train.worker_command(arguments, overrides, tmp_path / "1_seed=2") == [
         "--config-dir",
         "mine",
         "seed=2",
@@ -155,7 +155,7 @@ def test_a_sweep_under_a_launcher_is_a_mistake(monkeypatch):
     monkeypatch.setattr("src.training.place.find_place", lambda: place)
     monkeypatch.setattr(launch, "meet", lambda place: None)
     with pytest.raises(UserError, match="-m: torchrun started the processes of one run"):
-        train.composed(["-m", "seed=1,2"])
+        train.process_arguments(["-m", "seed=1,2"])
 
 
 class Sleeper(Processes):
