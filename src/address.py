@@ -19,7 +19,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a socket bound to the address, IPv4 or IPv6; it does not listen yet.
 
     Raises:
-        UserError: another program has the address, or another machine.
+        UserError: the address is in use, or it is not this machine's.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

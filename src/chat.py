@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from dataclasses import dataclass, fields, make_dataclass, replace
-from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from omegaconf import DictConfig
 
@@ -69,7 +69,7 @@ def chat(config: DictConfig, **text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding has no sign for
     settings = typed(ChatConfig, config, **text)
-    if settings.prompt is None and not _is_terminal(sys.stdin):
+    if settings.prompt is None and not (sys.stdin and sys.stdin.isatty()):
         settings.prompt = _read_standard_input()
     if settings.prompt is not None:
         check_messages([Message("user", settings.prompt)])
@@ -139,10 +139,6 @@ def check_arguments(arguments: list[str]) -> list[str]:
         if is_text and not previous.startswith("-"):  # "job" is a flag's value in: --cfg job
             raise UserError(f'{argument}: arguments are key=value; a question is prompt="..."')
     return arguments
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
 
 
 def _read_standard_input() -> str:

@@ -10,10 +10,11 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import hydra
 from hydra.errors import HydraException
@@ -85,39 +86,31 @@ def run_door(
 
     mistakes = []
 
-    def hydra_job(config: DictConfig) -> None:
-        # A mistake in one job of a multirun does not stop the others.
+    @contextmanager
+    def report_mistakes() -> Iterator[None]:
         try:
-            job(config, **texts)
+            yield
         except MISTAKES as error:
             mistakes.append(error)
-            _say(error)
-        except BrokenPipeError:  # here, before Hydra calls it an error
-            _reader_is_gone()
+            print(f"error: {one_line(error)}", file=sys.stderr)
+        except BrokenPipeError:  # the reader has closed our output: no flush can succeed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+    def hydra_job(config: DictConfig) -> None:
+        with report_mistakes():  # a mistake in one job of a multirun does not stop the others
+            job(config, **texts)
 
     hydra_job.__module__ = job.__module__
+    hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     try:
-        sys.argv[1:] = rewrite(arguments)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(hydra_job)()
-    except MISTAKES as error:
-        mistakes.append(error)
-        _say(error)
+        with report_mistakes():
+            sys.argv[1:] = rewrite(arguments)
+            hydra_main(hydra_job)()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        _reader_is_gone()
     if mistakes:
         sys.exit(2)
-
-
-def _reader_is_gone() -> NoReturn:
-    """Exit, for the reader has closed our output; a later flush would complain about that."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(141)
-
-
-def _say(error: Exception) -> None:
-    print(f"error: {one_line(error)}", file=sys.stderr)
 
 
 def run_name() -> str:

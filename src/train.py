@@ -63,7 +63,7 @@ def worker_command(arguments: list[str], overrides: list[str], folder: Path) -> 
 
 
 def is_override(argument: str) -> bool:
-    """Whether an argument sets a value, rather than telling Hydra what to do."""
+    """Whether an argument sets a value; others are flags of Hydra."""
     return "=" in argument and not argument.startswith("-")
 
 

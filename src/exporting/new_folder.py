@@ -14,7 +14,7 @@ def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[P
     """Yield an empty folder to write files into; in the end it becomes ``folder``.
 
     After an exception, ``folder`` is as it was. With ``overwrite`` an older ``folder`` is replaced,
-    provided that the new one has a file of every name in it.
+    provided that the new one replaces every file in it.
 
     Raises:
         UserError: ``folder`` exists and may not be replaced, or cannot be written; names ``key``.

@@ -32,7 +32,7 @@ MAX_HISTORY = 4  # longest questions: the conversation is cut to as many charact
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one question, and of the number of those that wait."""
+    """Of a question's characters, an answer's seconds, and the questions that wait."""
 
     prompt_characters: int
     seconds: float

@@ -86,7 +86,7 @@ class Engine:
     def num_running(self) -> int:
         """How many replies have a slot."""
         with self._changed:
-            return self._num_running()
+            return sum(not job.ended for job in [*self._joining, *self._running.values()])
 
     @property
     def num_waiting(self) -> int:
@@ -109,7 +109,7 @@ class Engine:
         with self._changed:
             if self._stopped:
                 raise EngineStopped
-            num_jobs = self._num_running() + len(self._waiting) + len(jobs)
+            num_jobs = self.num_running + len(self._waiting) + len(jobs)
             if num_jobs > self.num_slots + self.max_queue:
                 raise QueueFull(f"{len(self._waiting)} answers are waiting already")
             self._waiting += jobs
@@ -129,9 +129,6 @@ class Engine:
         with self._changed:
             self._stopped = True
             self._changed.notify()
-
-    def _num_running(self) -> int:
-        return sum(not job.ended for job in [*self._joining, *self._running.values()])
 
     def _work(self) -> None:
         try:

@@ -27,10 +27,7 @@ class ChatShape:
 
     prefix = "chatcmpl-"
     response, chunk = "chat.completion", "chat.completion.chunk"
-
-    def first(self) -> Json | None:
-        """Return a stream's event before an answer's text."""
-        return {"delta": {"role": "assistant", "content": ""}}
+    opening = Json(delta={"role": "assistant", "content": ""})  # in a stream, before the text
 
     def text(self, text: str) -> Json:
         """Return the fields of an answer's text."""
@@ -46,10 +43,7 @@ class TextShape:
 
     prefix = "cmpl-"
     response = chunk = "text_completion"
-
-    def first(self) -> Json | None:
-        """Return None: a stream begins with the text."""
-        return None
+    opening = None
 
     def text(self, text: str) -> Json:
         """Return the fields of an answer's text."""
@@ -108,9 +102,9 @@ class Writer:
             return _event(self.head | fields | ({"usage": usage} if include_usage else {}))
 
         replies = self.answers.replies
-        if first := self.shape.first():
+        if self.shape.opening:
             for number in range(len(replies)):
-                yield event([_choice(number, first)])
+                yield event([_choice(number, self.shape.opening)])
         try:
             async for number, piece, ended in self.answers:
                 if piece:

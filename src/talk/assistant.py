@@ -87,7 +87,7 @@ class Reply:
         return piece
 
     def end(self) -> str:
-        """Take note that no token follows; return the rest of the text."""
+        """End the reply, for no token follows; return the rest of the text."""
         piece = self._stream.finish()
         stopped = self._stream.stopped
         self.stop_reason = "stop" if stopped else "length" if self.is_full else "end"
@@ -154,7 +154,7 @@ class Assistant:
         return reply
 
     def _tokens(self, ids: list[int], generation: GenerationConfig) -> Generator[int]:
-        """Yield the tokens of a reply; each of several replies at a time has its decoder."""
+        """Yield the tokens of a reply; replies at the same time have separate decoders."""
         idle = self._idle[generation.weights]
         try:
             decoder = idle.pop()
@@ -165,7 +165,7 @@ class Assistant:
             with closing(steps):
                 yield from (token for (token,) in steps if token is not None)
         finally:
-            # Without a free slot it was interrupted in the prompt: it is not used again.
+            # A decoder without a free slot was interrupted in the prompt: it is not used again.
             if decoder.num_free_slots:
                 idle.append(decoder)
 

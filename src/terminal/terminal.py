@@ -175,7 +175,7 @@ class HistoryFile(FileHistory):
 
 
 def open_history() -> History:
-    """Return the questions of earlier conversations; where no file can be written, none.
+    """Return the history of earlier conversations; an empty one where no file can be written.
 
     By the XDG base directory specification the file is ``$XDG_STATE_HOME/gpt2-chat/history``, by
     default under ``~/.local/state``.
