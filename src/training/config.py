@@ -1,7 +1,7 @@
 """The values of ``conf/train.yaml``: types and ranges, no defaults."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from src.data.config import DataConfig
 from src.errors import UserError
@@ -9,6 +9,8 @@ from src.model.config import ModelConfig
 from src.model.generation_config import GenerationConfig
 
 AUTO = "auto"
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def _require(holds: bool, key: str, value: object, rule: str) -> None:
@@ -91,7 +93,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
-        precisions = (AUTO, "32-true", "bf16-mixed", "16-mixed")
+        precisions = (AUTO, *PRECISIONS)
         _require(
             self.precision in precisions,
             "trainer.precision",

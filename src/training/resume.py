@@ -5,7 +5,6 @@ chosen for the machine. It is written once; a resumed run reads it and changes n
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +87,7 @@ def read_machine(run_folder: Path) -> dict[str, Any]:
 
 
 def forget(run_folder: Path) -> None:
-    """Remove what a run has written of its first step, so that it can start again."""
-    shutil.rmtree(run_folder / "tensorboard", ignore_errors=True)
+    """Remove the record of a run, so that it can start again."""
     (run_folder / RECORD).unlink(missing_ok=True)
 
 
