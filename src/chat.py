@@ -6,10 +6,11 @@ Standard output gets answers and nothing else.
 import json
 import sys
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 from omegaconf import DictConfig
 
+from src.checks import at_least, check, one_of
 from src.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
@@ -33,8 +34,8 @@ class ChatConfig:
     system: str | None
     model_path: str | None
     device: str
-    num_answers: int
-    format: str
+    num_answers: Annotated[int, at_least(1)]
+    format: Annotated[str, one_of(FORMATS)]
     max_new_tokens: int | None
     temperature: float | None
     top_k: int | None
@@ -53,15 +54,12 @@ class ChatConfig:
         names = (field.name for field in fields(self.generation))
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         self.generation = replace(self.generation, **given)
-        if self.num_answers < 1:
-            raise UserError(f"num_answers={self.num_answers}: must be at least 1")
+        check(self)
         if self.num_answers > 1 and not self.generation.temperature:
             raise UserError(
                 f"num_answers={self.num_answers}: temperature=0 gives the same answer each time; "
                 f"add temperature=0.7 or generation=sampling"
             )
-        if self.format not in FORMATS:
-            raise UserError(f"format={self.format}: must be one of {', '.join(FORMATS)}")
 
 
 def chat(config: DictConfig, **text: str) -> None:
