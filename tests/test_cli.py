@@ -34,7 +34,10 @@ OWN = ("data=file", "model=tiny", "max_steps=2")
         (("batch_size=0",), "batch_size=0: must be at least 1"),
         (("optimizer.learning_rate=fast",), "optimizer.learning_rate: Value 'fast'"),
         (("optimizer.learning_rate=-1",), "optimizer.learning_rate=-1.0: must be above 0"),
-        (("optimizer.weight_decay=inf",), "optimizer.weight_decay=inf: must be 0 or more, and finite"),
+        (
+            ("optimizer.weight_decay=inf",),
+            "optimizer.weight_decay=inf: must be 0 or more, and finite",
+        ),
         (("seed=1.5",), "seed: Value '1.5'"),
         (("optimiser.learning_rate=1",), "there is no key optimiser.learning_rate"),
         (("hardware=a1000",), "there is no preset hardware=a1000; did you mean a100?"),

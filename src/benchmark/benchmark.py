@@ -1,8 +1,6 @@
 """One run of the benchmark, from its config to ``benchmark.json``."""
 
-import json
 import logging
-import os
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from src import atomic
 from src.benchmark import variants
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import open_blocks, write_inputs
@@ -202,9 +201,7 @@ class Benchmark:
         self.figures |= learning_figures(learnt, before)
 
     def _write(self) -> None:
-        temporary = self.folder / ".benchmark.json"
-        temporary.write_text(json.dumps(self.figures, indent=2) + "\n")
-        os.replace(temporary, self.folder / "benchmark.json")
+        atomic.write_json(self.folder / "benchmark.json", self.figures)
         drawn = draw(self.figures, self.folder / "benchmark.png")
         console = Console()
         show_scale(self.figures, console)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from src import atomic
 from src.errors import UserError
 from src.training.config import TrainConfig
 
@@ -122,7 +123,7 @@ def write_record(
     if not path.exists():
         own = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
         record = {"overrides": own, "machine": machine, "settings": settings}
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        atomic.write_json(path, record)
         return
     before = json.loads(path.read_text())["settings"]
     for key, value in settings.items():

@@ -1,9 +1,7 @@
 """One training run, from its config to its summary."""
 
 import gc
-import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from src import atomic
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import micro_batch_size
 from src.errors import UserError
@@ -311,9 +310,7 @@ class Run:
             "num_parameters": best.num_parameters,
         }
         metrics |= self.showcase.score(best)
-        temporary = self.folder / ".metrics.json"
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-        os.replace(temporary, self.folder / "metrics.json")
+        atomic.write_json(self.folder / "metrics.json", metrics)
         self.trainer.logger.log_hyperparams(
             _shown(asdict(self.config)),
             {f"final/{key}": metrics[key] for key in FINAL_FIGURES if key in metrics},
