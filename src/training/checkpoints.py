@@ -5,7 +5,6 @@ disk, then renamed. A checkpoint is only taken between optimizer steps.
 """
 
 import logging
-import os
 import pickle
 import random
 import zipfile
@@ -18,6 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from src import atomic
 from src.errors import UserError
 from src.hub import first_line
 from src.training.module import TrainingModule
@@ -37,14 +37,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint``; the file that was there becomes ``previous.ckpt``."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        previous = path.with_name(PREVIOUS)
+        with atomic.file(path, previous) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            os.replace(path, path.with_name(PREVIOUS))
-        os.replace(temporary, path)
 
 
 class Checkpoints(L.Callback):

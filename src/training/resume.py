@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from src import atomic
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.training.config import TrainConfig
@@ -109,7 +110,7 @@ def write_record(
     if not path.exists():
         started = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
         record = {"overrides": started, "machine": plan.choices, "settings": settings}
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        atomic.write_json(path, record)
         return
     before = json.loads(path.read_text())["settings"]
     for key, value in settings.items():
