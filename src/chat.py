@@ -7,10 +7,11 @@ import io
 import json
 import sys
 from dataclasses import dataclass, fields, make_dataclass, replace
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from omegaconf import DictConfig
 
+from src.checks import at_least, check, one_of
 from src.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
@@ -41,8 +42,8 @@ class ChatConfig(GenerationKeys):
     system: str | None
     model_path: str | None
     device: str
-    num_answers: int
-    format: str
+    num_answers: Annotated[int, at_least(1)]
+    format: Annotated[str, one_of(FORMATS)]
 
     def __post_init__(self) -> None:
         """Put the keys that are not null over the generation preset, and check the rest.
@@ -53,15 +54,12 @@ class ChatConfig(GenerationKeys):
         names = (field.name for field in fields(self.generation))
         changes = {name: value for name in names if (value := getattr(self, name)) is not None}
         self.generation = replace(self.generation, **changes)
-        if self.num_answers < 1:
-            raise UserError(f"num_answers={self.num_answers}: must be at least 1")
+        check(self)
         if self.num_answers > 1 and not self.generation.temperature:
             raise UserError(
                 f"num_answers={self.num_answers}: temperature=0 gives the same answer each time; "
                 f"add temperature=0.7 or generation=sampling"
             )
-        if self.format not in FORMATS:
-            raise UserError(f"format={self.format}: must be one of {', '.join(FORMATS)}")
 
 
 def chat(config: DictConfig, **text: str) -> None:
