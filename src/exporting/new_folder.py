@@ -20,12 +20,11 @@ def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[P
         UserError: ``folder`` exists and may not be replaced, or cannot be written; names ``key``.
     """
     _check_free(folder, overwrite, key)
-    place = folder.resolve()  # a link to a folder stays one
+    target = folder.resolve()  # a link to a folder remains a link
     try:
-        with atomic.folder(place) as building:
+        with atomic.folder(target) as building:
             yield building
-            written = {path.name for path in building.iterdir()}
-            _check_nothing_foreign(folder, written, key)
+            _check_nothing_foreign(folder, {path.name for path in building.iterdir()}, key)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
@@ -40,11 +39,12 @@ def _check_free(folder: Path, overwrite: bool, key: str) -> None:
         raise UserError(f"{key}={folder} is there already: name another, or add overwrite=true")
 
 
-def _check_nothing_foreign(folder: Path, written: set[str], key: str) -> None:
+def _check_nothing_foreign(folder: Path, names: set[str], key: str) -> None:
+    """Check that ``folder`` holds only files of ``names``."""
     if not folder.is_dir():
         return
     foreign = sorted(
-        path.name for path in folder.iterdir() if path.name not in written or path.is_dir()
+        path.name for path in folder.iterdir() if path.name not in names or path.is_dir()
     )
     if foreign:
         raise UserError(

@@ -8,7 +8,6 @@ from typing import Literal
 from src.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
