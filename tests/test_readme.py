@@ -73,24 +73,24 @@ def words(rest: str) -> list[str]:
     """Return the arguments as a shell hands them over, up to a comment, a pipe or an ``&&``."""
     shell = shlex.shlex(rest, posix=True, punctuation_chars=True)
     shell.whitespace_split = True
-    found: list[str] = []
+    arguments: list[str] = []
     for word in shell:
         if set(word) <= set("();<>|&"):
             break
-        found.append(word)
-    return found
+        arguments.append(word)
+    return arguments
 
 
 def door(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Door:
     """Start the door as ``python -m`` does, up to where it would compose."""
     path = ROOT.joinpath(*module.split("."))
     path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
-    started: list[Door] = []
-    monkeypatch.setattr(cli, "run_door", lambda *a, **options: started.append(Door(*a, **options)))
+    calls: list[Door] = []
+    monkeypatch.setattr(cli, "run_door", lambda *a, **options: calls.append(Door(*a, **options)))
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     runpy.run_path(str(path), run_name="__main__")
-    assert started, f"{module} is no door"
-    return started[0]
+    assert calls, f"{module} is no door"
+    return calls[0]
 
 
 def jobs(config_name: str, overrides: list[str], multirun: bool) -> list[list[str]]:
@@ -100,8 +100,8 @@ def jobs(config_name: str, overrides: list[str], multirun: bool) -> list[list[st
     parser = OverridesParser.create()
     plain = [o.input_line for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
     sweeper = compose(config_name, plain, return_hydra_config=True).hydra.sweeper
-    swept = [f"{key}={values}" for key, values in (sweeper.params or {}).items()]
-    every = parser.parse_overrides([*swept, *overrides])
+    sweep = [f"{key}={values}" for key, values in (sweeper.params or {}).items()]
+    every = parser.parse_overrides([*sweep, *overrides])
     return BasicSweeper.split_arguments(every, max_batch_size=None)[0]
 
 
@@ -129,26 +129,33 @@ def _elsewhere(tmp_path, monkeypatch):
 )
 def test_every_command_composes_to_a_checked_config(page, module, rest, monkeypatch):
     arguments = words(rest)
-    started = door(module, arguments, monkeypatch)
-    text, others = cli._take_free_text(arguments, started.free_text)
+    entry = door(module, arguments, monkeypatch)
+    text, others = cli._take_free_text(arguments, entry.free_text)
     if not any(argument.startswith("resume=") for argument in others):  # there is no run here
-        others = started.rewrite(others)
-    asked = get_args_parser().parse_args(others)
+        others = entry.rewrite(others)
+    flags = get_args_parser().parse_args(others)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for overrides in jobs(started.config_name, asked.overrides, asked.multirun):
-            check(started.config_name, compose(started.config_name, overrides), text)
+        for overrides in jobs(entry.config_name, flags.overrides, flags.multirun):
+            check(entry.config_name, compose(entry.config_name, overrides), text)
 
 
 def test_the_pages_show_every_door():
-    shown = {module for page in PAGES for module, _ in commands(page)}
+    modules = {module for page in PAGES for module, _ in commands(page)}
     doors = {f"src.{path.stem}" for path in CONF.glob("*.yaml")}
-    assert doors <= shown
+    assert doors <= modules
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_make_target_is_in_the_makefile(page):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake ([a-z-]+)", code(page))) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_preset_that_a_page_names_is_there(page):
+    groups = "|".join(path.name for path in CONF.iterdir() if path.is_dir())
+    for group, preset in re.findall(rf"(?<![\w.])({groups})=([\w-]+)", code(page)):
+        assert (CONF / group / f"{preset}.yaml").exists(), f"{group}={preset}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
