@@ -25,9 +25,10 @@ test-engines: setup ## compile llama.cpp (minutes; a C++ compiler and cmake), as
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[engines]'
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -m engines
 
-lint: setup      ## format and lint, check only
+lint: setup      ## format, lint and types, check only
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 format: setup    ## format and mend what can be mended
 	$(PY) -m ruff format .

@@ -12,9 +12,6 @@ block size, for packing takes milliseconds and is done at start::
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
 from src.data.sources import SPLITS, RowReport, Source, prompt_hash
@@ -77,11 +75,9 @@ class NpyWriter:
         self.file.write(np.ascontiguousarray(values, self.dtype).data)
 
     def close(self) -> None:
-        """Write the length and flush to the disk."""
+        """Write the length."""
         self.file.seek(0)
         self._write_header()
-        self.file.flush()
-        os.fsync(self.file.fileno())
         self.file.close()
 
 
@@ -135,13 +131,9 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
     with FileLock(corpora / f"{folder.name}.lock"):
         if folder.exists():
             return folder
-        building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=corpora))
-        try:
+        with atomic.folder(folder) as building:
             report = _write(source, tokenizer, supervise, building)
-            (building / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
-            os.replace(building, folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+            atomic.write_json(building / "report.json", report.to_json())
     return folder
 
 

@@ -4,7 +4,7 @@ Cross-entropy of the responses' tokens; the prompts are read, not taught.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -38,7 +38,7 @@ class SFTModule(TrainingModule):
         "num_correct": torch.int64,
         "num_supervised": torch.int64,
     }
-    train_figures = ("loss", "accuracy")
+    train_figures: ClassVar[Sequence[str]] = ("loss", "accuracy")
 
     def sums(self, batch: Batch) -> LossSums:
         """Return summed loss, right predictions and supervised tokens of one micro-batch."""
@@ -62,15 +62,20 @@ class SFTModule(TrainingModule):
 class SFT:
     """The objective of ``SFTModule``; see ``Objective``."""
 
-    Config = ObjectiveConfig
-    best = Best("val/loss")
-    bar: ClassVar = {
+    Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
+    best: ClassVar[Best] = Best("val/loss")
+    bar: ClassVar[Mapping[str, tuple[str, str]]] = {
         "loss": ("train/loss", "{:.4f}"),
         "accuracy": ("train/accuracy", "{:.2%}"),
         "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
         "val_loss": ("val/loss", "{:.4f}"),
     }
-    table = ("best_val/loss", "best_val/accuracy", "test/loss", "test/accuracy")
+    table: ClassVar[Sequence[str]] = (
+        "best_val/loss",
+        "best_val/accuracy",
+        "test/loss",
+        "test/accuracy",
+    )
 
     def __init__(self, config: TrainConfig):
         self.config = config

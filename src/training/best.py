@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_only
 
 from src.model.gpt2 import GPT2
 from src.training.distributed import whole_model
@@ -21,12 +20,16 @@ class BestModel(L.Callback):
         folder: where they go.
         chosen_by: which figure decides.
         save: writes a plain, whole model into the folder.
+        rank: of this process; rank 0 writes.
     """
 
-    def __init__(self, folder: Path, chosen_by: Best, save: Callable[[GPT2, Path], None]):
+    def __init__(
+        self, folder: Path, chosen_by: Best, save: Callable[[GPT2, Path], None], rank: int
+    ):
         self.folder = folder
         self.chosen_by = chosen_by
         self.save = save
+        self.rank = rank
         self.best: dict[str, float] = {}  # the figures of their validation, and step
         self.seen_step = -1  # of the last validation in this process
 
@@ -51,5 +54,5 @@ class BestModel(L.Callback):
     def write(self, module: TrainingModule) -> None:
         """Write the weights as they are now."""
         model = whole_model(module.model)
-        if rank_zero_only.rank == 0:
+        if self.rank == 0:
             self.save(merged(model), self.folder)

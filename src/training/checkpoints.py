@@ -5,7 +5,6 @@ disk, then renamed. A checkpoint is only taken between optimizer steps.
 """
 
 import logging
-import os
 import pickle
 import random
 import zipfile
@@ -18,8 +17,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from src import atomic
 from src.errors import UserError
 from src.hub import first_line
+from src.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +37,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint``; the file that was there becomes ``previous.ckpt``."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        previous = path.with_name(PREVIOUS)
+        with atomic.file(path, previous) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            os.replace(path, path.with_name(PREVIOUS))
-        os.replace(temporary, path)
 
 
 class Checkpoints(L.Callback):
     """Saves the whole training state every so many optimizer steps, and after each validation.
 
     A step that is validated is saved after its validation, so that a resumed run has validated
-    exactly what an uninterrupted one has. Of every rank the state of its random generators and its
-    share of the running sums are saved too.
+    exactly what an uninterrupted one has. The file also holds every rank's random generators and
+    its share of the running sums.
 
     Args:
         run_folder: where ``checkpoints/`` is.
@@ -89,19 +85,20 @@ class Checkpoints(L.Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what each rank has of its own."""
-        kind, keys, *rest = np.random.get_state()
-        own = {
+        """Add what differs from rank to rank: random generators and running sums."""
+        assert isinstance(module, TrainingModule)
+        kind, keys, *rest = np.random.get_state(legacy=True)
+        state = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+            "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
             "python": random.getstate(),
             "train_metrics": module.train_metrics.sums(),
         }
-        checkpoint["ranks"] = [own]
+        checkpoint["ranks"] = [state]
         if trainer.world_size > 1:
             checkpoint["ranks"] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(checkpoint["ranks"], own)
+            torch.distributed.all_gather_object(checkpoint["ranks"], state)
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
@@ -121,6 +118,7 @@ class Checkpoints(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Put random generators and running sums where the saved run left them."""
+        assert isinstance(module, TrainingModule)
         if self.restored is None:
             return
         states, self.restored = self.restored, None

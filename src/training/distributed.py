@@ -38,12 +38,13 @@ def choose_devices(
     Raises:
         UserError: there are not so many, or the launcher started another number of processes.
     """
-    asked, nodes = config.devices, config.num_nodes
+    devices: int | str
+    wanted, nodes = config.devices, config.num_nodes
     if place.launcher is not None:
         devices = place.local_size
-        if asked not in (AUTO, devices):
+        if wanted not in (AUTO, devices):
             raise UserError(
-                f"trainer.devices={asked}: processes that {place.launcher} started on this "
+                f"trainer.devices={wanted}: processes that {place.launcher} started on this "
                 f"machine: {devices}; leave it at auto, or start as many"
             )
         if nodes != place.num_nodes:
@@ -56,9 +57,9 @@ def choose_devices(
             f"trainer.num_nodes={nodes}: start the processes with torchrun or srun, on each machine"
         )
     else:
-        devices = recorded or AUTO if asked == AUTO else asked
+        devices = recorded or AUTO if wanted == AUTO else wanted
     present = torch.cuda.device_count() if device == "cuda" else 1
-    if devices == AUTO:
+    if not isinstance(devices, int):
         return max(count for count in range(1, present + 1) if batch_size % count == 0)
     if devices > present and device != "cpu":
         raise UserError(
@@ -125,7 +126,7 @@ def whole_model(model: GPT2) -> GPT2:
 
 def load_whole(model: GPT2, state: dict[str, Tensor]) -> None:
     """Put whole weights into a model that may be sharded; every rank has to call it."""
-    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
+    set_model_state_dict(model, {**state}, options=StateDictOptions(full_state_dict=True))
 
 
 def whole_norm(norm: Tensor) -> Tensor:

@@ -71,7 +71,8 @@ class Interruption(L.Callback):
         if trainer.world_size > 1:
             self.agreement = Agreement()
             # Lightning would wait for the device at each micro-batch to do the same.
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+            loop: Any = trainer.fit_loop.epoch_loop
+            loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         """Save and stop at the next step boundary."""

@@ -164,7 +164,7 @@ class Processes:
         Args:
             arguments: the command line that composes this very run, in its folder.
         """
-        if self.place.world_size == 1 or self.place.rank:
+        if self.store is None or self.place.rank:  # alone, or told by rank 0
             return
         _say(self.store, arguments)
         if self.place.launcher is not None:

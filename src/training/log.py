@@ -17,7 +17,8 @@ class TrainingLog(L.Callback):
 
     TOTALS = ("train_seconds", "num_tokens", "logged_seconds", "logged_tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, steps_per_epoch: int) -> None:
+        self.steps_per_epoch = steps_per_epoch
         self.train_seconds = 0.0  # whole run, earlier interrupted parts included
         self.num_tokens = 0
         self.logged_seconds = 0.0  # the same two at the last log
@@ -44,9 +45,10 @@ class TrainingLog(L.Callback):
             self.started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Count this micro-batch; log at a due step, and at the last."""
+        assert isinstance(module, TrainingModule)
         self.num_tokens += batch["num_tokens"]
         step = trainer.global_step
         if not at_step_boundary(trainer):
@@ -57,7 +59,7 @@ class TrainingLog(L.Callback):
         self._stop_clock()
         seconds = self.train_seconds - self.logged_seconds
         figures["perf/tokens_per_second"] = (self.num_tokens - self.logged_tokens) / seconds
-        figures["epoch"] = step / trainer.datamodule.steps_per_epoch
+        figures["epoch"] = step / self.steps_per_epoch
         self.logged_seconds, self.logged_tokens = self.train_seconds, self.num_tokens
         module.log_figures(figures)
 

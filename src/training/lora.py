@@ -4,6 +4,8 @@ Each matrix W of a block becomes W + (alpha / rank) B A, where only A (rank, in)
 learn. B starts at zero, so training starts from the model as it was.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,12 @@ NAME = "default"  # of the adapters, in peft's state dict
 def add_adapters(model: GPT2, config: LoRAConfig) -> None:
     """Put adapters beside every matrix of the blocks and freeze everything else, in place.
 
+    ``config.rank`` is a number.
+
     Raises:
         UserError: peft is not installed.
     """
+    assert config.rank is not None
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:
@@ -33,7 +38,7 @@ def add_adapters(model: GPT2, config: LoRAConfig) -> None:
     inject_adapter_in_model(
         LoraConfig(
             r=config.rank,
-            lora_alpha=config.alpha,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft multiplies any number
             lora_dropout=config.dropout,
             target_modules=MATRICES,
         ),
@@ -72,7 +77,7 @@ def merged(model: GPT2) -> GPT2:
     return plain
 
 
-def _adapted(model: GPT2) -> dict[str, torch.nn.Module]:
+def _adapted(model: GPT2) -> dict[str, Any]:
     return {n: m for n, m in model.named_modules() if hasattr(m, "get_delta_weight")}
 
 

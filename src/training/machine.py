@@ -9,7 +9,7 @@ import torch
 
 from src.errors import UserError
 from src.model.device import choose_device, compute_capability
-from src.training.config import AUTO, TrainConfig, TrainerConfig
+from src.training.config import AUTO, PRECISIONS, Precision, TrainConfig, TrainerConfig
 from src.training.distributed import choose_strategy
 from src.training.place import Place
 
@@ -22,7 +22,7 @@ class Machine:
     device: str  # cpu, cuda or mps
     capability: int  # of the device; see ``compute_capability``
     memory: int  # bytes that a process can train in
-    precision: str
+    precision: Precision
     strategy: str  # single, ddp or fsdp
 
     @property
@@ -62,7 +62,7 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(mmap_max, 0) and libc.mallopt(trim_threshold, -1))
 
 
-def choose_precision(config: TrainerConfig, device: str) -> str:
+def choose_precision(config: TrainerConfig, device: str) -> Precision:
     """Return the precision to train in: as configured, or the fastest the device is good at.
 
     Raises:
@@ -79,7 +79,7 @@ def choose_precision(config: TrainerConfig, device: str) -> str:
                 "trainer.precision=bf16-mixed: this GPU has no bf16 (Ampere and later have) and "
                 "would only imitate it, slowly: use 16-mixed"
             )
-        return config.precision
+        return PRECISIONS[PRECISIONS.index(config.precision)]
     if device == "cuda":
         return "bf16-mixed" if has_bf16 else "16-mixed"
     if device == "cpu" and torch.cpu._is_avx512_bf16_supported():

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
@@ -47,6 +48,9 @@ class TrainingModule(L.LightningModule, ABC):
 
     sum_types: ClassVar[Mapping[str, torch.dtype]]  # of what ``sums`` returns, by name
     train_figures: ClassVar[Sequence[str]]  # those of ``figures`` that training logs
+    grad_norm: Tensor
+    num_skipped: Tensor
+    num_skipped_in_a_row: Tensor
 
     def __init__(
         self, model: GPT2, config: OptimizerConfig, *, num_steps: int, log_every_n_steps: int
@@ -80,7 +84,7 @@ class TrainingModule(L.LightningModule, ABC):
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return optimizer and schedule, stepped together."""
         optimizer = build_optimizer(self.model, self.config, fused=True)
         schedule = build_schedule(optimizer, self.config, self.num_steps)
@@ -137,7 +141,8 @@ class TrainingModule(L.LightningModule, ABC):
         self.num_skipped += bad
         self.num_skipped_in_a_row = (self.num_skipped_in_a_row + 1) * bad
         if optimizer.defaults.get("fused"):
-            optimizer.found_inf = bad  # fused AdamW leaves weights and state alone where it is 1
+            # Fused AdamW leaves weights and state alone where this is 1; its type does not know it.
+            optimizer.found_inf = bad  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out weights that do not learn; what tells them from others stays."""
@@ -178,7 +183,7 @@ class TrainingModule(L.LightningModule, ABC):
         return {
             **{f"train/{name}": figures[name] for name in self.train_figures},
             "train/skipped_steps": float(skipped),
-            "lr": self.lr_schedulers().get_last_lr()[0],
+            "lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
             "grad_norm": float(self.grad_norm),
         }
 

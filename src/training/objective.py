@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import lightning as L
 
@@ -46,10 +46,10 @@ class Objective(Protocol):
     table: the figures by which TensorBoard's table of runs compares.
     """
 
-    Config: type[ObjectiveConfig]
-    best: Best
-    bar: Mapping[str, tuple[str, str]]
-    table: Sequence[str]
+    Config: ClassVar[type[ObjectiveConfig]]
+    best: ClassVar[Best]
+    bar: ClassVar[Mapping[str, tuple[str, str]]]
+    table: ClassVar[Sequence[str]]
 
     def __init__(self, config: TrainConfig): ...
 

@@ -17,7 +17,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool) -> t
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused
+        groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]), fused=fused
     )
 
 

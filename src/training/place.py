@@ -54,9 +54,11 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place:
         UserError: srun started unequal numbers of processes on its nodes.
     """
     if "LOCAL_WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         return Place(
-            *(int(environment[name]) for name in names),
+            rank=int(environment["RANK"]),
+            world_size=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment["LOCAL_RANK"]),
+            local_size=int(environment["LOCAL_WORLD_SIZE"]),
             address=environment["MASTER_ADDR"],
             port=int(environment["MASTER_PORT"]),
             launcher=DOOR if PARENT in environment else "torchrun",

@@ -6,7 +6,7 @@ from typing import Any
 
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.training.config import AUTO, TrainConfig
+from src.training.config import TrainConfig
 from src.training.machine import Machine
 from src.training.memory import TrainingStep, choose_micro_batch_size
 
@@ -20,7 +20,7 @@ def choose_batching(
         UserError: the devices cannot share the batch evenly.
     """
     at_most = config.micro_batch_size
-    if at_most == AUTO:  # a run that goes on cuts its batches as it did
+    if not isinstance(at_most, int):  # auto: a run that goes on cuts its batches as it did
         at_most = record.get("micro_batch_size") or choose_micro_batch_size(step, machine.memory)
     return Batching.of(config.batch_size, machine.place.world_size, at_most)
 

@@ -31,8 +31,9 @@ class Progress(L.Callback):
         self.last_line = 0.0
 
     @rank_zero_only
-    def on_train_start(self, trainer: L.Trainer, module: TrainingModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Show the bar, from the resumed step on."""
+        assert isinstance(module, TrainingModule)
         if sys.stderr.isatty():
             self.bar = tqdm(
                 total=module.num_steps,
@@ -43,8 +44,11 @@ class Progress(L.Callback):
             )
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: L.Trainer, module: TrainingModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
         """Move on by a step."""
+        assert isinstance(module, TrainingModule)
         if not at_step_boundary(trainer):
             return
         step, now = trainer.global_step, time.monotonic()

@@ -20,8 +20,9 @@ class SampleReplies(L.Callback):
         self.tokenizer = tokenizer
         self.generation = generation
 
-    def on_validation_end(self, trainer: L.Trainer, module: TrainingModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Ask and write down."""
+        assert isinstance(module, TrainingModule)
         self.ask(trainer, module)
 
     def ask(self, trainer: L.Trainer, module: TrainingModule) -> None:

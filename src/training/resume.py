@@ -5,10 +5,10 @@ chosen for the machine. It is written once; a resumed run reads it and changes n
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from src import atomic
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.training.config import TrainConfig
@@ -88,8 +88,7 @@ def read_machine(run_folder: Path) -> dict[str, Any]:
 
 
 def forget(run_folder: Path) -> None:
-    """Remove what a run has written of its first step, so that it can start again."""
-    shutil.rmtree(run_folder / "tensorboard", ignore_errors=True)
+    """Remove the record of a run, so that it can start again."""
     (run_folder / RECORD).unlink(missing_ok=True)
 
 
@@ -111,7 +110,7 @@ def write_record(
     if not path.exists():
         started = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
         record = {"overrides": started, "machine": plan.choices, "settings": settings}
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        atomic.write_json(path, record)
         return
     before = json.loads(path.read_text())["settings"]
     for key, value in settings.items():

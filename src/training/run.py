@@ -1,8 +1,6 @@
 """One training run: fit, validate, test, write down."""
 
-import json
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -11,6 +9,7 @@ from typing import Any
 
 import torch
 
+from src import atomic
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.model.gpt2 import GPT2
@@ -26,7 +25,7 @@ from src.training.plan import Plan
 from src.training.progress import Progress
 from src.training.resume import quoted
 from src.training.summary import summary
-from src.training.trainer import build_trainer
+from src.training.trainer import build_trainer, open_logger
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +55,10 @@ class Run:
         if config.trainer.compile:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
-        self.training_log = TrainingLog()
+        self.training_log = TrainingLog(data.steps_per_epoch)
         save = partial(objective.save, tokenizer=data.tokenizer)
-        self.best = BestModel(run_folder / "model", objective.best, save)
+        rank = plan.machine.place.rank
+        self.best = BestModel(run_folder / "model", objective.best, save, rank)
         self.checkpoints = Checkpoints(
             run_folder,
             config.trainer.checkpoint_every_n_steps,
@@ -73,10 +73,10 @@ class Run:
             *objective.watchers(data, run_folder),
             self.best,
         ]
+        self.logger = open_logger(run_folder, self.checkpoint, rank)
         self.trainer = build_trainer(
             plan,
-            run_folder,
-            self.checkpoint,
+            self.logger,
             callbacks=[*watching, self.checkpoints, self.interruption],
             validates=self.has("validation"),
             deterministic=config.trainer.deterministic,
@@ -114,7 +114,7 @@ class Run:
         else:
             return None
         finally:
-            self.trainer.logger.experiment.close()
+            self.logger.experiment.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
 
     def _can_start_again(self) -> bool:
@@ -157,10 +157,8 @@ class Run:
         if self.plan.machine.place.rank:
             return
         figures = self._figures(last, best)
-        temporary = self.folder / ".metrics.json"
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
-        os.replace(temporary, self.folder / "metrics.json")
-        self.trainer.logger.log_hyperparams(
+        atomic.write_json(self.folder / "metrics.json", figures)
+        self.logger.log_hyperparams(
             self.plan.shown(self.config),
             {f"final/{key}": figures[key] for key in self.objective.table if key in figures},
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from src import atomic
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
 from src.evaluation.exact_match import exact_match, nearest_neighbour
@@ -46,7 +47,7 @@ class Showcase:
         prompts = [c.turns[0][0] for c in self.questions]
         generation = replace(self.config.generation, max_new_tokens=TOKENS_BEFORE)
         replies = Assistant(model, self.data.tokenizer).replies(prompts, generation)
-        self.path.write_text(json.dumps(dict(zip(prompts, replies, strict=True)), indent=2) + "\n")
+        atomic.write_json(self.path, dict(zip(prompts, replies, strict=True)))
 
     def score(self, model: GPT2) -> dict[str, float]:
         """Return exact match over all test prompts, by family, and of the nearest neighbour."""

@@ -1,5 +1,6 @@
 """Lightning's Trainer for a plan: which engine shares the step among the devices."""
 
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ warnings.filterwarnings(
     module=r"lightning\.pytorch\.utilities\._pytree",
 )
 
+TENSORBOARD = "tensorboard"  # in the run folder
+
 
 class OneFileLogger(TensorBoardLogger):
     """Writes one event file from the run's beginning to its end.
@@ -45,10 +48,28 @@ class OneFileLogger(TensorBoardLogger):
         self.experiment.flush()
 
 
+def open_logger(run_folder: Path, checkpoint: Path | None, rank: int) -> OneFileLogger:
+    """Return the logger of a run, which goes on from ``checkpoint`` or begins.
+
+    What a beginning without a checkpoint has logged goes: TensorBoard may read two files that were
+    begun in one second in the wrong order.
+    """
+    if checkpoint is None and rank == 0:
+        shutil.rmtree(run_folder / TENSORBOARD, ignore_errors=True)
+    # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
+    purge_step = saved_step(checkpoint) + 1 if checkpoint else 0
+    return OneFileLogger(
+        run_folder,
+        name="",
+        version=TENSORBOARD,
+        default_hp_metric=False,
+        purge_step=purge_step,
+    )
+
+
 def build_trainer(
     plan: Plan,
-    run_folder: Path,
-    checkpoint: Path | None,
+    logger: OneFileLogger,
     *,
     callbacks: Sequence[L.Callback],
     validates: bool,
@@ -56,8 +77,6 @@ def build_trainer(
 ) -> L.Trainer:
     """Return a Trainer for which the whole run is one long epoch of micro-batches."""
     machine, place = plan.machine, plan.machine.place
-    # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
-    purge_step = saved_step(checkpoint) + 1 if checkpoint else 0
     return L.Trainer(
         accelerator=machine.device,
         devices=place.local_size,
@@ -72,13 +91,7 @@ def build_trainer(
         limit_val_batches=1.0 if validates else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        logger=OneFileLogger(
-            run_folder,
-            name="",
-            version="tensorboard",
-            default_hp_metric=False,
-            purge_step=purge_step,
-        ),
+        logger=logger,
         callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO(), _environment(place.world_size)],
         profiler=NoProfiler(),
