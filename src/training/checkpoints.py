@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill of the process at any moment.
 
-``checkpoints/last.ckpt`` and the one before it, ``previous.ckpt``: written beside, flushed to the
-disk, then renamed. A checkpoint is only taken between optimizer steps.
+The newest is ``checkpoints/last.ckpt``, the one before it ``previous.ckpt``. A checkpoint is only
+taken between optimizer steps.
 """
 
 import logging
@@ -117,7 +117,7 @@ class Checkpoints(L.Callback):
         self.restored = ranks[trainer.global_rank]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Put random generators and running sums where the saved run left them."""
+        """Restore the random generators and the running sums of the checkpoint."""
         assert isinstance(module, TrainingModule)
         if self.restored is None:
             return
@@ -169,10 +169,10 @@ def resolve_checkpoint(name: str) -> Path:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        found = find_checkpoint(path)
-        if found is None:
+        newest = find_checkpoint(path)
+        if newest is None:
             raise UserError(f"checkpoint={name}: no checkpoint in it: name a run folder")
-        return found
+        return newest
     if not path.exists():
         raise UserError(f"checkpoint={name}: there is no such file or folder")
     if not _is_whole(path):

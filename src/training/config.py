@@ -40,7 +40,7 @@ class OptimizerConfig:
 
 @dataclass
 class LoRAConfig:
-    """Small matrices that learn in place of the model's own (LoRA), or nothing of the kind."""
+    """Adapters: small matrices that learn in place of the model's weights (LoRA)."""
 
     rank: Annotated[int | None, at_least(1).or_null("for full fine-tuning")]
     alpha: Annotated[float, above(0)]
@@ -53,7 +53,7 @@ class LoRAConfig:
 
 @dataclass
 class TrainerConfig:
-    """What Lightning's Trainer is told, and how often things happen (in optimizer steps)."""
+    """How Lightning's Trainer runs; intervals are in optimizer steps."""
 
     accelerator: Annotated[str, one_of(ACCELERATORS)]
     devices: Annotated[int | str, at_least(1).or_auto()]

@@ -1,6 +1,6 @@
 """A dozen questions before and after training, and exact match over all test prompts.
 
-Conversations of one turn and without a system text are asked; the others are left out.
+Only conversations of one turn and without a system text are asked.
 """
 
 import json
@@ -64,8 +64,8 @@ class Showcase:
         )
         answers = [replies.get(prompt, "") for prompt in prompts]  # too long to read: wrong
         before = json.loads(self.path.read_text()) if self.path.exists() else {}
-        asked = [c.turns[0][0] for c in self.questions]
-        self.rows = [(p, before.get(p, ""), replies.get(p, "")) for p in asked]
+        questions = [c.turns[0][0] for c in self.questions]
+        self.rows = [(p, before.get(p, ""), replies.get(p, "")) for p in questions]
 
         train = [c.turns[0] for c in self.data.conversations("train")]
         copied = nearest_neighbour([p for p, _ in train], [r for _, r in train], prompts)
