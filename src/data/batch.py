@@ -17,8 +17,15 @@ from typing import TypedDict
 from torch import Tensor
 
 
-class Batch(TypedDict):
-    """What every training step needs; ``targets`` adds what is due.
+class BatchTargets(TypedDict, total=False):
+    """What is due in a batch; each kind of ``Targets`` fills keys of its own."""
+
+    supervised_index: Tensor
+    labels: Tensor
+
+
+class Batch(BatchTargets):
+    """What every training step needs, and what is due.
 
     ``cu_seqlens`` (documents + 1,) int32 lists the boundaries of all documents in the flattened
     B x T positions, padding being documents of its own; ``max_seqlen`` is the length of the
@@ -33,10 +40,3 @@ class Batch(TypedDict):
     max_seqlen: int
     denominator: int
     num_tokens: int
-
-
-class LabelledBatch(Batch):
-    """A batch whose targets are tokens; a label belongs to each supervised position."""
-
-    supervised_index: Tensor
-    labels: Tensor

@@ -130,18 +130,18 @@ class RowReader:
             rename = dict(columns)
         else:
             rename = {name: name for name in column_names}
-        fitting = (x for x in LAYOUTS if set(x.required) <= rename.keys())
-        self.layout = next(fitting, None)
-        if self.layout is None:
+        layout = next((x for x in LAYOUTS if set(x.required) <= rename.keys()), None)
+        if layout is None:
             raise UserError(
                 f"{where}: no recognised columns (found: {found}); known are {known}; name yours "
                 f"with data.columns={{prompt: ..., response: ...}}"
             )
-        names = (*self.layout.required, *self.layout.optional)
+        names = (*layout.required, *layout.optional)
         if not columns:  # a later row may have an optional column that the first has not
             rename |= {name: name for name in names}
         self.rename = {name: rename[name] for name in names if name in rename}
-        self.required = {self.rename[name] for name in self.layout.required}
+        self.required = {self.rename[name] for name in layout.required}
+        self.parse = layout.parse
 
     def __call__(self, row: Row) -> Conversation:
         """Return the row's conversation.
@@ -151,7 +151,7 @@ class RowReader:
         """
         if not self.required <= row.keys():
             raise UnusableRow("missing_column")
-        conversation = self.layout.parse(
+        conversation = self.parse(
             {name: row[column] for name, column in self.rename.items() if column in row}
         )
         family = row.get("family")

@@ -90,7 +90,7 @@ class SplitWriter:
 
     def __init__(self, folder: Path, vocab_size: int):
         folder.mkdir(parents=True)
-        dtypes = {
+        dtypes: dict[str, np.dtype | type] = {
             "input_ids": ids_dtype(vocab_size),
             "supervised": np.bool_,
             "offsets": np.int64,

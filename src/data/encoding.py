@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from queue import SimpleQueue
@@ -39,7 +39,7 @@ Setup = tuple[Tokenizer, dict[str, bytes], str]  # with the words that the first
 
 def encode_all(
     batches: Iterable[Batch], tokenizer: Tokenizer, supervise: str, num_processes: int
-) -> Iterator[Examples]:
+) -> Generator[Examples, None, None]:
     """Yield the examples of each batch, with the help of at most ``num_processes`` processes.
 
     Only a few batches are held at any time.
@@ -137,12 +137,13 @@ class _Process:
 def serve() -> None:
     """Encode batches from standard input to standard output until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the rows
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    if not requests.peek(1):  # there was nothing left to do for this one
-        return
-    tokenizer, known, supervise = pickle.load(requests)
-    encoder = WordEncoder(tokenizer)
-    encoder.ids_of.update(known)
-    while requests.peek(1):
-        pickle.dump(encode_examples(pickle.load(requests), encoder, supervise), answers)
-        answers.flush()
+    with open(sys.stdin.fileno(), "rb", closefd=False) as requests:
+        if not requests.peek(1):  # there was no batch for this process
+            return
+        tokenizer, ids_of, supervise = pickle.load(requests)
+        encoder = WordEncoder(tokenizer)
+        encoder.ids_of.update(ids_of)
+        while requests.peek(1):
+            examples = encode_examples(pickle.load(requests), encoder, supervise)
+            pickle.dump(examples, sys.stdout.buffer)
+            sys.stdout.buffer.flush()

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def _file(config: DataConfig) -> Source:
             raise UserError(f"data.{key}={name}: there is no such file; name an existing one")
         with path.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest() + split.encode())
-        parts.append(Part(str(path), split, lambda path=path: read_rows(path)))
+        parts.append(Part(str(path), split, partial(read_rows, path)))
     return Source(config, parts, content.hexdigest())
 
 
@@ -210,7 +211,7 @@ def _hub(config: DataConfig) -> Source:
         except (datasets.exceptions.DatasetsError, httpx2.HTTPError, OSError) as error:
             raise UserError(f"{hint} ({first_line(error)})") from error
         prints.append([split, rows._fingerprint, len(rows)])
-        parts.append(Part(f"{config.path}[{name}]", split, lambda rows=rows: _hub_rows(rows)))
+        parts.append(Part(f"{config.path}[{name}]", split, partial(_hub_rows, rows)))
     return Source(config, parts, hashlib.sha256(json.dumps(prints).encode()).hexdigest())
 
 

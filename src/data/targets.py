@@ -5,8 +5,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from src.data.batch import BatchTargets
 from src.data.template import Examples
 
 EXAMPLES_AT_A_TIME = 4096  # while labels are counted
@@ -27,7 +27,7 @@ class Targets(Protocol):
         """Return the targets (examples,) in the first ``lengths`` (examples,) tokens of each."""
         ...
 
-    def collate(self, documents: Sequence[Document]) -> dict[str, Tensor]:
+    def collate(self, documents: Sequence[Document]) -> BatchTargets:
         """Return the targets of a batch's documents, in their order."""
         ...
 
@@ -48,8 +48,8 @@ class Labels:
             labels[part] = running[ends - starts[0]] - running[after_first - starts[0]]
         return labels
 
-    def collate(self, documents: Sequence[Document]) -> dict[str, Tensor]:
-        """Return ``supervised_index`` and ``labels`` (S,) int64, as ``LabelledBatch`` holds."""
+    def collate(self, documents: Sequence[Document]) -> BatchTargets:
+        """Return ``supervised_index`` and ``labels`` (S,) int64."""
         index, labels = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
         for document in documents:
             taught = np.flatnonzero(document.supervised[1:])

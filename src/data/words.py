@@ -92,7 +92,7 @@ class WordEncoder:
     def _cut(self, text: str) -> Callable[[str], list[str]] | None:
         """Return what cuts ``text``; None: the library must have it whole."""
         if self.cut is None or text.isascii():
-            return self.cut and self.cut.words
+            return None if self.cut is None else self.cut.words
         return None if _OTHER_SPACE.search(text) else self.cut.chunks
 
 
@@ -114,10 +114,10 @@ class _Memory(dict[str, bytes]):
             ids = [token.id for tokens in merged for token in tokens]
         else:
             ids = self.tokenizer.encode(word)
-        ids = array(self.code, ids).tobytes()
+        data = array(self.code, ids).tobytes()
         if len(word) <= LONGEST_WORD:
-            self[word] = ids
-        return ids
+            self[word] = data
+        return data
 
 
 def ids_dtype(vocab_size: int) -> np.dtype:

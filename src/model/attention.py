@@ -167,7 +167,8 @@ def _plain_causal(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
 
 def _group_sizes(lengths: list[int]) -> list[int]:
     """Split descending ``lengths`` where padding would exceed 16 positions and 15%."""
-    sizes, longest = [], 0
+    sizes: list[int] = []
+    longest = 0
     for length in lengths:
         if sizes and length >= min(longest - 16, math.ceil(longest * 0.85)):
             sizes[-1] += 1

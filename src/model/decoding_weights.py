@@ -38,7 +38,11 @@ class Linear(Protocol):
 
     weight: Any
     bias: Tensor | None
-    scale: Tensor | None
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Return the factor of each output (out,)."""
+        ...
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (N, out) of ``x`` (N, in)."""
@@ -78,7 +82,7 @@ class DecodingWeights:
     """
 
     def __init__(self, model: GPT2, weights: str):
-        linear = {"fp32": Fp32Linear, "bf16": Bf16Linear, "int8": Int8Linear}[weights]
+        linear = LINEARS[weights]
         self.config = model.config
         # Of keys and values. A CPU without matrix units attends slower in bf16.
         is_half = weights == "bf16" and not _is_cpu(model.wte.weight)
@@ -169,7 +173,7 @@ class Int8Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.bias = bias
         self.scale = weight.abs().amax(1).clamp_min_(TINY) / 127
-        self.weight = (weight / self.scale[:, None]).round_().to(torch.int8)
+        self.weight: Any = (weight / self.scale[:, None]).round_().to(torch.int8)
         self.has_vnni = _has_vnni(weight)
         if self.has_vnni:
             self.weight = _pack_int8(self.weight, self.scale)
@@ -180,14 +184,21 @@ class Int8Linear:
             return product if self.bias is None else product.add_(self.bias)
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         if len(x) == 1:
-            largest = float(x.abs().max()) or 1.0
-            product = multiply(x, largest / 127, 128, self.weight)
+            scale = (float(x.abs().max()) or 1.0) / 127
+            product = multiply(x, scale, 128, self.weight)
             return product if self.bias is None else product.add_(self.bias)
         largest = x.abs().amax(1, keepdim=True).clamp_min_(TINY)
         product = multiply(x / largest, 1 / 127, 128, self.weight)
         if self.bias is None:
             return product.mul_(largest)
         return torch.addcmul(self.bias, product, largest)
+
+
+LINEARS: dict[str, Callable[[Tensor, Tensor | None], Linear]] = {
+    "fp32": Fp32Linear,
+    "bf16": Bf16Linear,
+    "int8": Int8Linear,
+}
 
 
 def _pack_int8(weight: Tensor, scale: Tensor) -> torch.ScriptObject:

@@ -1,6 +1,6 @@
 """Whole answers in one call: ids in, ids out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from src.model.decoder import Decoder, check_prompt
 from src.model.generation_config import GenerationConfig
@@ -13,7 +13,7 @@ def generate(
     end_id: int,
     config: GenerationConfig,
     decoder: Decoder | None = None,
-) -> Iterator[list[int | None]]:
+) -> Generator[list[int | None], None, None]:
     """Yield, step by step, the next token of each prompt; None for those that have ended.
 
     A sequence ends with ``end_id`` (not yielded), after ``max_new_tokens``, or where the model has

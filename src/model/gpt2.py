@@ -4,6 +4,7 @@ Shape letters: B sequences, T positions, D width, H heads, V vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -86,8 +87,8 @@ class Block(nn.Module):
 
         All blocks run the same code on weights of their own, so the first one's is compiled.
         """
-        self.before_attention = torch.compile(self.before_attention)
-        self.after_attention = torch.compile(self.after_attention)
+        for name in ("before_attention", "after_attention"):
+            setattr(self, name, torch.compile(getattr(self, name)))
 
 
 class GPT2(nn.Module):
@@ -104,7 +105,10 @@ class GPT2(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        # torch's list has no type for what it holds.
+        self.h: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
+            Block(config, layer) for layer in range(config.n_layer)
+        )
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.init_weights()
 

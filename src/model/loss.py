@@ -84,7 +84,7 @@ class LinearCrossEntropy(torch.autograd.Function):
                 sums = _score_(scores, labels[chunk], len(weight), wants_gradient)
                 loss += sums[0]
                 num_correct += sums[1]
-                if wants_hidden:
+                if grad_hidden is not None:
                     grad_hidden[chunk] = scores @ head
                 if wants_weight:
                     product = scores.t() @ rows[chunk]

@@ -126,7 +126,7 @@ def checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(memoryview(tensors[name].numpy()).cast("B"))
+        digest.update(tensors[name].numpy().data.cast("B"))
     return digest.hexdigest()
 
 

@@ -30,4 +30,5 @@ class VarlenAttention:
         q, k, v = qkv.view(batch * length, 3, num_heads, width // 3 // num_heads).unbind(1)
         bounds, longest = self.cu_seqlens, self.max_seqlen
         out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **CAUSAL)
-        return out.reshape(batch, length, width // 3)
+        # A pair comes out only where ``return_aux`` asks for one.
+        return out.reshape(batch, length, width // 3)  # type: ignore[union-attr]

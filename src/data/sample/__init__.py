@@ -80,11 +80,12 @@ def questions() -> tuple[Question, ...]:
 def _questions_of(file: Path) -> Iterator[Question]:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     family = table["family"]
+    facts: list[tuple[str | None, dict[str, str]]]
     if "facts" in table:
         columns = table["columns"]
         facts = [(None, dict(zip(columns, fact, strict=True))) for fact in table["facts"]]
     else:
-        facts = list(COMPUTED[family]())
+        facts = [*COMPUTED[family]()]
     for kind in table["questions"]:
         phrasings = kind["phrasings"]
         for unit, fact in facts:
