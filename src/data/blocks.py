@@ -56,10 +56,10 @@ class Blocks:
             corpus: the documents.
             block_size: positions of a block.
             packing: whether a block holds as many units as fit, or one.
-            end_id: what padding consists of.
+            end_id: the token of padding.
             max_length: of a document; None: a block.
             targets: what is due; None: labels.
-            units: (units + 1,) offsets into the documents; None: each is a unit of its own.
+            units: (units + 1,) offsets into the documents; None: each document is a unit.
         """
         max_length = min(max_length or block_size, block_size)
         targets = targets or Labels()

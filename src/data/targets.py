@@ -21,10 +21,10 @@ class Document(NamedTuple):
 
 
 class Targets(Protocol):
-    """What a training step is held against."""
+    """How the targets of a training step are counted and made."""
 
     def count(self, examples: Examples, lengths: np.ndarray) -> np.ndarray:
-        """Return the targets (examples,) in the first ``lengths`` (examples,) tokens of each."""
+        """Return the number of targets (examples,) in the first ``lengths`` tokens of each."""
         ...
 
     def collate(self, documents: Sequence[Document]) -> BatchTargets:
@@ -33,10 +33,10 @@ class Targets(Protocol):
 
 
 class Labels:
-    """The tokens that follow: a label for each supervised token but an example's first."""
+    """The next tokens: a label for each supervised token of an example except its first."""
 
     def count(self, examples: Examples, lengths: np.ndarray) -> np.ndarray:
-        """Return the labels (examples,); memory does not grow with the number of tokens."""
+        """Return the number of labels; memory does not grow with the number of tokens."""
         labels = np.zeros(len(lengths), dtype=np.int64)
         for first in range(0, len(lengths), EXAMPLES_AT_A_TIME):
             part = slice(first, first + EXAMPLES_AT_A_TIME)

@@ -1,6 +1,6 @@
 """A step on a GPU as one launch: a captured CUDA graph, whose shapes never change.
 
-All rows of the cache take part, those that nobody decodes at position -1.
+It computes all rows of the cache; those without a sequence have position -1.
 """
 
 from functools import cached_property
@@ -14,9 +14,9 @@ from src.model.kv_cache import KVCache
 
 
 class StepGraph:
-    """The step of a decoder, captured when it is first needed; it serves all lengths.
+    """The step of a decoder, captured at the first call; it serves all lengths.
 
-    Ids and positions come from pinned memory and the likeliest tokens go there, all in the graph.
+    The graph also copies ids and positions from pinned memory, and the likeliest tokens into it.
     """
 
     def __init__(self, weights: DecodingWeights, cache: KVCache):
@@ -40,15 +40,15 @@ class StepGraph:
 
     @cached_property
     def graph(self) -> torch.cuda.CUDAGraph:
-        """The step, captured."""
+        """The captured step."""
         warmup = torch.cuda.Stream()
         warmup.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warmup):
-            for _ in range(2):  # kernels are compiled, chosen and loaded outside the capture
+            for _ in range(2):  # compiles, chooses and loads the kernels before the capture
                 self._step()
         torch.cuda.current_stream().wait_stream(warmup)
         graph = torch.cuda.CUDAGraph()
-        # Other threads, as the one that pins batches, may use the device meanwhile.
+        # Other threads, such as the one that pins batches, may use the device meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
         return graph
