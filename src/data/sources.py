@@ -146,15 +146,8 @@ def _sample(config: DataConfig) -> Source:
 
 def _file(config: DataConfig) -> Source:
     assert config.path is not None
-    names = {
-        "train": config.path,
-        "validation": config.validation_split,
-        "test": config.test_split,
-    }
     parts, content = [], hashlib.sha256()
-    for split, name in names.items():
-        if name is None:
-            continue
+    for split, name in _names(config, config.path):
         path = Path(name).expanduser()
         if not path.is_file():
             key = "path" if split == "train" else f"{split}_split"
@@ -163,6 +156,15 @@ def _file(config: DataConfig) -> Source:
             content.update(hashlib.file_digest(file, "sha256").digest() + split.encode())
         parts.append(Part(str(path), split, partial(read_rows, path)))
     return Source(config, parts, content.hexdigest())
+
+
+def _names(config: DataConfig, train: str) -> Iterator[tuple[str, str]]:
+    """Yield each split that has rows, with the name of its file or hub split."""
+    for split, name in zip(
+        SPLITS, (train, config.validation_split, config.test_split), strict=True
+    ):
+        if name is not None:
+            yield split, name
 
 
 def _hub(config: DataConfig) -> Source:
@@ -182,15 +184,8 @@ def _hub(config: DataConfig) -> Source:
     import datasets  # seconds to import: only when needed
     import httpx2
 
-    names = {
-        "train": config.train_split or "train",
-        "validation": config.validation_split,
-        "test": config.test_split,
-    }
     parts, prints = [], []
-    for split, name in names.items():
-        if name is None:
-            continue
+    for split, name in _names(config, config.train_split or "train"):
         try:
             rows = datasets.load_dataset(config.path, split=name)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What the model will learn: the figures of a split, and its blocks token by token."""
+"""What the model will learn: the lengths of examples, and blocks token by token."""
 
 import math
 from collections.abc import Iterator
@@ -71,34 +71,6 @@ def length_histogram(lengths: np.ndarray, max_bins: int = 15) -> list[LengthBin]
 def _round_numbers() -> Iterator[int]:
     """1, 2, 5, 10, 20, 50, ..."""
     return (digit * 10**power for power in count() for digit in (1, 2, 5))
-
-
-@dataclass(frozen=True)
-class SplitFigures:
-    """The figures of a packed split. Shares are in [0, 1]; 0 for an empty split."""
-
-    num_examples: int
-    num_cut: int  # examples without their tail, which did not fit into a block
-    num_without_room: int  # dropped: nothing to learn before the cut
-    num_tokens: int
-    num_blocks: int
-    utilisation: float  # share of positions that hold a token
-    supervised_share: float  # share of tokens that are taught
-    documents_per_block: float
-
-    @classmethod
-    def of(cls, blocks: Blocks) -> "SplitFigures":
-        """Return the figures of ``blocks``."""
-        return cls(
-            num_examples=blocks.num_examples,
-            num_cut=blocks.num_cut,
-            num_without_room=blocks.num_without_room,
-            num_tokens=blocks.num_tokens,
-            num_blocks=len(blocks),
-            utilisation=blocks.utilisation,
-            supervised_share=blocks.num_targets / max(blocks.num_tokens, 1),
-            documents_per_block=blocks.num_examples / max(len(blocks), 1),
-        )
 
 
 @dataclass(frozen=True)

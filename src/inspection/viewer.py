@@ -17,7 +17,6 @@ from src.inspection.inspection import (
     BlockView,
     LengthBin,
     Piece,
-    SplitFigures,
     length_histogram,
     length_table,
     view_block,
@@ -99,25 +98,29 @@ def rows_table(report: RowReport) -> Table:
 
 def splits_table(data: ChatDataModule) -> Table:
     """Return a table with a column for each split."""
-    figures = [SplitFigures.of(data.splits[split]) for split in SPLITS]
+    splits = [data.splits[split] for split in SPLITS]
     shared = ["", *(f"{data.shared_prompts(split):,}" for split in SPLITS[1:])]
     table = Table(box=None, padding=(0, 2), header_style="")
     table.add_column("")
     for split in SPLITS:
         table.add_column(split, justify="right")
     for name, values in (
-        ("examples", [f"{f.num_examples:,}" for f in figures]),
-        ("cut to fit a block", [f"{f.num_cut:,}" for f in figures]),
-        ("dropped: no room for response", [f"{f.num_without_room:,}" for f in figures]),
+        ("examples", [f"{b.num_examples:,}" for b in splits]),
+        ("cut to fit a block", [f"{b.num_cut:,}" for b in splits]),
+        ("dropped: no room for response", [f"{b.num_without_room:,}" for b in splits]),
         ("with a prompt that train has too", shared),
-        ("tokens", [f"{f.num_tokens:,}" for f in figures]),
-        ("blocks", [f"{f.num_blocks:,}" for f in figures]),
-        ("positions that hold a token", [f"{f.utilisation:.2%}" for f in figures]),
-        ("tokens that are taught", [f"{f.supervised_share:.1%}" for f in figures]),
-        ("documents a block", [f"{f.documents_per_block:.1f}" for f in figures]),
+        ("tokens", [f"{b.num_tokens:,}" for b in splits]),
+        ("blocks", [f"{len(b):,}" for b in splits]),
+        ("positions that hold a token", [f"{b.utilisation:.2%}" for b in splits]),
+        ("tokens that are taught", [f"{_ratio(b.num_targets, b.num_tokens):.1%}" for b in splits]),
+        ("documents a block", [f"{_ratio(b.num_examples, len(b)):.1f}" for b in splits]),
     ):
         table.add_row(name, *values)
     return table
+
+
+def _ratio(part: int, total: int) -> float:
+    return part / max(total, 1)
 
 
 def describe_table(table: dict[str, float]) -> Table:

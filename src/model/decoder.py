@@ -163,7 +163,7 @@ class Decoder:
         self.free_slots.append(slot)
 
     def _replace(self, row: int, by: int) -> None:
-        """Copy the sequence of row ``by`` over that of ``row``."""
+        """Copy the sequence of row ``by`` over that of ``row``; row ``by`` still holds it."""
         if row != by:
             self.cache.move(by, row, len(self.rows[by].tokens) - 1)
             self.rows[row] = self.rows[by]
