@@ -2,17 +2,10 @@
 
 import socket
 
+from src.checks import Rule
 from src.errors import UserError
 
-
-def check_port(port: int) -> None:
-    """Check the range of ``port``.
-
-    Raises:
-        UserError: says what it may be.
-    """
-    if not 0 <= port < 2**16:
-        raise UserError(f"port={port}: must be from 1 to 65535, or 0 for any free one")
+PORT = Rule("must be from 1 to 65535, or 0 for any free one", lambda port: 0 <= port < 2**16)
 
 
 def bind(host: str, port: int) -> socket.socket:

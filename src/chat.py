@@ -6,10 +6,11 @@ Standard output gets answers and nothing else.
 import json
 import sys
 from dataclasses import dataclass, fields, make_dataclass, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from omegaconf import DictConfig
 
+from src.checks import at_least, check, one_of
 from src.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
@@ -39,8 +40,8 @@ class ChatConfig(GenerationKeys):
     system: str | None
     model_path: str | None
     device: str
-    num_answers: int
-    format: str
+    num_answers: Annotated[int, at_least(1)]
+    format: Annotated[str, one_of(FORMATS)]
 
     def __post_init__(self) -> None:
         """Put what is given here over the generation preset, and check the rest.
@@ -51,15 +52,12 @@ class ChatConfig(GenerationKeys):
         names = (field.name for field in fields(self.generation))
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         self.generation = replace(self.generation, **given)
-        if self.num_answers < 1:
-            raise UserError(f"num_answers={self.num_answers}: must be at least 1")
+        check(self)
         if self.num_answers > 1 and not self.generation.temperature:
             raise UserError(
                 f"num_answers={self.num_answers}: temperature=0 gives the same answer each time; "
                 f"add temperature=0.7 or generation=sampling"
             )
-        if self.format not in FORMATS:
-            raise UserError(f"format={self.format}: must be one of {', '.join(FORMATS)}")
 
 
 def chat(config: DictConfig, **text: str) -> None:

@@ -7,10 +7,11 @@ newest weights of a run instead of its best.
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import DictConfig
 
+from src.checks import check, one_of
 from src.cli import RUNS, require, run_door, typed
 from src.errors import UserError
 
@@ -26,18 +27,16 @@ DTYPES = ("f32", "f16", "q8_0")
 class ExportConfig:
     """The values of ``conf/export.yaml``."""
 
-    format: str
+    format: Annotated[str, one_of(FORMATS)]
     model_path: str | None
     checkpoint: str | None
     output: str | None
-    dtype: str
+    dtype: Annotated[str, one_of(DTYPES)]
     overwrite: bool
 
     def __post_init__(self) -> None:
         """Check what is asked for; raise UserError naming the key."""
-        for key, values in (("format", FORMATS), ("dtype", DTYPES)):
-            if getattr(self, key) not in values:
-                raise UserError(f"{key}={getattr(self, key)}: must be one of {', '.join(values)}")
+        check(self)
         if self.format != "gguf" and self.dtype != DTYPES[0]:
             raise UserError(
                 f"dtype={self.dtype} is for format=gguf: a Hugging Face folder keeps its weights "

@@ -6,12 +6,13 @@ order in which a training of the same seed sees them.
 
 import sys
 from dataclasses import dataclass
+from typing import Annotated
 
 from omegaconf import DictConfig
 
+from src.checks import at_least, check, within
 from src.cli import run_door, typed
 from src.data.config import DataConfig
-from src.errors import UserError
 from src.model.config import ModelConfig
 
 
@@ -21,15 +22,12 @@ class InspectConfig:
 
     data: DataConfig
     model: ModelConfig
-    seed: int
-    num_blocks: int
+    seed: Annotated[int, within("[0, 2^32)")]
+    num_blocks: Annotated[int, at_least(0)]
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed={self.seed}: must be in [0, 2^32)")
-        if self.num_blocks < 0:
-            raise UserError(f"num_blocks={self.num_blocks}: must be 0 or more")
+        check(self)
 
 
 def inspect_data(config: DictConfig) -> None:

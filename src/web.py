@@ -3,12 +3,13 @@
 import os
 import sys
 from dataclasses import dataclass
+from typing import Annotated
 
 from omegaconf import DictConfig
 
-from src.address import bind, cannot_listen, check_port, host_in_url, url
+from src.address import PORT, bind, cannot_listen, host_in_url, url
+from src.checks import above, at_least, check
 from src.cli import RUNS, require, run_door, typed
-from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 
 
@@ -21,20 +22,15 @@ class WebConfig:
     compare_with: str | None
     device: str
     host: str
-    port: int
+    port: Annotated[int, PORT]
     sample_prompts: list[str] | None
-    max_prompt_characters: int
-    max_seconds: float
-    max_queue: int
+    max_prompt_characters: Annotated[int, at_least(1)]
+    max_seconds: Annotated[float, above(0, "seconds")]
+    max_queue: Annotated[int, at_least(1)]
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
-        check_port(self.port)
-        for key in ("max_prompt_characters", "max_queue"):
-            if getattr(self, key) < 1:
-                raise UserError(f"{key}={getattr(self, key)}: must be at least 1")
-        if not 0 < self.max_seconds < float("inf"):
-            raise UserError(f"max_seconds={self.max_seconds}: must be above 0 seconds")
+        check(self)
 
 
 def web(config: DictConfig, **text: str) -> None:

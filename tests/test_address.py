@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from src.address import bind, check_port, url
+from src.address import PORT, bind, url
 from src.errors import UserError
 
 
@@ -25,10 +25,10 @@ def test_an_address_that_cannot_be_had_is_one_line():
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_has_a_range(port):
-    check_port(0)
-    check_port(65535)
+    PORT.check("port", 0)
+    PORT.check("port", 65535)
     with pytest.raises(UserError, match=f"port={port}: must be from 1 to 65535, or 0"):
-        check_port(port)
+        PORT.check("port", port)
 
 
 def test_ipv6_is_an_address_like_another():

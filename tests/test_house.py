@@ -13,6 +13,8 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "__init__",
     "address",
+    "atomic",
+    "checks",
     "cli",
     "errors",
     "hub",
@@ -32,7 +34,7 @@ ROOM_MAY_IMPORT = {
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
-SHARED = {"address", "errors", "hub"}
+SHARED = {"address", "atomic", "checks", "errors", "hub"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}

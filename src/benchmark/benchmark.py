@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from src import atomic
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.generate import Generate
 from src.benchmark.inputs import open_blocks, write_inputs
@@ -64,8 +64,8 @@ def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] 
     finally:
         shutil.rmtree(work, ignore_errors=True)
     text = tables_of(figures)
-    _write(run_folder / "benchmark.json", json.dumps(figures, indent=2) + "\n")
-    _write(run_folder / "benchmark.md", text)
+    atomic.write_json(run_folder / "benchmark.json", figures)
+    atomic.write_text(run_folder / "benchmark.md", text)
     print(text)
     log.info("all figures:  %s", run_folder / "benchmark.json")
     return figures
@@ -145,9 +145,3 @@ def _speeds(figures: Figures) -> dict[str, str]:
         for heading in list(cells)[1:]
         if cells[heading]
     }
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

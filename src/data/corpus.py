@@ -12,9 +12,6 @@ the block size: each run packs again, in milliseconds::
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
 from src.data.sources import SPLITS, RowReport, Source, prompt_hash
@@ -77,11 +75,9 @@ class NpyWriter:
         self.file.write(np.ascontiguousarray(values, self.dtype).data)
 
     def close(self) -> None:
-        """Write the length and flush to the disk."""
+        """Write the length."""
         self.file.seek(0)
         self._write_header()
-        self.file.flush()
-        os.fsync(self.file.fileno())
         self.file.close()
 
 
@@ -121,8 +117,8 @@ def corpus_key(source: Source, tokenizer: Tokenizer, supervise: str) -> str:
 def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: Path) -> Path:
     """Return the folder of the corpus; build it unless it exists.
 
-    Rows are read once, encoded in batches on all cores and written at once; memory does not grow
-    with the number of rows. Of several processes one builds and the others wait. An interrupted
+    Rows are read, encoded on all cores and written batch by batch; memory does not grow with their
+    number. Of several processes one builds and the others wait. An interrupted
     build leaves nothing that looks like a corpus.
 
     Raises:
@@ -135,13 +131,9 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
     with FileLock(corpora / f"{folder.name}.lock"):
         if folder.exists():
             return folder
-        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=corpora))
-        try:
+        with atomic.folder(folder) as temporary:
             report = _write(source, tokenizer, supervise, temporary)
-            (temporary / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            atomic.write_json(temporary / "report.json", report.to_json())
     return folder
 
 

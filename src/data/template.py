@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src import atomic
 from src.data.conversation import Conversation
 from src.data.tokenizer import END_OF_TEXT, Tokenizer
 from src.data.words import WordEncoder
@@ -143,4 +144,4 @@ def encode_prompt(
 
 def save_template(folder: Path) -> None:
     """Write ``chat_template.jinja``, which transformers, vLLM and llama.cpp read."""
-    (folder / TEMPLATE_FILE).write_text(JINJA)
+    atomic.write_text(folder / TEMPLATE_FILE, JINJA)

@@ -4,13 +4,13 @@ Built on the ``tokenizers`` library alone, so that a chat starts without importi
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from src import atomic
 from src.errors import UserError
 from src.hub import local_folder
 
@@ -97,7 +97,7 @@ class Tokenizer:
             "unk_token": END_OF_TEXT,
             "clean_up_tokenization_spaces": False,
         }
-        (folder / SETTINGS).write_text(json.dumps(config, indent=2) + "\n")
+        atomic.write_json(folder / SETTINGS, config)
 
 
 def load_tokenizer(name_or_path: str, key: str = "model.tokenizer") -> Tokenizer:

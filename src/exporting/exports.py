@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from src import atomic
 from src.data.template import save_template
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
@@ -105,7 +106,7 @@ def write_gguf_folder(trained: Trained, folder: Path, dtype: str, overwrite: boo
     with new_folder(folder, overwrite) as building:
         source = template_source(trained.folder)
         text = modelfile(MODEL, trained.folder, source, trained.model.config.n_positions)
-        (building / "Modelfile").write_text(text)
+        atomic.write_text(building / "Modelfile", text)
         try:
             write_gguf(
                 building / MODEL, trained.model, trained.tokenizer, source, dtype, trained.name

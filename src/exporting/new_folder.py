@@ -1,11 +1,11 @@
 """A folder appears whole or not at all, and takes no other folder's place unasked."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from src import atomic
 from src.errors import UserError
 
 
@@ -22,16 +22,11 @@ def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[P
     """
     _check_free(folder, overwrite, key)
     place = folder.resolve()  # a link to a folder stays one
-    building = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        building.mkdir(parents=True)
-        try:
+        with atomic.folder(place) as building:
             yield building
             written = {path.name for path in building.iterdir()}
             _check_nothing_foreign(folder, written, key)
-            _put_in_place(building, place)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
@@ -57,20 +52,3 @@ def _check_nothing_foreign(folder: Path, written: set[str], key: str) -> None:
             f"{key}={folder} holds {foreign[0]}, which this export does not write, so it is not "
             f"replaced: name another folder"
         )
-
-
-def _put_in_place(building: Path, folder: Path) -> None:
-    for path in building.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    if not folder.exists():
-        os.rename(building, folder)
-        return
-    old = building.with_name(f"{building.name}.old")
-    os.rename(folder, old)
-    try:
-        os.rename(building, folder)
-    except BaseException:
-        os.rename(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)  # the new one is in its place

@@ -1,7 +1,9 @@
 """The values of ``conf/model``: types and ranges, no defaults."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from src.checks import at_least, check, one_of, within
 from src.errors import UserError
 
 ACTIVATIONS = ("gelu_new", "gelu")
@@ -11,37 +13,25 @@ ACTIVATIONS = ("gelu_new", "gelu")
 class GPT2Config:
     """The shape of a GPT-2, in Hugging Face's names."""
 
-    vocab_size: int
-    n_positions: int
-    n_embd: int
-    n_layer: int
-    n_head: int
-    activation: str  # gelu_new: the tanh approximation of OpenAI's weights; gelu: exact
-    dropout: float
-    initializer_range: float = 0.02  # standard deviation of random weights
+    vocab_size: Annotated[int, at_least(1)]
+    n_positions: Annotated[int, at_least(1)]
+    n_embd: Annotated[int, at_least(1)]
+    n_layer: Annotated[int, at_least(1)]
+    n_head: Annotated[int, at_least(1)]
+    # gelu_new: the tanh approximation of OpenAI's weights; gelu: exact
+    activation: Annotated[str, one_of(ACTIVATIONS)]
+    dropout: Annotated[float, within("[0, 1)")]
+    # standard deviation of random weights
+    initializer_range: Annotated[float, within("(0, 1)")] = 0.02
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            UserError: names the key and what it may be.
-        """
-        for key in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, key) < 1:
-                raise UserError(f"model.{key}={getattr(self, key)}: must be at least 1")
+        """Check ranges; raise UserError naming the key."""
+        check(self, "model.")
         if self.n_embd % self.n_head:
             raise UserError(
                 f"model.n_embd={self.n_embd} must be a multiple of model.n_head={self.n_head}"
             )
-        if self.activation not in ACTIVATIONS:
-            raise UserError(
-                f"model.activation={self.activation}: must be one of {', '.join(ACTIVATIONS)}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout={self.dropout}: must be in [0, 1)")
-        if not 0 < self.initializer_range < 1:
-            raise UserError(f"model.initializer_range={self.initializer_range}: must be in (0, 1)")
 
 
 @dataclass
@@ -61,6 +51,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check what a shape alone cannot; raise UserError naming the key."""
+        check(self, "model.")
         if self.pretrained is not None and self.tokenizer is None:
             raise UserError(
                 f"model.tokenizer=null would train new tokens, which model.pretrained="

@@ -7,7 +7,6 @@ tied head out of the file.
 
 import hashlib
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from src import atomic
 from src.errors import UserError
 from src.hub import local_folder
 from src.model.config import ACTIVATIONS, GPT2Config
@@ -112,13 +112,10 @@ def save_pretrained(model: GPT2, folder: Path, end_id: int) -> None:
     The weights replace older ones in a single step, with a checksum inside: whoever reads the
     folder meanwhile, or after a crash, finds the old file or the new one, whole.
     """
-    _write_json(folder / "config.json", _hugging_face_config(model.config, end_id))
+    atomic.write_json(folder / "config.json", _hugging_face_config(model.config, end_id))
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
-    temporary = folder / f".{WEIGHTS}.{os.getpid()}"
-    save_file(tensors, temporary, metadata={"format": "pt", "sha256": checksum(tensors)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / WEIGHTS)
+    with atomic.file(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", "sha256": checksum(tensors)})
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
@@ -128,10 +125,6 @@ def checksum(tensors: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].numpy().data.cast("B"))
     return digest.hexdigest()
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def _hugging_face_config(config: GPT2Config, end_id: int) -> dict[str, Any]:

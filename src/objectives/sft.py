@@ -142,7 +142,7 @@ class SFT:
         return load_pretrained(str(folder))
 
     def finish(self, best: GPT2) -> dict[str, float]:
-        """Return exact match, where it is asked for."""
+        """Return exact match, if the config says so."""
         return self.showcase.score(best)
 
     def outcome(self, figures: Mapping[str, float]) -> list[str]:

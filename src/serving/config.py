@@ -1,19 +1,13 @@
 """The values of ``conf/serve.yaml``."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from src.address import check_port
+from src.address import PORT
+from src.checks import above, at_least, check
 from src.errors import UserError
 from src.model.generation import GenerationConfig
 
-COUNTS = (
-    "num_slots",
-    "max_queue",
-    "max_answers",
-    "max_text_kib",
-    "max_connections",
-)
-SECONDS = ("max_seconds", "receive_seconds", "shutdown_seconds")
 JSON_PER_TEXT = 8  # a byte of text is at most six of JSON (\u0041); the rest is for the keys
 
 
@@ -23,34 +17,24 @@ class ServeConfig:
 
     generation: GenerationConfig
     host: str
-    port: int
+    port: Annotated[int, PORT]
     model_path: str | None
     model_name: str
     device: str
-    num_slots: int
-    max_queue: int
-    max_answers: int
-    max_text_kib: int
-    max_seconds: float
-    receive_seconds: float
-    shutdown_seconds: float
-    max_connections: int
+    num_slots: Annotated[int, at_least(1)]
+    max_queue: Annotated[int, at_least(1)]
+    max_answers: Annotated[int, at_least(1)]
+    max_text_kib: Annotated[int, at_least(1)]
+    max_seconds: Annotated[float, above(0, "seconds")]
+    receive_seconds: Annotated[float, above(0, "seconds")]
+    shutdown_seconds: Annotated[float, above(0, "seconds")]
+    max_connections: Annotated[int, at_least(1)]
 
     def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            UserError: names the key and what it may be.
-        """
-        check_port(self.port)
+        """Check ranges; raise UserError naming the key."""
+        check(self)
         if not self.model_name.strip():
             raise UserError("model_name is empty: clients need a name for the model")
-        for key in COUNTS:
-            if getattr(self, key) < 1:
-                raise UserError(f"{key}={getattr(self, key)}: must be at least 1")
-        for key in SECONDS:
-            if not 0 < getattr(self, key) < float("inf"):
-                raise UserError(f"{key}={getattr(self, key)}: must be above 0 seconds")
 
     @property
     def max_text_bytes(self) -> int:

@@ -4,10 +4,9 @@
 ``chat_template.jinja``, ``generation_config.json``.
 """
 
-import json
-import os
 from pathlib import Path
 
+from src import atomic
 from src.data.template import save_template
 from src.data.tokenizer import SETTINGS, Tokenizer, load_tokenizer
 from src.errors import UserError
@@ -43,14 +42,12 @@ def save_model_folder(
     if folder.exists():
         save_pretrained(model, folder, tokenizer.end_id)
         return
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    building.mkdir(parents=True, exist_ok=True)
-    save_pretrained(model, building, tokenizer.end_id)
-    tokenizer.save(building)
-    save_template(building)
-    settings = _generation_settings(generation, tokenizer.end_id)
-    (building / GENERATION_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
-    os.replace(building, folder)
+    with atomic.folder(folder) as building:
+        save_pretrained(model, building, tokenizer.end_id)
+        tokenizer.save(building)
+        save_template(building)
+        settings = _generation_settings(generation, tokenizer.end_id)
+        atomic.write_json(building / GENERATION_SETTINGS, settings)
 
 
 def load_model_folder(

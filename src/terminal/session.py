@@ -1,10 +1,10 @@
 """A conversation that goes on: what was said, asked, kept, and saved as a row to train on."""
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from src import atomic
 from src.errors import UserError
 from src.model.generation import GenerationConfig
 from src.talk.assistant import Assistant, Reply
@@ -118,14 +118,8 @@ def opening(assistant: Assistant, system: str | None) -> list[Message]:
 def _write_new(path: Path, text: str) -> None:
     """Write a file that is not there yet: whole, or not at all."""
     path.open("x").close()  # the name is ours, or FileExistsError
-    building = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with building.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(building, path)
+        atomic.write_text(path, text)
     except BaseException:
-        building.unlink(missing_ok=True)
         path.unlink()
         raise

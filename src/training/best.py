@@ -19,7 +19,7 @@ class BestModel(L.Callback):
     Args:
         folder: where they go.
         chosen_by: which figure decides.
-        save: writes a plain, whole model into the folder.
+        save: writes a plain model into the folder.
         rank: of this process; rank 0 writes.
     """
 

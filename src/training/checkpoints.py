@@ -1,11 +1,10 @@
 """Checkpoints that survive a kill of the process at any moment.
 
-``checkpoints/last.ckpt`` and the one before it, ``previous.ckpt``: written beside, flushed to the
-disk, then renamed. A checkpoint is only taken between optimizer steps.
+The newest is ``checkpoints/last.ckpt``, the one before it ``previous.ckpt``. A checkpoint is only
+taken between optimizer steps.
 """
 
 import logging
-import os
 import pickle
 import random
 import zipfile
@@ -18,6 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from src import atomic
 from src.errors import UserError
 from src.hub import first_line
 from src.training.module import TrainingModule
@@ -37,14 +37,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint``; the file that was there becomes ``previous.ckpt``."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        previous = path.with_name(PREVIOUS)
+        with atomic.file(path, previous) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            os.replace(path, path.with_name(PREVIOUS))
-        os.replace(temporary, path)
 
 
 class Checkpoints(L.Callback):
@@ -122,7 +117,7 @@ class Checkpoints(L.Callback):
         self.restored = ranks[trainer.global_rank]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Put random generators and running sums where the saved run left them."""
+        """Restore the random generators and the running sums of the checkpoint."""
         assert isinstance(module, TrainingModule)
         if self.restored is None:
             return
@@ -174,10 +169,10 @@ def resolve_checkpoint(name: str) -> Path:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        found = find_checkpoint(path)
-        if found is None:
+        newest = find_checkpoint(path)
+        if newest is None:
             raise UserError(f"checkpoint={name}: no checkpoint in it: name a run folder")
-        return found
+        return newest
     if not path.exists():
         raise UserError(f"checkpoint={name}: there is no such file or folder")
     if not _is_whole(path):

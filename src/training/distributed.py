@@ -29,11 +29,11 @@ def choose_devices(
     """Return how many devices of this machine train, each in a process of its own.
 
     Args:
-        config: what is asked for.
-        batch_size: what the devices share.
-        device: their type.
-        place: where this process stands; if it is not alone, its launcher has decided.
-        recorded: of the run that goes on, if one does.
+        config: the settings; ``devices`` may be ``auto``.
+        batch_size: the blocks that the devices share.
+        device: the type of the devices.
+        place: where this process stands. If a launcher started it, the launcher has decided.
+        recorded: the number of the run that goes on; None for a new run.
 
     Raises:
         UserError: there are not so many, or the launcher started another number of processes.
@@ -73,7 +73,7 @@ def choose_strategy(config: TrainerConfig, precision: str, world_size: int) -> s
     """Return ``single``, ``ddp`` or ``fsdp``.
 
     Raises:
-        UserError: what is asked for does not go with precision or number of devices.
+        UserError: the strategy does not go with the precision or the number of devices.
     """
     if config.strategy == "fsdp":
         if world_size == 1:
@@ -107,9 +107,9 @@ def reshard(model: GPT2) -> None:
 
 
 def whole_model(model: GPT2) -> GPT2:
-    """Return the model itself, or if it is sharded a whole copy, which only rank 0 can use.
+    """Return the model itself or, if it is sharded, a whole copy that only rank 0 can use.
 
-    Every rank has to call it.
+    Every rank has to call this.
     """
     if not isinstance(model, FSDPModule):
         return model
@@ -135,23 +135,23 @@ def whole_norm(norm: Tensor) -> Tensor:
 
 
 class Agreement:
-    """What any rank was told, known to all of them one exchange later.
+    """The signal that any rank received; all ranks know it one exchange later.
 
-    On the CPU whatever the device, so that nothing waits for that.
+    It travels between the CPUs, so that no device is waited for.
     """
 
     def __init__(self) -> None:
         self.group = torch.distributed.new_group(backend="gloo")
-        self.told = torch.zeros((), dtype=torch.int64)
+        self.signal = torch.zeros((), dtype=torch.int64)
         self.work: torch.distributed.Work | None = None
 
     def exchange(self, received: signal.Signals | None) -> signal.Signals | None:
         """Send what this rank has received; return what any had at the exchange before."""
         if self.work is not None:
             self.work.wait()
-        before = int(self.told)
-        self.told = torch.tensor(received or 0)
+        before = int(self.signal)
+        self.signal = torch.tensor(received or 0)
         self.work = torch.distributed.all_reduce(
-            self.told, torch.distributed.ReduceOp.MAX, group=self.group, async_op=True
+            self.signal, torch.distributed.ReduceOp.MAX, group=self.group, async_op=True
         )
         return signal.Signals(before) if before else None

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The run was asked to stop."""
+    """A signal stops the run."""
 
     def __init__(self, received: signal.Signals):
         super().__init__(received.name)
@@ -26,12 +26,12 @@ class Interrupted(Exception):
 class Interruption(L.Callback):
     """SIGTERM and Ctrl-C while a run goes on, by raising ``Interrupted``.
 
-    In training the first signal waits for the end of the step and has it saved; a second one, or
-    one at any other time, stops at once. (Told to stop, Lightning would validate first; left
-    alone, it would exit with code 0 on SIGTERM.)
+    In training the first signal stops the run at the end of the step, after a save. A second
+    signal, or one outside training, stops it at once. (Lightning's own stop would validate first,
+    and exit with code 0 on SIGTERM.)
 
-    Several ranks stop at the same step, whichever of them was told to: at each step's end they
-    exchange what they have received, and read the answer a step later, when it has long arrived.
+    Several ranks stop at the same step, whichever of them got the signal. At the end of each step
+    they exchange what they received, and read the answer one step later, when it has arrived.
     """
 
     # torchrun passes on the Ctrl-C that the terminal has sent to every process already.

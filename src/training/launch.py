@@ -1,10 +1,10 @@
-"""Several processes train as one: they start, come to do the same, and end together.
+"""Several processes train as one: they start, do the same work, and end together.
 
-Rank 0 composes the config, prepares the corpus and names the run folder, then tells the others the
-command line that joins it. They wait for it: one folder, one corpus, one error.
+Rank 0 composes the config, prepares the corpus and names the run folder. Then it sends the other
+ranks the command line that joins the run. They wait for it: one folder, one corpus, one error.
 
-    torchrun, srun   every process is there from the start; each finds its place in the environment
-    python -m ...    rank 0 starts the others on its machine once it has prepared the run
+    torchrun, srun   start every process; each finds its place in the environment
+    python -m ...    is rank 0, and starts the other ranks when the run is prepared
 """
 
 import atexit
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = timedelta(minutes=10)  # for the slowest process to be started
 POLL_SECONDS = 0.2
-SECONDS_TO_HEAR = 60.0  # that there is no run, from rank 0
-SECONDS_TO_END = 5.0  # between a process that failed and the end of the others
+SECONDS_TO_HEAR = 60.0  # rank 0 waits so long until all ranks know that there is no run
+SECONDS_TO_END = 5.0  # after one process fails, until the others end
 
 log = logging.getLogger(__name__)
 
 
 def meet(place: Place) -> list[str] | None:
-    """Open the line between the processes; rank 0 gets None, another its command line.
+    """Connect the processes; return the command line of this rank, or None for rank 0.
 
-    Another than rank 0 waits until that has prepared the run, and exits if it never will.
+    The other ranks wait until rank 0 has prepared the run. If it never does, they exit.
     """
     if place.world_size == 1:
         return None
@@ -100,9 +100,9 @@ def _say(store: "TCPStore", arguments: Sequence[str] | None) -> None:
 
 
 def _dismiss(store: "TCPStore", num_others: int) -> None:
-    """Tell those that have not joined that there is no run; wait until all have heard.
+    """Tell the ranks that wait that there is no run; return when all of them know.
 
-    A slow one would find no store to ask, and try for ``CONNECT_TIMEOUT``.
+    Without the wait a slow rank would find no store and try for ``CONNECT_TIMEOUT``.
     """
     _say(store, None)
     end = time.monotonic() + SECONDS_TO_HEAR
@@ -112,7 +112,7 @@ def _dismiss(store: "TCPStore", num_others: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends, however it does."""
+    """Let the kernel kill this process when its parent ends, for whatever reason."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # prctl(2)
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -123,9 +123,9 @@ def _end_with_parent() -> None:
 class Processes:
     """The processes of one run, as a context around it in each of them.
 
-    Entered, it gives this process its place in the environment. ``start`` brings in the others.
-    Left, all have ended: when rank 0 succeeds they are waited for, when it fails or is stopped
-    they are killed; and when another fails, rank 0 ends with that one's exit code.
+    At its beginning the context writes this process's place into the environment. ``start`` starts
+    the other ranks. At its end all have ended: if rank 0 succeeds, it waits for them; if it fails
+    or is stopped, it kills them; if one of them fails, rank 0 ends with the same exit code.
 
     Args:
         num_devices: processes on this machine.
@@ -134,7 +134,7 @@ class Processes:
     def __init__(self, num_devices: int):
         self.num_devices = num_devices
         self.children: list[subprocess.Popen] = []
-        self.left = threading.Event()
+        self.ending = threading.Event()
         self.reported = False
         self.store: TCPStore | None = None
 
@@ -164,7 +164,7 @@ class Processes:
         Args:
             arguments: the command line that composes this very run, in its folder.
         """
-        if self.store is None or self.place.rank:  # alone, or told by rank 0
+        if self.store is None or self.place.rank:  # alone, or not the rank that starts others
             return
         _say(self.store, arguments)
         if self.place.launcher is not None:
@@ -182,7 +182,7 @@ class Processes:
 
     def kill(self) -> None:
         """End the processes that were started here, at once."""
-        self.left.set()
+        self.ending.set()
         for child in self.children:
             child.kill()
             child.wait()
@@ -217,7 +217,7 @@ class Processes:
         while True:
             for rank, child in enumerate(self.children, 1):
                 if code := child.poll():
-                    if code < 0 and not self.reported and not self.left.is_set():
+                    if code < 0 and not self.reported and not self.ending.is_set():
                         self.reported = True
                         name = signal.Signals(-code).name
                         log.error("error: the process of rank %d was ended by %s", rank, name)
@@ -228,8 +228,8 @@ class Processes:
 
     def _watch(self) -> None:
         """End all if a child has failed while rank 0 waits for it in vain."""
-        while not self.left.wait(POLL_SECONDS):
+        while not self.ending.wait(POLL_SECONDS):
             code = self._failure(0)
-            if code is not None and not self.left.wait(2 * SECONDS_TO_END):
+            if code is not None and not self.ending.wait(2 * SECONDS_TO_END):
                 self.kill()
                 os._exit(code)

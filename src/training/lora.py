@@ -57,7 +57,7 @@ def has_adapters(model: GPT2) -> bool:
 def merged(model: GPT2) -> GPT2:
     """Return a plain GPT-2 on the CPU with the adapters in its weights; ``model`` as it is if none.
 
-    ``model`` is left alone: to merge in place and to undo it would change its last bits.
+    ``model`` does not change: to merge in place and undo it would change its last bits.
     """
     adapted = _adapted(model)
     if not adapted:

@@ -1,4 +1,4 @@
-"""What a run computes on: decided by what is there and asked for, before the rows are read."""
+"""What a run computes on. It is decided before the rows are read."""
 
 import ctypes
 import platform
@@ -35,7 +35,7 @@ def decide(config: TrainConfig, place: Place) -> Machine:
     """Return the machine of a run whose processes are there.
 
     Raises:
-        UserError: what is asked for does not go with the device or with the rest.
+        UserError: a setting does not go with the device or with another setting.
     """
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
     precision = choose_precision(config.trainer, device)

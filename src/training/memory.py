@@ -91,7 +91,7 @@ class TrainingStep:
         )
 
     def on(self, blocks: Blocks) -> "TrainingStep":
-        """Return the same step, on what it will really be given."""
+        """Return the same step with the figures of the blocks that it will compute."""
         positions = max(1, len(blocks) * blocks.block_size)
         lengths = blocks.lengths.astype(float)
         return replace(
@@ -137,11 +137,11 @@ class TrainingStep:
         if self.lora_rank is None:
             return 0
         d, w = self.shape.n_embd, self._width
-        kept = 4 * w * self.lora_rank
-        if self.lora_dropout:  # of two norms, attention and the GELU; two of these kept twice
+        size = 4 * w * self.lora_rank
+        if self.lora_dropout:  # of two norms, attention and the GELU; two of them twice
             first, rest = dropout_bytes(self.device, FLOAT32), dropout_bytes(self.device, w)
-            kept += (2 * first + 5 * rest) * d + w * d
-        return kept
+            size += (2 * first + 5 * rest) * d + w * d
+        return size
 
     def memory(self, num_blocks: int) -> Memory:
         """Return what a micro-batch of ``num_blocks`` blocks needs on each device."""

@@ -1,4 +1,4 @@
-"""What is trained: pretrained or random weights, whole or beside adapters."""
+"""The model that a run trains: pretrained or random weights, with or without adapters."""
 
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError

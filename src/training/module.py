@@ -145,7 +145,7 @@ class TrainingModule(L.LightningModule, ABC):
             optimizer.found_inf = bad  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out weights that do not learn; what tells them from others stays."""
+        """Leave out weights that do not learn; keep their checksum."""
         checkpoint["frozen_checksum"] = self.frozen_checksum
         for name in frozen_weights(self.model):
             del checkpoint["state_dict"][f"model.{name}"]
@@ -154,7 +154,7 @@ class TrainingModule(L.LightningModule, ABC):
         """Take the weights that do not learn from the model, where they are already.
 
         Raises:
-            UserError: they are not those that the checkpoint was trained beside.
+            UserError: they differ from those of the run that saved the checkpoint.
         """
         if checkpoint["frozen_checksum"] != self.frozen_checksum:
             raise UserError(

@@ -25,7 +25,7 @@ from src.training.module import TrainingModule
 
 @dataclass(frozen=True)
 class Best:
-    """The figure of a validation that chooses the weights which are kept."""
+    """The validation figure that decides which weights a run keeps."""
 
     figure: str
     lower_is_better: bool = True
@@ -78,19 +78,19 @@ class Objective(Protocol):
         ...
 
     def watchers(self, data: ChatDataModule, folder: Path) -> list[L.Callback]:
-        """Return what watches a run in ``folder``, beside what watches every run."""
+        """Return the callbacks of a run in ``folder`` that only this objective needs."""
         ...
 
     def begin(self, model: GPT2) -> None:
-        """Look at the model before the first step of a new run; on rank 0 alone."""
+        """Look at the model before the first step of a new run; on rank 0 only."""
         ...
 
     def look(self, trainer: L.Trainer, module: TrainingModule) -> None:
-        """Look at the model where a validation would be, if there were rows for one."""
+        """Look at the model instead of a validation, when there are no rows for one."""
         ...
 
     def save(self, model: GPT2, folder: Path, tokenizer: Tokenizer) -> None:
-        """Write what the run leaves: ``model``, plain and whole, as a folder; on rank 0 alone."""
+        """Write ``model``, a plain one, into ``folder``: the result of the run; on rank 0 only."""
         ...
 
     def load(self, folder: Path) -> GPT2:
@@ -98,7 +98,7 @@ class Objective(Protocol):
         ...
 
     def finish(self, best: GPT2) -> dict[str, float]:
-        """Return the figures that only the end of a run has, of its best weights; on rank 0."""
+        """Return the figures of the best weights at the end of a run; on rank 0 only."""
         ...
 
     def outcome(self, figures: Mapping[str, float]) -> list[str]:

@@ -1,6 +1,6 @@
 """Where a process stands among those that train together.
 
-The place is kept in torchrun's environment variables, whoever started the process.
+torchrun's environment variables hold the place, whatever started the process.
 """
 
 import os

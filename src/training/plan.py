@@ -1,4 +1,4 @@
-"""What was decided for a run, in plain types; the config stays what a person asked for."""
+"""What is decided for a run, in plain types. The config stays what a person asked for."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +14,9 @@ from src.training.memory import TrainingStep, choose_micro_batch_size
 def choose_batching(
     config: TrainConfig, machine: Machine, step: TrainingStep, record: Mapping[str, Any]
 ) -> Batching:
-    """Return how the global batch is cut: as asked, as the run was begun, or by the memory.
+    """Return how the global batch is cut: by the config, by ``record``, or by the memory.
+
+    ``record`` holds the choices of the run that goes on; it is empty for a new run.
 
     Raises:
         UserError: the devices cannot share the batch evenly.

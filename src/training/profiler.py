@@ -1,4 +1,4 @@
-"""What stands where Lightning would measure itself."""
+"""In the place of Lightning's own profiler."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -9,8 +9,8 @@ from lightning.pytorch.profilers import PassThroughProfiler
 class NoProfiler(PassThroughProfiler):
     """Measures nothing and costs nothing.
 
-    Lightning asks its profiler for a context at every callback and hook of a step, whether that
-    does anything or not, and its own idle one makes a generator each time.
+    Lightning asks its profiler for a context at every callback and hook of a step. Its own idle
+    profiler makes a generator each time.
     """
 
     IDLE = nullcontext()

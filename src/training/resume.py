@@ -1,4 +1,4 @@
-"""How a run is found again, and what must be as it was for it to go on.
+"""How a run is found again, and which of its settings may not change when it goes on.
 
 ``run.json`` in the run folder holds the overrides it was started with, its settings and what was
 chosen for the machine. It is written once; a resumed run reads it and changes nothing there.
@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from src import atomic
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.training.config import TrainConfig
@@ -54,25 +55,25 @@ def find_run(resume: str, runs: Path) -> Path | None:
 
 
 def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
-    """Return the command line of the run that ``resume=`` names: its own overrides, its folder.
+    """Return the command line of the run that ``resume=`` names: its overrides and its folder.
 
-    None if there is nothing to go on with.
+    Return None if no run can go on.
 
     Raises:
-        UserError: there is no such run, or several runs are asked for at once.
+        UserError: there is no such run, or ``-m`` asks for several.
     """
-    (given,) = [argument for argument in arguments if argument.startswith("resume=")]
+    (resume,) = [argument for argument in arguments if argument.startswith("resume=")]
     if {"-m", "--multirun"} & set(arguments):
-        raise UserError(f"{given} goes on with one run: leave out -m, or resume one after another")
-    folder = find_run(given.removeprefix("resume="), runs)
+        raise UserError(f"{resume} goes on with one run: leave out -m, or resume one after another")
+    folder = find_run(resume.removeprefix("resume="), runs)
     if folder is None:
         return None
-    own = json.loads((folder / RECORD).read_text())["overrides"]
-    beside = [a for a in arguments if "=" in a and not a.startswith("-") and a != given]
-    flags = [a for a in arguments if a not in beside and a != given]
-    # Without an output_subdir Hydra leaves the .hydra of the first start as it is.
-    place = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
-    return [*flags, *own, *beside, *place, "hydra.output_subdir=null"]
+    recorded = json.loads((folder / RECORD).read_text())["overrides"]
+    changes = [a for a in arguments if "=" in a and not a.startswith("-") and a != resume]
+    flags = [a for a in arguments if a not in changes and a != resume]
+    # Without an output_subdir Hydra does not touch the .hydra folder of the first start.
+    location = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+    return [*flags, *recorded, *changes, *location, "hydra.output_subdir=null"]
 
 
 def quoted(text: object) -> str:
@@ -109,7 +110,7 @@ def write_record(
     if not path.exists():
         started = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
         record = {"overrides": started, "machine": plan.choices, "settings": settings}
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        atomic.write_json(path, record)
         return
     before = json.loads(path.read_text())["settings"]
     for key, value in settings.items():

@@ -1,8 +1,6 @@
 """One training run: fit, validate, test, write down."""
 
-import json
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -11,6 +9,7 @@ from typing import Any
 
 import torch
 
+from src import atomic
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.model.gpt2 import GPT2
@@ -158,9 +157,7 @@ class Run:
         if self.plan.machine.place.rank:
             return
         figures = self._figures(last, best)
-        temporary = self.folder / ".metrics.json"
-        temporary.write_text(json.dumps(figures, indent=2) + "\n")
-        os.replace(temporary, self.folder / "metrics.json")
+        atomic.write_json(self.folder / "metrics.json", figures)
         self.logger.log_hyperparams(
             self.plan.shown(self.config),
             {f"final/{key}": figures[key] for key in self.objective.table if key in figures},

@@ -1,6 +1,6 @@
 """A dozen questions before and after training, and exact match over all test prompts.
 
-Conversations of one turn and without a system text are asked; the others are left out.
+Only conversations of one turn and without a system text are asked.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from src import atomic
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
 from src.evaluation.exact_match import exact_match, nearest_neighbour
@@ -46,7 +47,7 @@ class Showcase:
         prompts = [c.turns[0][0] for c in self.questions]
         generation = replace(self.config.generation, max_new_tokens=TOKENS_BEFORE)
         replies = Assistant(model, self.data.tokenizer).replies(prompts, generation)
-        self.path.write_text(json.dumps(dict(zip(prompts, replies, strict=True)), indent=2) + "\n")
+        atomic.write_json(self.path, dict(zip(prompts, replies, strict=True)))
 
     def score(self, model: GPT2) -> dict[str, float]:
         """Return exact match over all test prompts, by family, and of the nearest neighbour."""
@@ -63,8 +64,8 @@ class Showcase:
         )
         answers = [replies.get(prompt, "") for prompt in prompts]  # too long to read: wrong
         before = json.loads(self.path.read_text()) if self.path.exists() else {}
-        asked = [c.turns[0][0] for c in self.questions]
-        self.rows = [(p, before.get(p, ""), replies.get(p, "")) for p in asked]
+        questions = [c.turns[0][0] for c in self.questions]
+        self.rows = [(p, before.get(p, ""), replies.get(p, "")) for p in questions]
 
         train = [c.turns[0] for c in self.data.conversations("train")]
         copied = nearest_neighbour([p for p, _ in train], [r for _, r in train], prompts)

@@ -114,10 +114,11 @@ def test_an_interrupted_build_leaves_nothing_behind(source, tokenizer, corpora, 
 
 def test_what_a_killed_build_left_is_not_taken_for_a_corpus(source, tokenizer, corpora):
     key = corpus_key(source(Rows(30)), tokenizer, "responses")
-    (corpora / f"{key}.building-killed" / "train").mkdir(parents=True)
+    (corpora / f".{key}.{2**30}.tmp" / "train").mkdir(parents=True)  # no process has such an id
     (corpora / f"{key}.lock").touch()
     folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
     assert read_report(folder).used == {"train": 20}
+    assert folders(corpora) == [folder.name]
 
 
 def test_empty_splits_open(source, tokenizer, corpora):

@@ -120,10 +120,15 @@ def test_a_replacement_that_fails_leaves_the_old_folder(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_being_built_by_another_is_not_deleted(tmp_path):
-    (tmp_path / f".out.{os.getpid()}").mkdir()
-    with pytest.raises(UserError, match="File exists"):
-        write(tmp_path / "out", x="1")
-    assert os.listdir(tmp_path) == [f".out.{os.getpid()}"]
+    another = f".out.{os.getppid()}.tmp"
+    (tmp_path / another).mkdir()
+    write(tmp_path / "out", x="1")
+    assert sorted(os.listdir(tmp_path)) == [another, "out"]
+    with new_folder(tmp_path / "out", overwrite=True) as building:
+        with pytest.raises(UserError, match="File exists"):
+            write(tmp_path / "out", overwrite=True, x="2")
+        (building / "x").write_text("3")
+    assert read(tmp_path / "out") == {"x": "3"}
 
 
 def test_an_error_without_a_file_is_still_told(tmp_path):

@@ -53,6 +53,18 @@ def test_transformers_opens_the_folder_and_says_the_same(model, tokenizer, tmp_p
     assert text == Assistant(model, tokenizer).replies(["how are you?"], GREEDY)[0]
 
 
+def test_others_may_read_the_folder_as_far_as_the_umask_lets_them(model, tokenizer, tmp_path):
+    before = os.umask(0o022)
+    try:
+        for _ in range(2):  # new, and with new weights
+            save_model_folder(tmp_path / "model", model, tokenizer, GREEDY)
+            modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+            assert modes == {0o644}
+            assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+
+
 def test_sampling_settings_are_written_for_others_to_use(model, tokenizer, tmp_path):
     sampling = greedy(30, temperature=0.7, top_k=50, top_p=0.9, seed=1)
     save_model_folder(tmp_path / "model", model, tokenizer, sampling)

@@ -12,7 +12,7 @@ from src.objectives.sft import SFT, SFTModule
 from src.training.best import BestModel
 from src.training.machine import choose_precision
 from tests.model.conftest import random_model, tiny_config
-from tests.training.conftest import curves, metrics, train_config
+from tests.training.conftest import SMALL, curves, metrics, settings, train_config
 
 
 def test_metrics_are_flat_and_complete(small_run):
@@ -193,3 +193,17 @@ def weights_of(run) -> dict[str, bytes]:
 
 def only_speed(tags: dict) -> dict:
     return {tag: points for tag, points in tags.items() if tag.startswith("perf/")}
+
+
+def test_what_a_person_asked_for_is_never_written_to(tmp_path):
+    """Not even what was left open: devices, block size, precision, micro-batch."""
+    from src.training.start import train
+
+    open_settings = ("data.block_size=null", "micro_batch_size=auto", "trainer.precision=auto")
+    layout = [*SMALL, f"data.corpus_dir={tmp_path / 'corpora'}", *open_settings, "max_steps=1"]
+    config, objective = settings(*layout)
+    train(config, objective, tmp_path, layout)
+    assert config == train_config(*layout)
+    decided = json.loads((tmp_path / "run.json").read_text())["settings"]
+    assert decided["data.block_size"] == 256
+    assert (decided["trainer.devices"], decided["micro_batch_size"]) == (1, 8)
