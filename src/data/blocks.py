@@ -97,7 +97,7 @@ class Blocks:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in all blocks, padding left out."""
+        """Tokens in all blocks, without padding."""
         return int(self.lengths.sum())
 
     @property
@@ -117,7 +117,7 @@ class Blocks:
 
     @cached_property
     def tokens_per_block(self) -> np.ndarray:
-        """Tokens of each block, padding left out (blocks,)."""
+        """Tokens of each block, without padding (blocks,)."""
         return self._sum_by_block(self.lengths)
 
     def _sum_by_block(self, per_document: np.ndarray) -> np.ndarray:
@@ -166,7 +166,7 @@ class Blocks:
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return ``sizes`` (N,) whole numbers from each of ``starts`` (N,), end to end."""
+    """Return the ranges of ``sizes`` (N,) integers from ``starts`` (N,), end to end."""
     return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
 
 

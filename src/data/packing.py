@@ -68,7 +68,7 @@ def pack(lengths: np.ndarray, block_size: int) -> Packing:
 
 
 def one_per_block(num_examples: int) -> Packing:
-    """No packing: each example in a block of its own, as the article ran."""
+    """Return one block for each example, without packing, as in the article."""
     return Packing(np.arange(num_examples + 1), np.arange(num_examples))
 
 

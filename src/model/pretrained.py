@@ -110,7 +110,7 @@ def save_pretrained(model: GPT2, folder: Path, end_id: int) -> None:
     """Write ``config.json`` and ``model.safetensors`` as GPT2LMHeadModel reads them.
 
     The weights replace older ones in a single step, with a checksum inside: whoever reads the
-    folder meanwhile, or after a crash, finds the old file or the new one, whole.
+    folder meanwhile, or after a crash, finds the complete old file or the complete new one.
     """
     atomic.write_json(folder / "config.json", _hugging_face_config(model.config, end_id))
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})

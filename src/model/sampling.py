@@ -20,9 +20,10 @@ def next_token(
 ) -> int:
     """Return a sequence's next token from its ``logits`` (V,): the likeliest, or a random one.
 
-    A random one is drawn from softmax(logits / temperature), of the ``top_k`` likeliest tokens, of
-    these the fewest whose probabilities reach ``top_p`` (nucleus sampling, arXiv:1904.09751), and
-    of these all with at least ``min_p`` times the probability of the likeliest (arXiv:2407.01082).
+    A random one has the probabilities softmax(logits / temperature) after three cuts: to the
+    ``top_k`` likeliest tokens; to the fewest whose probabilities reach ``top_p`` (nucleus sampling,
+    arXiv:1904.09751); to those with at least ``min_p`` times the probability of the likeliest
+    (arXiv:2407.01082).
 
     Args:
         logits: float32.
