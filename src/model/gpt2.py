@@ -102,8 +102,7 @@ class GPT2(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
-        # torch's list has no type for what it holds.
-        self.h: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
+        self.h: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]  # has no item type
             Block(config, layer) for layer in range(config.n_layer)
         )
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
