@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from src.cli import CONF
-from src.data.order import micro_batch_size
+from src.data.order import Batching
 from src.training.config import TrainConfig
 from src.training.machine import Machine
 from src.training.memory import TrainingStep, choose_micro_batch_size
@@ -130,7 +130,8 @@ def test_a_large_model_fits_its_machine_with_a_tenth_to_spare(size, gigabytes):
     shape = config.model.shape(config.model.vocab_size)
     step = TrainingStep.of(config, machine, shape, shape.n_positions)
     assert config.micro_batch_size == "auto"
-    num_blocks = micro_batch_size(config.batch_size, 1, choose_micro_batch_size(step, memory))
+    at_most = choose_micro_batch_size(step, memory)
+    num_blocks = Batching.of(config.batch_size, 1, at_most).micro_batch_size
     assert num_blocks >= 2
     assert step.memory(num_blocks).total <= 0.9 * memory
 

@@ -113,7 +113,7 @@ def open_blocks(config: BenchmarkConfig, packing: bool = True) -> Blocks:
 def packed_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
     """Yield without end the examples (rows,) that each packed step holds.
 
-    They are counted as in ``Blocks.kept``, which does not depend on packing.
+    They are counted as in ``Blocks.corpus_index``, which does not depend on packing.
     """
     batches = open_data_module(config, config.batch_size).train_dataloader().batches
     for step in count():

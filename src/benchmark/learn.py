@@ -45,7 +45,7 @@ SCORED_BLOCKS = 8  # at a time
 def train_trl(job: Job, stopwatch: Stopwatch) -> None:
     """SFTTrainer on the examples of the packed blocks, with our optimizer's values."""
     config, pairs = job.config.optimizer, read_pairs(job.config)
-    kept = [pairs[row] for row in open_blocks(job.config).kept]
+    kept = [pairs[row] for row in open_blocks(job.config).corpus_index]
     arguments = {
         "packing": False,
         "gradient_checkpointing": False,

@@ -17,14 +17,21 @@ from typing import TypedDict
 from torch import Tensor
 
 
-class Batch(TypedDict):
-    """What every training step needs; ``targets`` adds what is due.
+class BatchTargets(TypedDict, total=False):
+    """What is due in a batch; each kind of ``Targets`` has its own keys."""
+
+    supervised_index: Tensor
+    labels: Tensor
+
+
+class Batch(BatchTargets):
+    """What every training step needs, and what is due.
 
     ``cu_seqlens`` (documents + 1,) int32 lists the boundaries of all documents in the flattened
-    B x T positions, padding being documents of its own; ``max_seqlen`` is the length of the
-    longest. ``denominator`` is what the summed loss of the whole global batch, of which this
-    micro-batch is a part, is divided by: its number of targets. ``num_tokens`` counts the tokens
-    that are not padding, in this micro-batch and those that other ranks work on at the same time.
+    B x T positions; padding counts as documents. ``max_seqlen`` is the length of the longest.
+    ``denominator`` divides the summed loss: the number of targets of the whole global batch, of
+    which this micro-batch is a part. ``num_tokens`` counts the tokens, without padding, of this
+    micro-batch and of those on other ranks at the same time.
     """
 
     input_ids: Tensor
@@ -33,10 +40,3 @@ class Batch(TypedDict):
     max_seqlen: int
     denominator: int
     num_tokens: int
-
-
-class LabelledBatch(Batch):
-    """A batch whose targets are tokens; a label belongs to each supervised position."""
-
-    supervised_index: Tensor
-    labels: Tensor

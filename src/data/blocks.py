@@ -1,7 +1,6 @@
 """Packed blocks of one split.
 
-A unit is what must lie in one block: one document where the documents have nothing to do with each
-other, several where they are compared.
+A unit is what must lie in one block: one document, or several that are compared with each other.
 """
 
 from dataclasses import dataclass
@@ -15,22 +14,22 @@ from src.data.corpus import Corpus
 from src.data.packing import Packing, one_per_block, pack
 from src.data.targets import Document, Labels, Targets
 
-FILLER = -1  # a block that holds only padding; fills up short batches, without a target
+FILLER = -1  # a block of padding alone, which fills up short batches
 
 
 @dataclass(frozen=True)
 class Blocks:
     """The blocks of one split.
 
-    Over-long documents lose their tail (and so their end token); a unit in which nothing is left
-    to learn, or which is longer than a block, is dropped. Both are counted.
+    A document that is too long loses its tail (and so its end token). A unit that then has no
+    target, or is longer than a block, is dropped. Both are counted.
     """
 
     corpus: Corpus
     packing: Packing  # of units
-    units: np.ndarray  # (units + 1,) unit u is the kept documents units[u] to units[u + 1]
-    kept: np.ndarray  # (documents,) int64 indices into the corpus
-    lengths: np.ndarray  # (documents,) tokens of each kept document after cutting
+    units: np.ndarray  # (units + 1,) unit u is the documents units[u] to units[u + 1]
+    corpus_index: np.ndarray  # (documents,) int64: the number of each document in the corpus
+    lengths: np.ndarray  # (documents,) tokens of each document after cutting
     targets_per_document: np.ndarray  # (documents,)
     targets: Targets
     block_size: int
@@ -57,10 +56,10 @@ class Blocks:
             corpus: the documents.
             block_size: positions of a block.
             packing: whether a block holds as many units as fit, or one.
-            end_id: what padding consists of.
+            end_id: the token of padding.
             max_length: of a document; None: a block.
             targets: what is due; None: labels.
-            units: (units + 1,) offsets into the documents; None: each is a unit of its own.
+            units: (units + 1,) offsets into the documents; None: each document is a unit.
         """
         max_length = min(max_length or block_size, block_size)
         targets = targets or Labels()
@@ -68,27 +67,24 @@ class Blocks:
         lengths = np.minimum(corpus.lengths, max_length)
         counts = targets.count(corpus, lengths)
         unit_lengths = _sums(lengths, units)
-        kept_units = np.flatnonzero((_sums(counts, units) > 0) & (unit_lengths <= block_size))
-        sizes = np.diff(units)[kept_units]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        # The documents of the kept units, unit after unit.
-        kept = np.arange(offsets[-1]) + np.repeat(units[kept_units] - offsets[:-1], sizes)
-        num_units = len(kept_units)
+        usable = np.flatnonzero((_sums(counts, units) > 0) & (unit_lengths <= block_size))
+        sizes = np.diff(units)[usable]
+        index = _ranges(units[usable], sizes)
         return cls(
             corpus=corpus,
-            packing=pack(unit_lengths[kept_units], block_size)
+            packing=pack(unit_lengths[usable], block_size)
             if packing
-            else one_per_block(num_units),
-            units=offsets,
-            kept=kept,
-            lengths=lengths[kept],
-            targets_per_document=counts[kept],
+            else one_per_block(len(usable)),
+            units=np.concatenate([[0], np.cumsum(sizes)]),
+            corpus_index=index,
+            lengths=lengths[index],
+            targets_per_document=counts[index],
             targets=targets,
             block_size=block_size,
             max_length=max_length,
             end_id=end_id,
-            num_cut=int((corpus.lengths[kept] > max_length).sum()),
-            num_without_room=len(units) - 1 - num_units,
+            num_cut=int((corpus.lengths[index] > max_length).sum()),
+            num_without_room=len(units) - 1 - len(usable),
         )
 
     def __len__(self) -> int:
@@ -96,17 +92,17 @@ class Blocks:
 
     @property
     def num_examples(self) -> int:
-        """Documents that are taught."""
-        return len(self.kept)
+        """Documents in all blocks."""
+        return len(self.corpus_index)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in all blocks, padding left out."""
+        """Tokens in all blocks, without padding."""
         return int(self.lengths.sum())
 
     @property
     def num_targets(self) -> int:
-        """What is due in all blocks: for labels, the supervised tokens."""
+        """Targets in all blocks: for labels, the supervised tokens."""
         return int(self.targets_per_document.sum())
 
     @property
@@ -121,7 +117,7 @@ class Blocks:
 
     @cached_property
     def tokens_per_block(self) -> np.ndarray:
-        """Tokens of each block, padding left out (blocks,)."""
+        """Tokens of each block, without padding (blocks,)."""
         return self._sum_by_block(self.lengths)
 
     def _sum_by_block(self, per_document: np.ndarray) -> np.ndarray:
@@ -129,16 +125,14 @@ class Blocks:
         return _sums(per_unit[self.packing.examples], self.packing.offsets)
 
     def documents(self, block: int) -> np.ndarray:
-        """Return the kept documents (documents,) of a block, in their order; none of a filler."""
+        """Return the numbers (documents,) of a block's documents, in their order."""
         if block == FILLER:
             return np.zeros(0, dtype=np.int64)
         units = self.packing[block]
-        starts, sizes = self.units[units], np.diff(self.units)[units]
-        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return np.repeat(starts, sizes) + within
+        return _ranges(self.units[units], np.diff(self.units)[units])
 
     def batch(self, blocks: np.ndarray, denominator: int) -> Batch:
-        """Return the batch of ``blocks`` (B,), whose global batch has so many targets."""
+        """Return the batch of ``blocks`` (B,); ``denominator``: targets of the global batch."""
         num_blocks, size = len(blocks), self.block_size
         input_ids = np.full(num_blocks * size, self.end_id, dtype=np.int64)
         boundaries, documents = [0], []
@@ -166,9 +160,14 @@ class Blocks:
         }
 
     def _document(self, number: int, start: int) -> Document:
-        source = self.corpus.offsets[self.kept[number]]
-        tokens = slice(source, source + self.lengths[number])
+        first = self.corpus.offsets[self.corpus_index[number]]
+        tokens = slice(first, first + self.lengths[number])
         return Document(start, self.corpus.input_ids[tokens], self.corpus.supervised[tokens])
+
+
+def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the ranges of ``sizes`` (N,) integers from ``starts`` (N,), end to end."""
+    return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
 
 
 def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A row of any known column layout becomes a conversation, or a reason why it cannot."""
+"""A row of any known column layout becomes a conversation, or a reason why not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ Row = Mapping[str, Any]
 
 
 class Conversation(NamedTuple):
-    """Pairs of prompt and response, stripped, after an optional system text.
+    """Stripped pairs of prompt and response, after an optional system text.
 
-    ``family`` is a label that the source may give for scoring by kind.
+    ``family`` is an optional label of the source, for scores by family.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -21,7 +21,7 @@ class Conversation(NamedTuple):
 
 
 class UnusableRow(Exception):
-    """A well-formed row that holds nothing to learn from; its message is the reason counted."""
+    """A row without a usable conversation; the message is the reason that the report counts."""
 
 
 USER_ROLES = {"user", "human", "prompter"}
@@ -55,7 +55,7 @@ def _from_instruction(row: Row) -> Conversation:
 
 
 def _from_messages(messages: Any, role_key: str, text_key: str) -> Conversation:
-    """Alternate user and assistant; a last question without an answer is left off."""
+    """User and assistant alternate; a last question without an answer is dropped."""
     if not isinstance(messages, (list, tuple)):
         raise UnusableRow("not_a_list_of_messages")
     system, prompt, turns = "", None, []
@@ -110,48 +110,44 @@ class RowReader:
 
     Args:
         column_names: the columns of the source.
-        columns: None to recognise the layout; or a mapping from a layout's names to the source's,
+        columns: None: recognise the layout; or a mapping from a layout's names to the source's,
             such as ``{"prompt": "question", "response": "answer"}``.
         where: the source's name for error messages.
 
     Raises:
-        UserError: no layout fits; the message names the columns found.
+        UserError: no layout fits; names the source's columns.
     """
 
     def __init__(self, column_names: list[str], columns: Mapping[str, str] | None, where: str):
-        found = ", ".join(column_names) or "none"
-        known = "; ".join("+".join(layout.required) for layout in LAYOUTS)
-        if columns:
-            absent = sorted(set(columns.values()) - set(column_names))
-            if absent:
-                raise UserError(
-                    f"{where}: data.columns names {', '.join(absent)}, but the columns are: {found}"
-                )
-            rename = dict(columns)
-        else:
-            rename = {name: name for name in column_names}
-        fitting = (x for x in LAYOUTS if set(x.required) <= rename.keys())
-        self.layout = next(fitting, None)
-        if self.layout is None:
+        listing = ", ".join(column_names) or "none"
+        rename = dict(columns or {name: name for name in column_names})
+        if absent := sorted(set(rename.values()) - set(column_names)):
             raise UserError(
-                f"{where}: no recognised columns (found: {found}); known are {known}; name yours "
+                f"{where}: data.columns names {', '.join(absent)}, but the columns are: {listing}"
+            )
+        layout = next((x for x in LAYOUTS if set(x.required) <= rename.keys()), None)
+        if layout is None:
+            known = "; ".join("+".join(layout.required) for layout in LAYOUTS)
+            raise UserError(
+                f"{where}: no recognised columns (found: {listing}); known are {known}; name yours "
                 f"with data.columns={{prompt: ..., response: ...}}"
             )
-        names = (*self.layout.required, *self.layout.optional)
-        if not columns:  # a later row may have an optional column that the first has not
+        names = (*layout.required, *layout.optional)
+        if not columns:  # a later row may have an optional column that the first lacks
             rename |= {name: name for name in names}
         self.rename = {name: rename[name] for name in names if name in rename}
-        self.required = {self.rename[name] for name in self.layout.required}
+        self.required = {self.rename[name] for name in layout.required}
+        self.parse = layout.parse
 
     def __call__(self, row: Row) -> Conversation:
         """Return the row's conversation.
 
         Raises:
-            UnusableRow: with the reason under which the row is counted.
+            UnusableRow: with the reason.
         """
         if not self.required <= row.keys():
             raise UnusableRow("missing_column")
-        conversation = self.layout.parse(
+        conversation = self.parse(
             {name: row[column] for name, column in self.rename.items() if column in row}
         )
         family = row.get("family")

@@ -1,7 +1,7 @@
 """Tokenised examples on disk: built once, atomically, then memory-mapped.
 
-A corpus is one folder, named by a hash of rows, tokenizer, template and ``supervise`` - not of the
-block size, for packing takes milliseconds and is done at start::
+A corpus is one folder. Its name is a hash of rows, tokenizer, template and ``supervise``, not of
+the block size: each run packs again, in milliseconds::
 
     outputs/corpora/<key>/report.json             what became of the rows
     outputs/corpora/<key>/<split>/input_ids.npy   (tokens,) all examples end to end
@@ -42,7 +42,7 @@ class Corpus(Examples):
 
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
-        """Map the arrays of a split's folder; an empty array is read, as it cannot be mapped."""
+        """Map the arrays of a split's folder; read empty ones, which cannot be mapped."""
         arrays = {}
         for name in cls.__dataclass_fields__:
             path = folder / f"{name}.npy"
@@ -52,7 +52,7 @@ class Corpus(Examples):
 
 
 class NpyWriter:
-    """Appends to a ``.npy`` file whose length is not known beforehand."""
+    """Appends to a ``.npy`` file."""
 
     def __init__(self, path: Path, dtype: np.dtype | type):
         self.dtype = np.dtype(dtype)
@@ -70,7 +70,7 @@ class NpyWriter:
         np.lib.format.write_array_header_1_0(self.file, header)
 
     def append(self, values: np.ndarray) -> None:
-        """Write ``values`` (n,) after what is there."""
+        """Append ``values`` (n,)."""
         self.length += len(values)
         self.file.write(np.ascontiguousarray(values, self.dtype).data)
 
@@ -86,7 +86,7 @@ class SplitWriter:
 
     def __init__(self, folder: Path, vocab_size: int):
         folder.mkdir(parents=True)
-        dtypes = {
+        dtypes: dict[str, np.dtype | type] = {
             "input_ids": ids_dtype(vocab_size),
             "supervised": np.bool_,
             "offsets": np.int64,
@@ -96,7 +96,7 @@ class SplitWriter:
         self.files["offsets"].append(np.zeros(1))
 
     def append(self, examples: Examples, prompts: np.ndarray) -> None:
-        """Write ``examples`` and the hashes of their first prompts (examples,)."""
+        """Append ``examples`` and the hashes of their first prompts (examples,)."""
         self.files["offsets"].append(examples.offsets[1:] + self.files["input_ids"].length)
         self.files["input_ids"].append(examples.input_ids)
         self.files["supervised"].append(examples.supervised)
@@ -109,20 +109,20 @@ class SplitWriter:
 
 
 def corpus_key(source: Source, tokenizer: Tokenizer, supervise: str) -> str:
-    """A hash of everything that decides the tokens of a corpus."""
+    """Return a hash of everything that decides the tokens of a corpus."""
     facts = [FORMAT, source.fingerprint(), tokenizer.fingerprint(), JINJA, supervise]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: Path) -> Path:
-    """Return the folder of the corpus, building it unless it is there.
+    """Return the folder of the corpus; build it unless it exists.
 
-    Rows are read once, encoded in batches on all cores and written as they come; memory does not
-    grow with the number of rows. Several processes may ask at once: one builds, the others wait. A
-    build that is interrupted leaves nothing behind that could be taken for a corpus.
+    Rows are read, encoded on all cores and written batch by batch; memory does not grow with their
+    number. Of several processes one builds and the others wait. An interrupted
+    build leaves nothing that looks like a corpus.
 
     Raises:
-        UserError: the source cannot be read or holds nothing to learn from.
+        UserError: the source cannot be read or has no usable row.
     """
     folder = corpora / corpus_key(source, tokenizer, supervise)
     if folder.exists():
@@ -131,36 +131,36 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
     with FileLock(corpora / f"{folder.name}.lock"):
         if folder.exists():
             return folder
-        with atomic.folder(folder) as building:
-            report = _write(source, tokenizer, supervise, building)
-            atomic.write_json(building / "report.json", report.to_json())
+        with atomic.folder(folder) as temporary:
+            report = _write(source, tokenizer, supervise, temporary)
+            atomic.write_json(temporary / "report.json", report.to_json())
     return folder
 
 
 def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -> RowReport:
     writers = {split: SplitWriter(folder / split, tokenizer.vocab_size) for split in SPLITS}
     report = RowReport()
-    read: deque[tuple[np.ndarray, np.ndarray]] = deque()  # of each batch: splits, prompts' hashes
+    origins: deque[tuple[np.ndarray, np.ndarray]] = deque()  # splits and prompt hashes, by batch
 
     def batches() -> Iterator[list[Conversation]]:
         pairs = source.conversations(report)
         while batch := list(islice(pairs, BATCH_SIZE)):
             splits, conversations = zip(*batch, strict=True)
             prompts = [prompt_hash(c.turns[0][0]) for c in conversations]
-            read.append((np.array(splits), np.array(prompts, dtype=np.uint64)))
+            origins.append((np.array(splits), np.array(prompts, dtype=np.uint64)))
             yield list(conversations)
 
     with closing(encode_all(batches(), tokenizer, supervise, spare_cores())) as encoded:
         for examples in encoded:
-            splits, prompts = read.popleft()
+            splits, prompts = origins.popleft()
             for split in np.unique(splits):
-                own = splits == split
-                writers[split].append(examples.take(own), prompts[own])
+                mask = splits == split
+                writers[split].append(examples.take(mask), prompts[mask])
     for writer in writers.values():
         writer.close()
     return report
 
 
 def read_report(folder: Path) -> RowReport:
-    """Return what became of the rows of the corpus in ``folder``."""
+    """Return the report of the corpus in ``folder``."""
     return RowReport.from_json(json.loads((folder / "report.json").read_text()))

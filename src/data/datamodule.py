@@ -1,9 +1,10 @@
 """ChatDataModule: from a dataset's name to batches, for Lightning.
 
-Its corpus is built (or found) and packed in ``setup``, which the doors call themselves: the
-preflight report wants its figures before a Trainer exists.
+The doors call ``setup``, which builds and packs the corpus, themselves: the preflight report shows
+its figures before a Trainer exists.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -31,13 +32,13 @@ class ChatDataModule(L.LightningDataModule):
         block_size: positions of a block.
         max_length: tokens of an example, at most; None: a block.
         batching: how a global batch is cut.
-        max_steps: optimizer steps of the run; None: ``max_epochs`` tells.
+        max_steps: optimizer steps of the run; None: those of ``max_epochs``.
         max_epochs: how often each block is seen.
-        seed: decides the order of the blocks.
+        seed: of the order of the blocks.
         targets: what is due in a batch; None: labels.
 
     Raises:
-        UserError: from ``setup``, if the rows cannot be had or used.
+        UserError: from ``setup``, if the rows cannot be read or used.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class ChatDataModule(L.LightningDataModule):
         self.report = read_report(self.folder)
         for split in SPLITS:
             corpus = Corpus.open(self.folder / split)
-            # Unpacked validation would measure the same in eleven times the time.
+            # Validation without packing has the same figures but takes eleven times as long.
             self.splits[split] = Blocks.build(
                 corpus,
                 self.block_size,
@@ -100,7 +101,7 @@ class ChatDataModule(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps that see every training block once."""
-        return -(-len(self.splits["train"]) // self.batching.batch_size)
+        return self.batching.steps(len(self.splits["train"]))
 
     @property
     def num_steps(self) -> int:
@@ -109,27 +110,28 @@ class ChatDataModule(L.LightningDataModule):
 
     def shared_prompts(self, split: str) -> int:
         """Return how many examples of ``split`` have a first prompt that train has too."""
-        prompts = {name: blocks.corpus.prompts[blocks.kept] for name, blocks in self.splits.items()}
-        return int(np.isin(prompts[split], prompts["train"]).sum())
+        prompts, train = (
+            blocks.corpus.prompts[blocks.corpus_index]
+            for blocks in (self.splits[split], self.splits["train"])
+        )
+        return int(np.isin(prompts, train).sum())
 
     def conversations(self, split: str) -> list[Conversation]:
         """Read the conversations of one split again, as text."""
-        pairs = self.source.conversations(RowReport())
-        return [conversation for name, conversation in pairs if name == split]
+        rows = self.source.conversations(RowReport())
+        return [conversation for name, conversation in rows if name == split]
 
     def _micro_batches(self, split: str) -> MicroBatches:
-        blocks, batching = self.splits[split], self.batching
-        train = split == "train"
-        together = batching.micro_batch_size * batching.num_devices
-        batch_size = batching.batch_size if train else together
+        blocks, batching, train = self.splits[split], self.batching, split == "train"
+        if not train:  # one micro-batch a step
+            batch_size = batching.micro_batch_size * batching.num_devices
+            batching = replace(batching, batch_size=batch_size)
         return MicroBatches(
             blocks=blocks,
-            batch_size=batch_size,
-            micro_batch_size=batching.micro_batch_size,
-            num_steps=self.num_steps if train else -(-len(blocks) // batch_size),
+            batching=batching,
+            num_steps=self.num_steps if train else batching.steps(len(blocks)),
             seed=self.seed if train else None,
             rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=batching.num_devices,
         )
 
     def train_dataloader(self) -> ResumableLoader:
@@ -139,7 +141,7 @@ class ChatDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Return the validation blocks in order; every rank gets as many, some only padding."""
+        """Return the validation blocks in order; padding gives each rank the same number."""
         return data_loader(self._micro_batches("validation"), 0, 0, self._pin_memory())
 
     def test_dataloader(self) -> DataLoader:
@@ -153,10 +155,10 @@ class ChatDataModule(L.LightningDataModule):
 def open_data(
     config: DataConfig, tokenizer_name: str | None, vocab_size: int
 ) -> tuple[Source, Tokenizer]:
-    """Open the source and load its tokenizer; train one on the training rows if none is named.
+    """Open the source and load its tokenizer; without a name, train one on the training rows.
 
     Raises:
-        UserError: one of them cannot be had.
+        UserError: one of them cannot be opened.
     """
     source = open_source(config)
     if tokenizer_name is not None:

@@ -1,15 +1,15 @@
 """Conversations to examples on all cores, in order.
 
-Cutting and looking up words holds Python's lock, so the other cores run processes. They take
-batches while they have room for them; else this process, which also reads the rows, encodes one::
+Cutting and looking up words holds Python's lock, so the other cores run processes. This process
+reads the rows, and encodes a batch itself whenever the others have enough::
 
     rows ──> batches ──┬─ a process ───┬──> examples, in the order of the rows
                        ├─ a process ───┤
                        └─ this process ┘
 
-They are started after the first few batches: few rows are done sooner than a process starts. A
-process is a bare interpreter at the other end of two pipes: it ends when its input does, whatever
-became of us, and runs none of the main module.
+The processes start after the first few batches, for few rows are encoded sooner than a process
+starts. A process is a bare interpreter behind two pipes: it does not run the main module, and ends
+when its input ends, even if this process was killed.
 """
 
 import os
@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from queue import SimpleQueue
@@ -29,24 +29,24 @@ from src.data.tokenizer import Tokenizer
 from src.data.words import WordEncoder
 
 NUM_FIRST = 4  # batches that this process encodes before it starts others
-NUM_WAITING = 2  # batches in the hands of each process: one in work, one to go on with
+NUM_WAITING = 2  # batches for each process: the current one and the next
 MAX_PROCESSES = 15  # reading does not feed more
 _START = "from src.data.encoding import serve; serve()"
 
 Batch = list[Conversation]
-Setup = tuple[Tokenizer, dict[str, bytes], str]  # with the words that the first batches have taught
+Setup = tuple[Tokenizer, dict[str, bytes], str]  # the ids of the words so far; supervise
 
 
 def encode_all(
     batches: Iterable[Batch], tokenizer: Tokenizer, supervise: str, num_processes: int
-) -> Iterator[Examples]:
+) -> Generator[Examples, None, None]:
     """Yield the examples of each batch, with the help of at most ``num_processes`` processes.
 
-    Only a few batches are held at any time.
+    Only a few batches are in memory at any time.
     """
     encoder = WordEncoder(tokenizer)
     if encoder.cut is None:
-        num_processes = 0  # the library encodes whole texts, on all cores by itself
+        num_processes = 0  # the library itself encodes on all cores
     most = NUM_WAITING * num_processes
     pending: deque[Future[Examples]] = deque()
     with ExitStack() as stack:
@@ -67,7 +67,7 @@ def encode_all(
 
 
 def spare_cores() -> int:
-    """Return how many processes can run beside this one."""
+    """Return the number of processes that can run beside this one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(MAX_PROCESSES, (cores or 1) - 1)
 
@@ -92,7 +92,7 @@ class Pool:
             process.close()
 
     def submit(self, batch: Batch) -> Future[Examples]:
-        """Have ``batch`` encoded."""
+        """Return the future examples of ``batch``."""
         return self.threads.submit(self._encode, batch)
 
     def _encode(self, batch: Batch) -> Examples:
@@ -136,13 +136,14 @@ class _Process:
 
 def serve() -> None:
     """Encode batches from standard input to standard output until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that reads the rows
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    if not requests.peek(1):  # there was nothing left to do for this one
-        return
-    tokenizer, known, supervise = pickle.load(requests)
-    encoder = WordEncoder(tokenizer)
-    encoder.ids_of.update(known)
-    while requests.peek(1):
-        pickle.dump(encode_examples(pickle.load(requests), encoder, supervise), answers)
-        answers.flush()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C concerns the process that reads the rows
+    with open(sys.stdin.fileno(), "rb", closefd=False) as requests:
+        if not requests.peek(1):  # no batch came
+            return
+        tokenizer, ids_of, supervise = pickle.load(requests)
+        encoder = WordEncoder(tokenizer)
+        encoder.ids_of.update(ids_of)
+        while requests.peek(1):
+            examples = encode_examples(pickle.load(requests), encoder, supervise)
+            pickle.dump(examples, sys.stdout.buffer)
+            sys.stdout.buffer.flush()

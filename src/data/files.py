@@ -1,4 +1,4 @@
-"""Rows of a local file, read strictly: what is broken is named by file and line.
+"""Rows of a local file, read strictly: an error names the file and the line.
 
 The ``datasets`` reader gives up on a whole file at the first bad line without saying where, and
 turns a missing field, ``NA`` or an ISO date into something else without a word.

@@ -1,8 +1,7 @@
 """Which blocks make which optimizer step: a pure function of seed and step.
 
-Nothing is drawn while training, so a resumed run, another number of devices or another
-micro-batch size see exactly the same global batches, and each one's number of targets is known
-before it is loaded.
+A resumed run, another number of devices and another micro-batch size see exactly the same global
+batches, and the number of targets of each is known before it is loaded.
 """
 
 from collections.abc import Iterator
@@ -18,27 +17,13 @@ from src.data.blocks import FILLER, Blocks
 from src.errors import UserError
 
 
-def micro_batch_size(batch_size: int, num_devices: int, at_most: int) -> int:
-    """Return the largest divisor of ``batch_size / num_devices`` that is not above ``at_most``.
-
-    Raises:
-        UserError: the devices cannot share the batch evenly.
-    """
-    if batch_size % num_devices:
-        raise UserError(
-            f"batch_size={batch_size} cannot be shared by {num_devices} devices: use a multiple"
-        )
-    per_device = batch_size // num_devices
-    return max(size for size in range(1, min(at_most, per_device) + 1) if per_device % size == 0)
-
-
 @dataclass(frozen=True)
 class Batching:
     """How a global batch of ``batch_size`` blocks is cut: over devices, then micro-batches."""
 
     batch_size: int
     num_devices: int
-    micro_batch_size: int  # blocks on a device at a time: a divisor of its share
+    micro_batch_size: int  # blocks on a device at a time
 
     @classmethod
     def of(cls, batch_size: int, num_devices: int, at_most: int) -> "Batching":
@@ -47,12 +32,22 @@ class Batching:
         Raises:
             UserError: the devices cannot share the batch evenly.
         """
-        return cls(batch_size, num_devices, micro_batch_size(batch_size, num_devices, at_most))
+        share, rest = divmod(batch_size, num_devices)
+        if rest:
+            raise UserError(
+                f"batch_size={batch_size} cannot be shared by {num_devices} devices: use a multiple"
+            )
+        sizes = range(1, min(at_most, share) + 1)
+        return cls(batch_size, num_devices, max(size for size in sizes if share % size == 0))
 
     @property
     def num_micro_batches(self) -> int:
         """Micro-batches of one step on one device."""
         return self.batch_size // self.num_devices // self.micro_batch_size
+
+    def steps(self, num_blocks: int) -> int:
+        """Return the steps that see each of ``num_blocks`` once; the last may be short."""
+        return -(-num_blocks // self.batch_size)
 
 
 @lru_cache(maxsize=2)
@@ -66,32 +61,26 @@ class MicroBatches(Dataset):
     """The micro-batches of one rank, from a run's first step to its last, by number.
 
     Item i is micro-batch ``i % accumulate`` of step ``i // accumulate``. The last global batch of
-    an epoch may be short; it is a step with its own count of targets, filled up with empty blocks
-    so that every step has the same shape.
+    an epoch may be short: it has its own number of targets, and empty blocks fill it up, so that
+    every step has the same shape.
     """
 
     blocks: Blocks
-    batch_size: int
-    micro_batch_size: int
+    batching: Batching
     num_steps: int
     seed: int | None  # None: in order, as for validation
     rank: int = 0
-    world_size: int = 1
 
     @property
     def accumulate(self) -> int:
         """Micro-batches of one step on one rank."""
-        return self.batch_size // self.world_size // self.micro_batch_size
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that see every block once."""
-        return -(-len(self.blocks) // self.batch_size)
+        return self.batching.num_micro_batches
 
     def global_batch(self, step: int) -> np.ndarray:
         """Return the blocks of a step, at most ``batch_size``, over all ranks."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        window = slice(position * self.batch_size, (position + 1) * self.batch_size)
+        size = self.batching.batch_size
+        epoch, position = divmod(step, self.batching.steps(len(self.blocks)))
+        window = slice(position * size, (position + 1) * size)
         if self.seed is None:
             return np.arange(len(self.blocks))[window]
         return shuffled(len(self.blocks), self.seed, epoch)[window]
@@ -103,12 +92,11 @@ class MicroBatches(Dataset):
         step, micro = divmod(item, self.accumulate)
         blocks = self.global_batch(step)
         denominator = self.blocks.targets_per_block[blocks].sum()
-        filled = np.full(self.batch_size, FILLER)
-        filled[: len(blocks)] = blocks
-        together = self.micro_batch_size * self.world_size
-        all_ranks = filled[micro * together : (micro + 1) * together]
+        padded = np.full(self.batching.batch_size, FILLER)
+        padded[: len(blocks)] = blocks
+        all_ranks = np.split(padded, self.accumulate)[micro]
         # Ranks take turns, so that a short batch is spread over them evenly.
-        batch = self.blocks.batch(all_ranks[self.rank :: self.world_size], denominator)
+        batch = self.blocks.batch(all_ranks[self.rank :: self.batching.num_devices], denominator)
         num_tokens = self.blocks.tokens_per_block[all_ranks[all_ranks != FILLER]].sum()
         return {**batch, "num_tokens": int(num_tokens)}
 
@@ -123,12 +111,12 @@ def data_loader(
         sampler=range(start, len(batches)),
         num_workers=num_workers,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # or each loader would draw from the one dropout uses
+        generator=torch.Generator(),  # else each loader would draw from the generator of dropout
     )
 
 
 class ResumableLoader:
-    """Loads micro-batches in order and knows how many it has handed out.
+    """Loads micro-batches in order and counts them.
 
     Lightning saves and restores the state of a loader that has a length and these two methods; a
     plain DataLoader would replay an epoch from its start.
@@ -149,9 +137,9 @@ class ResumableLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many micro-batches were handed out."""
+        """Return the number of micro-batches so far."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after as many micro-batches."""
+        """Go on after that number of micro-batches."""
         self.position = state["position"]

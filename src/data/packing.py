@@ -6,11 +6,11 @@ Pure numpy, no tokens. A six-example case, block size 10::
     longest first   10 | 7  3 | 5  4  1      7 leaves room for 3; 5 and 4 leave room for 1
     blocks         [[4], [1, 0], [2, 3, 5]]   utilisation 30 / 30
 
-Working on counts instead of items makes it fast: all examples of one length that go into blocks
-with one amount of room left are placed in a single operation. Best fit leaves small gaps where
-many examples are of like length, so the blocks with the largest gaps are then packed once more,
-each closed by one or two examples that fill it exactly. Which of the examples of one length goes
-where is drawn at random, for neighbours in a file are often alike.
+It is fast because it works on counts: one operation places all examples of one length that go into
+blocks with the same room. Best fit leaves small gaps where many examples have similar lengths, so
+the blocks with the largest gaps are packed a second time, each closed by one or two examples that
+fill it exactly. Examples of the same length are placed in random order, for neighbours in a file
+are often alike.
 
 Source: D. S. Johnson, "Near-optimal bin packing algorithms" (1973), best-fit decreasing; the
 histogram is that of M. M. Krell et al., arXiv:2107.02027.
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_REPACKED = 1024  # blocks packed a second time: bounds the work to some 30 ms
+MAX_REPACKED = 1024  # blocks packed a second time, in at most some 30 ms
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Packing:
 
     @property
     def checksum(self) -> str:
-        """What tells these blocks from others (SHA-256)."""
+        """The SHA-256 of these blocks."""
         return hashlib.sha256(self.offsets.tobytes() + self.examples.tobytes()).hexdigest()
 
     @property
     def num_blocks(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return len(self.offsets) - 1
 
     def __getitem__(self, block: int) -> np.ndarray:
@@ -51,15 +51,15 @@ class Packing:
 def pack(lengths: np.ndarray, block_size: int) -> Packing:
     """Pack examples of ``lengths`` (N,) into as few blocks of ``block_size`` as best-fit finds.
 
-    Every example lies in exactly one block, whole. The same lengths give the same blocks: the draw
-    among equal lengths has a seed of its own (numpy may change what a seed draws).
+    Every example lies in exactly one block. The same lengths give the same blocks, as long as numpy
+    does not change what a seed draws.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     assert lengths.size == 0 or (lengths.min() >= 1 and lengths.max() <= block_size)
     blocks, counts, num_blocks = _assign(np.bincount(lengths, minlength=1), block_size)
 
-    drawn = np.random.default_rng(0).permutation(len(lengths))
-    longest_first = drawn[np.argsort(-lengths[drawn], kind="stable")]
+    order = np.random.default_rng(0).permutation(len(lengths))
+    longest_first = order[np.argsort(-lengths[order], kind="stable")]
     block_of = np.repeat(blocks, counts)  # of each example, longest first
     by_block = np.argsort(block_of, kind="stable")
     offsets = np.zeros(num_blocks + 1, dtype=np.int64)
@@ -68,7 +68,7 @@ def pack(lengths: np.ndarray, block_size: int) -> Packing:
 
 
 def one_per_block(num_examples: int) -> Packing:
-    """No packing: each example in a block of its own, as the article ran."""
+    """Return one block for each example, without packing, as in the article."""
     return Packing(np.arange(num_examples + 1), np.arange(num_examples))
 
 
@@ -81,21 +81,21 @@ def _assign(histogram: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndar
     blocks: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
     counts: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
     num_blocks = 0
-    open_blocks: dict[int, np.ndarray] = {}  # room left -> blocks with that room
+    open_blocks: dict[int, np.ndarray] = {}  # room -> blocks with that room
     rooms = 0  # bit r is set where open_blocks[r] exists: the best fit is one bit operation
 
-    def put(chosen: np.ndarray, each: int, room: int) -> None:
+    def put(numbers: np.ndarray, each: int, room: int) -> None:
         nonlocal rooms
-        blocks.append(chosen)
-        counts.append(np.full(len(chosen), each))
+        blocks.append(numbers)
+        counts.append(np.full(len(numbers), each))
         if room:
-            before = open_blocks.get(room)
-            open_blocks[room] = chosen if before is None else np.concatenate([before, chosen])
+            others = open_blocks.get(room)
+            open_blocks[room] = numbers if others is None else np.concatenate([others, numbers])
             rooms |= 1 << room
 
     for length in np.flatnonzero(histogram)[::-1].tolist():
-        left = int(histogram[length])
-        while left:
+        count = int(histogram[length])
+        while count:
             fitting = rooms >> length
             if fitting:
                 room = length + (fitting & -fitting).bit_length() - 1
@@ -103,22 +103,21 @@ def _assign(histogram: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndar
             else:
                 room = block_size
                 each = block_size // length
-                available = np.arange(num_blocks, num_blocks + -(-left // each))
+                available = np.arange(num_blocks, num_blocks + -(-count // each))
                 num_blocks += len(available)
             # A block that took one example of this length is now the best fit for the next.
             each = room // length
-            full = min(len(available), left // each)
-            used = full
+            full = end = min(len(available), count // each)
             if full:
                 put(available[:full], each, room - each * length)
-            left -= full * each
-            if left and full < len(available):
-                put(available[full : full + 1], left, room - left * length)
-                used += 1
-                left = 0
+            count -= full * each
+            if count and full < len(available):
+                put(available[full : full + 1], count, room - count * length)
+                end += 1
+                count = 0
             if fitting:
-                if used < len(available):
-                    open_blocks[room] = available[used:]
+                if end < len(available):
+                    open_blocks[room] = available[end:]
                 else:
                     del open_blocks[room]
                     rooms &= ~(1 << room)
@@ -131,39 +130,38 @@ def _repack_gaps(packing: Packing, lengths: np.ndarray, block_size: int) -> Pack
         return packing
     gaps = block_size - np.add.reduceat(lengths[packing.examples], packing.offsets[:-1])
     largest_first = np.argsort(-gaps, kind="stable")[:MAX_REPACKED]
-    dissolved = np.sort(largest_first[gaps[largest_first] > 0])
-    if gaps[dissolved].sum() < block_size:  # not even one block could be saved
+    old = np.sort(largest_first[gaps[largest_first] > 0])
+    if gaps[old].sum() < block_size:  # this cannot save a block
         return packing
-    pool = np.concatenate([packing[block] for block in dissolved])
+    pool = np.concatenate([packing[block] for block in old])
     by_length = pool[np.argsort(lengths[pool], kind="stable")]
     histogram = np.bincount(lengths[pool], minlength=block_size + 1)
-    refilled = _fill_exactly(histogram.tolist(), block_size)
-    if len(refilled) >= len(dissolved):
+    new = _fill_exactly(histogram.tolist(), block_size)
+    if len(new) >= len(old):
         return packing
-    # The next unused example of each length, in the order in which they lie in `by_length`.
-    next_of = (np.cumsum(histogram) - histogram).tolist()
+    next_of = (np.cumsum(histogram) - histogram).tolist()  # by length: its next index in by_length
     order = []
-    for block in refilled:
+    for block in new:
         for length in block:
             order.append(next_of[length])
             next_of[length] += 1
-    kept = np.setdiff1d(np.arange(packing.num_blocks), dissolved)
-    sizes = np.concatenate([np.diff(packing.offsets)[kept], [len(block) for block in refilled]])
-    examples = np.concatenate([*(packing[block] for block in kept), by_length[order]])
+    others = np.setdiff1d(np.arange(packing.num_blocks), old)
+    sizes = np.concatenate([np.diff(packing.offsets)[others], [len(block) for block in new]])
+    examples = np.concatenate([*(packing[block] for block in others), by_length[order]])
     return Packing(np.concatenate([[0], np.cumsum(sizes)]), examples)
 
 
 def _fill_exactly(counts: list[int], block_size: int) -> list[list[int]]:
     """Fill one block after another from ``counts`` (by length); return each block's lengths.
 
-    The longest example that fits is taken until one example, or two, fill the rest exactly. The
-    lengths at hand are the bits of one integer, so that both questions are single operations.
+    The longest example that fits is next, until one or two examples fill the rest exactly. The
+    available lengths are the bits of one integer, so each search is a single operation.
     """
     available = sum(1 << length for length, count in enumerate(counts) if count)
     mirrored = sum(1 << (block_size - length) for length, count in enumerate(counts) if count)
-    left = sum(counts)
+    num_examples = sum(counts)
     blocks = []
-    while left:
+    while num_examples:
         block: list[int] = []
         room = block_size
         while room:
@@ -171,21 +169,21 @@ def _fill_exactly(counts: list[int], block_size: int) -> list[list[int]]:
             if not up_to_room:
                 break
             longest = up_to_room.bit_length() - 1
-            chosen = [longest]
+            lengths = [longest]
             if longest < room <= 2 * longest:
-                # Bit a is set where lengths a and room - a are both at hand.
+                # Bit a is set where lengths a and room - a are both available.
                 pairs = available & (mirrored >> (block_size - room)) & ((1 << room) - 1)
                 shorter = pairs & ((1 << (room + 1) // 2) - 1)  # a < room - a
                 if shorter:
                     a = shorter.bit_length() - 1
-                    chosen = [room - a, a]
-            for length in chosen:
+                    lengths = [room - a, a]
+            for length in lengths:
                 counts[length] -= 1
                 if not counts[length]:
                     available &= ~(1 << length)
                     mirrored &= ~(1 << (block_size - length))
-                left -= 1
+                num_examples -= 1
                 room -= length
-            block += chosen
+            block += lengths
         blocks.append(block)
     return blocks

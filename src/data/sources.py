@@ -1,6 +1,6 @@
 """Where rows come from: a hub dataset, a local file, or the embedded corpus.
 
-A source yields ``(split, conversation)`` pairs; what cannot be used is counted in a ``RowReport``.
+A source yields ``(split, conversation)`` pairs; a ``RowReport`` counts the rows it cannot use.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +28,22 @@ class RowReport:
     read: int = 0
     used: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    first_dropped: dict[str, str] = field(
-        default_factory=dict
-    )  # reason -> where, e.g. "a.csv row 7"
+    first_dropped: dict[str, str] = field(default_factory=dict)  # reason -> "a.csv row 7"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
-        return {
-            "read": self.read,
-            "used": dict(self.used),
-            "dropped": dict(self.dropped),
-            "first_dropped": self.first_dropped,
-        }
+        return vars(self) | {"used": dict(self.used), "dropped": dict(self.dropped)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RowReport":
-        """Return the report that ``to_json`` gave."""
-        return cls(
-            read=values["read"],
-            used=Counter(values["used"]),
-            dropped=Counter(values["dropped"]),
-            first_dropped=values["first_dropped"],
-        )
+        """Return the report of ``to_json``'s values."""
+        counters = {name: Counter(values[name]) for name in ("used", "dropped")}
+        return cls(**values | counters)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one file or hub split. ``split`` None: each row says its own under "split"."""
+    """Rows of one file or hub split. ``split`` None: the key "split" of each row."""
 
     name: str
     split: str | None
@@ -63,20 +53,20 @@ class Part:
 class Source:
     """The rows of one dataset, with the split that each conversation belongs to.
 
-    Splits that have no rows of their own are taken out of train by a hash of the first prompt, so
-    that equal prompts never fall on two sides.
+    A split without its own rows gets a share of train's, by a hash of the first prompt: equal
+    prompts are always in the same split.
     """
 
     def __init__(self, config: DataConfig, parts: list[Part], content_hash: str):
         self.config = config
         self.parts = parts
         self.content_hash = content_hash
-        own = set(SPLITS) if parts[0].split is None else {part.split for part in parts}
-        self.test_fraction = 0.0 if "test" in own else config.test_fraction
-        self.validation_fraction = 0.0 if "validation" in own else config.validation_fraction
+        splits = set(SPLITS) if parts[0].split is None else {part.split for part in parts}
+        self.test_fraction = 0.0 if "test" in splits else config.test_fraction
+        self.validation_fraction = 0.0 if "validation" in splits else config.validation_fraction
 
     def fingerprint(self) -> str:
-        """A hash of the rows and of everything that decides which conversation each becomes."""
+        """Return a hash of the rows and of everything that decides their conversations."""
         facts = [
             self.content_hash,
             self.config.columns,
@@ -87,7 +77,7 @@ class Source:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def conversations(self, report: RowReport) -> Iterator[tuple[str, Conversation]]:
-        """Yield ``(split, conversation)`` of every usable row, counting all rows in ``report``.
+        """Yield ``(split, conversation)`` of every usable row; count all rows in ``report``.
 
         Raises:
             UserError: the source is empty, broken, or has no recognised columns.
@@ -120,24 +110,24 @@ class Source:
     def _split(self, split: str, prompt: str) -> str:
         if split != "train" or not (self.test_fraction or self.validation_fraction):
             return split
-        place = prompt_hash(prompt) / 2**64
-        if place < self.test_fraction:
+        share = prompt_hash(prompt) / 2**64
+        if share < self.test_fraction:
             return "test"
-        if place < self.test_fraction + self.validation_fraction:
+        if share < self.test_fraction + self.validation_fraction:
             return "validation"
         return "train"
 
 
 def prompt_hash(prompt: str) -> int:
-    """A 64-bit hash of a prompt, the same on every machine."""
+    """Return a 64-bit hash of a prompt, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest())
 
 
 def open_source(config: DataConfig) -> Source:
-    """Open the source that ``config`` names; rows are read when they are asked for.
+    """Open the source of ``config``; its rows are read later.
 
     Raises:
-        UserError: the file or hub dataset cannot be had.
+        UserError: the file or hub dataset cannot be opened.
     """
     if config.source == "hub":
         return _hub(config)
@@ -156,23 +146,25 @@ def _sample(config: DataConfig) -> Source:
 
 def _file(config: DataConfig) -> Source:
     assert config.path is not None
-    names = {
-        "train": config.path,
-        "validation": config.validation_split,
-        "test": config.test_split,
-    }
     parts, content = [], hashlib.sha256()
-    for split, name in names.items():
-        if name is None:
-            continue
+    for split, name in _names(config, config.path):
         path = Path(name).expanduser()
         if not path.is_file():
             key = "path" if split == "train" else f"{split}_split"
             raise UserError(f"data.{key}={name}: there is no such file; name an existing one")
         with path.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest() + split.encode())
-        parts.append(Part(str(path), split, lambda path=path: read_rows(path)))
+        parts.append(Part(str(path), split, partial(read_rows, path)))
     return Source(config, parts, content.hexdigest())
+
+
+def _names(config: DataConfig, train: str) -> Iterator[tuple[str, str]]:
+    """Yield each split that has rows, with the name of its file or hub split."""
+    for split, name in zip(
+        SPLITS, (train, config.validation_split, config.test_split), strict=True
+    ):
+        if name is not None:
+            yield split, name
 
 
 def _hub(config: DataConfig) -> Source:
@@ -192,15 +184,8 @@ def _hub(config: DataConfig) -> Source:
     import datasets  # seconds to import: only when needed
     import httpx2
 
-    names = {
-        "train": config.train_split or "train",
-        "validation": config.validation_split,
-        "test": config.test_split,
-    }
     parts, prints = [], []
-    for split, name in names.items():
-        if name is None:
-            continue
+    for split, name in _names(config, config.train_split or "train"):
         try:
             rows = datasets.load_dataset(config.path, split=name)
         except ValueError as error:
@@ -210,7 +195,7 @@ def _hub(config: DataConfig) -> Source:
         except (datasets.exceptions.DatasetsError, httpx2.HTTPError, OSError) as error:
             raise UserError(f"{hint} ({first_line(error)})") from error
         prints.append([split, rows._fingerprint, len(rows)])
-        parts.append(Part(f"{config.path}[{name}]", split, lambda rows=rows: _hub_rows(rows)))
+        parts.append(Part(f"{config.path}[{name}]", split, partial(_hub_rows, rows)))
     return Source(config, parts, hashlib.sha256(json.dumps(prints).encode()).hexdigest())
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from src.data.batch import BatchTargets
 from src.data.template import Examples
 
 EXAMPLES_AT_A_TIME = 4096  # while labels are counted
@@ -21,22 +21,22 @@ class Document(NamedTuple):
 
 
 class Targets(Protocol):
-    """What a training step is held against."""
+    """How the targets of a training step are counted and made."""
 
     def count(self, examples: Examples, lengths: np.ndarray) -> np.ndarray:
-        """Return the targets (examples,) in the first ``lengths`` (examples,) tokens of each."""
+        """Return the number of targets (examples,) in the first ``lengths`` tokens of each."""
         ...
 
-    def collate(self, documents: Sequence[Document]) -> dict[str, Tensor]:
+    def collate(self, documents: Sequence[Document]) -> BatchTargets:
         """Return the targets of a batch's documents, in their order."""
         ...
 
 
 class Labels:
-    """The tokens that follow: a label for each supervised token but an example's first."""
+    """The next tokens: a label for each supervised token of an example except its first."""
 
     def count(self, examples: Examples, lengths: np.ndarray) -> np.ndarray:
-        """Return the labels (examples,); memory does not grow with the number of tokens."""
+        """Return the number of labels; memory does not grow with the number of tokens."""
         labels = np.zeros(len(lengths), dtype=np.int64)
         for first in range(0, len(lengths), EXAMPLES_AT_A_TIME):
             part = slice(first, first + EXAMPLES_AT_A_TIME)
@@ -48,8 +48,8 @@ class Labels:
             labels[part] = running[ends - starts[0]] - running[after_first - starts[0]]
         return labels
 
-    def collate(self, documents: Sequence[Document]) -> dict[str, Tensor]:
-        """Return ``supervised_index`` and ``labels`` (S,) int64, as ``LabelledBatch`` holds."""
+    def collate(self, documents: Sequence[Document]) -> BatchTargets:
+        """Return ``supervised_index`` and ``labels`` (S,) int64."""
         index, labels = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
         for document in documents:
             taught = np.flatnonzero(document.supervised[1:])

@@ -5,8 +5,8 @@ One conversation with two turns and a system text::
     {system}\\n\\n### Prompt: {prompt}\\n### Response: {response}<|endoftext|>### Prompt: ...
     └──────────────── context ───────────────────┘└── supervised ───────────┘└─ context
 
-Context and response are encoded as separate segments, so that the boundary between what is read
-and what is taught is exact whatever the tokenizer merges.
+Context and response are encoded as separate segments, so the boundary between them is exact: the
+tokenizer cannot merge across it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ PROMPT_HEADER = "### Prompt: "
 RESPONSE_HEADER = "### Response:"
 TEMPLATE_FILE = "chat_template.jinja"  # in a model folder
 
-# The same template for everyone who reads a Hugging Face folder.
+# The same template for readers of a Hugging Face folder.
 JINJA = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' and message['content'] | trim %}"
@@ -47,9 +47,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples end to end: ``input_ids`` and ``supervised`` (tokens,), and where each one starts.
+    """Examples end to end: ``input_ids`` and ``supervised`` (tokens,).
 
-    ``offsets`` (examples + 1,) int64; its last is the number of tokens.
+    ``offsets`` (examples + 1,) int64: where each starts, and the number of tokens.
     """
 
     input_ids: np.ndarray
@@ -69,12 +69,12 @@ class Examples:
         window = slice(self.offsets[index], self.offsets[index + 1])
         return Example(self.input_ids[window], self.supervised[window])
 
-    def take(self, chosen: np.ndarray) -> "Examples":
-        """Return those examples for which ``chosen`` (examples,) is true."""
-        if chosen.all():
+    def take(self, mask: np.ndarray) -> "Examples":
+        """Return the examples for which ``mask`` (examples,) is true."""
+        if mask.all():
             return self
-        tokens = np.repeat(chosen, self.lengths)
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[chosen])])
+        tokens = np.repeat(mask, self.lengths)
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[mask])])
         return Examples(self.input_ids[tokens], self.supervised[tokens], offsets)
 
 
@@ -82,9 +82,9 @@ def _context(prompt: str, system: str) -> str:
     return (f"{system}\n\n" if system else "") + f"{PROMPT_HEADER}{prompt}\n"
 
 
-# What of a turn is taught, piece by piece; the end token belongs to the last.
-# responses: each response and its end token. article: also the constant RESPONSE_HEADER, as the
-# article scored it (three tokens an example that are always right after a few steps).
+# Which pieces of a turn are taught; the end token belongs to the last.
+# responses: each response and its end token. article: also the constant RESPONSE_HEADER, as in the
+# article (three tokens an example that are always right after a few steps).
 TAUGHT = {"responses": (False, True), "article": (False, True, True)}
 SUPERVISE_MODES = tuple(TAUGHT)
 
@@ -135,7 +135,7 @@ def encode_prompt(
     """Return the ids after which the model writes its response to ``prompt``."""
     ids: list[int] = []
     if history:
-        turns = tuple((asked.strip(), replied.strip()) for asked, replied in history)
+        turns = tuple((question.strip(), reply.strip()) for question, reply in history)
         past = Conversation(turns, system)
         ids = encode_examples([past], WordEncoder(tokenizer), "responses").input_ids.tolist()
     context = _context(prompt.strip(), "" if history else system)

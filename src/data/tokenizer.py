@@ -15,17 +15,17 @@ from src.errors import UserError
 from src.hub import local_folder
 
 END_OF_TEXT = "<|endoftext|>"
-REPLACEMENT = "\ufffd"  # what decoding gives for bytes that make no character, or none yet
+REPLACEMENT = "\ufffd"  # decoded from bytes that make no character, or none yet
 FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 SETTINGS = "tokenizer_config.json"
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Return the byte for each character of GPT-2's vocabulary, where none is blank."""
+    """Return the byte of each character of GPT-2's vocabulary, all of which are visible."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = sorted(set(range(256)) - set(printable))
-    shown = {chr(byte): byte for byte in printable}
-    return shown | {chr(256 + place): byte for place, byte in enumerate(others)}
+    codes = [*printable, *range(256, 256 + len(others))]
+    return {chr(code): byte for code, byte in zip(codes, printable + others, strict=True)}
 
 
 BYTES = _byte_alphabet()
@@ -34,8 +34,8 @@ BYTES = _byte_alphabet()
 class Tokenizer:
     """Text to token ids and back, with ``<|endoftext|>`` as the end token.
 
-    What people wrote is encoded as text: a literal ``<|endoftext|>`` in it never becomes the
-    special token. The end token is only ever appended by id, as ``end_id``.
+    A literal ``<|endoftext|>`` in a text is encoded as text, never as the special token; the end
+    token is only appended by id, as ``end_id``.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer):
@@ -71,15 +71,15 @@ class Tokenizer:
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
     def bytes_of(self, token: int) -> bytes:
-        """Return what ``token`` stands for: perhaps a part of a character; of no token, nothing."""
+        """Return the bytes of ``token``, perhaps a part of a character; none for an unknown id."""
         text = self.backend.id_to_token(token) or ""
         try:
             return bytes(BYTES[character] for character in text)
-        except KeyError:  # an added token, which is kept as text
+        except KeyError:  # an added token is text
             return text.encode()
 
     def fingerprint(self) -> str:
-        """A hash of everything that decides the ids."""
+        """Return a hash of everything that decides the ids."""
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -107,10 +107,10 @@ def load_tokenizer(name_or_path: str, key: str = "model.tokenizer") -> Tokenizer
         UserError: there is none, or it is not a GPT-2-like tokenizer; names ``key``.
     """
     folder = local_folder(name_or_path, FILES, required=FILES[:1], key=key)
-    whole, vocab, merges = (folder / name for name in FILES)
+    tokenizer, vocab, merges = (folder / name for name in FILES)
     try:
-        if whole.exists():
-            return Tokenizer(tokenizers.Tokenizer.from_file(str(whole)))
+        if tokenizer.exists():
+            return Tokenizer(tokenizers.Tokenizer.from_file(str(tokenizer)))
         if vocab.exists() and merges.exists():
             bpe = models.BPE.from_file(str(vocab), str(merges))
             return Tokenizer(_byte_level(bpe, [pre_tokenizers.ByteLevel(add_prefix_space=False)]))
@@ -122,7 +122,11 @@ def load_tokenizer(name_or_path: str, key: str = "model.tokenizer") -> Tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE of at most ``vocab_size`` tokens that splits numbers into digits."""
+    """Train a byte-level BPE of at most ``vocab_size`` tokens; each digit is a token.
+
+    Raises:
+        UserError: ``vocab_size`` is too small for the bytes.
+    """
     if vocab_size < 257:
         raise UserError(
             f"model.vocab_size={vocab_size}: a byte-level BPE needs at least 257 tokens"

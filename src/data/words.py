@@ -1,9 +1,9 @@
 """Many texts to token ids, each word encoded once.
 
-A byte-level BPE merges nothing across the words that its pre-tokenizer cuts a text into, and a few
-ten thousand words make up most of what people write. So texts are cut here by the tokenizer's own
-rule and the ids of a word are looked up; the ``tokenizers`` library is asked for new words only.
-That is several times as fast as asking it for every text, and gives the same ids.
+A byte-level BPE merges nothing across the words into which its pre-tokenizer cuts a text, and some
+ten thousand words make up most texts. So this module cuts texts by the tokenizer's rule and looks
+up the ids of each word; only new words go to the ``tokenizers`` library. That is several times as
+fast as the library on whole texts, with the same ids.
 """
 
 import json
@@ -18,8 +18,8 @@ from tokenizers import models
 
 from src.data.tokenizer import BYTES, Tokenizer
 
-MAX_WORDS = 2**17  # some 30 MB; what is remembered is forgotten when there are more
-LONGEST_WORD = 32  # characters: a longer one hardly comes again
+MAX_WORDS = 2**17  # some 30 MB; with more, the memory starts again from nothing
+LONGEST_WORD = 32  # characters: a longer one hardly ever repeats
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _DIGITS = {"type": "Digits", "individual_digits": True}
@@ -29,8 +29,8 @@ _DIGITS = {"type": "Digits", "individual_digits": True}
 class Cut:
     """A pre-tokenizer's rule as regular expressions.
 
-    ``words`` cuts ASCII text as the library does. ``chunks`` cuts other text between a character
-    and the space after it, where no word goes across; None: the rule has no such place.
+    ``words`` cuts ASCII text as the library does. ``chunks`` cuts other text only between a
+    character and the space after it, where a word always ends; None: with this rule it may not.
     """
 
     pre_tokenizers: tuple[dict[str, Any], ...]
@@ -39,7 +39,7 @@ class Cut:
 
 
 def _findall(pattern: str) -> Callable[[str], list[str]]:
-    return re.compile(pattern, re.ASCII).findall  # ASCII: \s is what it is to the library
+    return re.compile(pattern, re.ASCII).findall  # ASCII: \s means the same as in the library
 
 
 CUTS = (
@@ -50,7 +50,7 @@ CUTS = (
         ),
         _findall(r" ?\S+|\s+(?!\S)|\s+"),
     ),
-    Cut(  # our own: a word ends before each digit and after it
+    Cut(  # that of train_tokenizer: a word ends before and after each digit
         (_DIGITS, _BYTE_LEVEL),
         _findall(
             r"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+|\s+(?![^\s0-9])|\s+",
@@ -58,11 +58,11 @@ CUTS = (
         None,
     ),
 )
-# White space beyond ASCII, of which Python and the library hold different views.
+# White space beyond ASCII, which Python and the library define differently.
 _OTHER_SPACE = re.compile("[\x85\xa0\u1680\u180e\u2000-\u200f\u2028\u2029\u202f\u205f\u3000\ufeff]")
 
 # The character of GPT-2's vocabulary for each ASCII one.
-_SHOWN = {byte: shown for shown, byte in BYTES.items() if byte < 128}
+_VISIBLE = {byte: character for character, byte in BYTES.items() if byte < 128}
 
 
 class WordEncoder:
@@ -79,28 +79,26 @@ class WordEncoder:
         if len(self.ids_of) > MAX_WORDS:
             self.ids_of.clear()
         cuts = [self._cut(text) for text in texts]
-        whole = [text for text, cut in zip(texts, cuts, strict=True) if cut is None]
-        encoded = iter(self.tokenizer.encode_batch(whole) if whole else ())
+        uncut = [text for text, cut in zip(texts, cuts, strict=True) if cut is None]
+        ids = iter(self.tokenizer.encode_batch(uncut) if uncut else ())
         ids_of, code = self.ids_of.__getitem__, self.dtype.char
         return [
-            array(code, next(encoded)).tobytes()
-            if cut is None
-            else b"".join(map(ids_of, cut(text)))
+            array(code, next(ids)).tobytes() if cut is None else b"".join(map(ids_of, cut(text)))
             for text, cut in zip(texts, cuts, strict=True)
         ]
 
     def _cut(self, text: str) -> Callable[[str], list[str]] | None:
-        """Return what cuts ``text``; None: the library must have it whole."""
+        """Return what cuts ``text``; None: the library encodes it as one."""
         if self.cut is None or text.isascii():
-            return self.cut and self.cut.words
+            return None if self.cut is None else self.cut.words
         return None if _OTHER_SPACE.search(text) else self.cut.chunks
 
 
 class _Memory(dict[str, bytes]):
-    """The ids of each word or chunk that was asked for; without a ``Cut`` there are none.
+    """The ids of each word or chunk so far; without a ``Cut`` there are none.
 
-    Merging is a third of the work of the library's ``encode``, which also looks for words and
-    special tokens. New words were a third of the work on Alpaca's 52,000 rows.
+    The library merges here without ``encode``, which takes three times as long because it also
+    looks for words and special tokens. New words were a third of the work on Alpaca's 52,000 rows.
     """
 
     def __init__(self, tokenizer: Tokenizer, cut: Cut | None, code: str):
@@ -110,14 +108,14 @@ class _Memory(dict[str, bytes]):
 
     def __missing__(self, word: str) -> bytes:
         if self.cut is not None and word.isascii():  # a chunk of other text may hold several words
-            merged = (self.merge(part.translate(_SHOWN)) for part in self.cut.words(word))
-            ids = [token.id for tokens in merged for token in tokens]
+            parts = (self.merge(part.translate(_VISIBLE)) for part in self.cut.words(word))
+            ids = [token.id for tokens in parts for token in tokens]
         else:
             ids = self.tokenizer.encode(word)
-        ids = array(self.code, ids).tobytes()
+        data = array(self.code, ids).tobytes()
         if len(word) <= LONGEST_WORD:
-            self[word] = ids
-        return ids
+            self[word] = data
+        return data
 
 
 def ids_dtype(vocab_size: int) -> np.dtype:
@@ -126,7 +124,7 @@ def ids_dtype(vocab_size: int) -> np.dtype:
 
 
 def cut_of(tokenizer: Tokenizer) -> Cut | None:
-    """Return how ``tokenizer`` cuts texts into words; None if it is no rule of ours."""
+    """Return how ``tokenizer`` cuts texts into words; None: by a rule that is not in ``CUTS``."""
     backend = tokenizer.backend
     plain = (
         backend.normalizer is None

@@ -1,4 +1,4 @@
-"""What the model will be taught: the figures of a split, and its blocks token by token."""
+"""What the model will learn: the lengths of examples, and blocks token by token."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 from src.data.blocks import Blocks
 from src.data.tokenizer import REPLACEMENT, Tokenizer
 
-END = "■"  # how an end token is shown
+END = "■"  # the sign of an end token
 VISIBLE = {" ": "·", "\n": "↵", "\t": "⇥"}
 
 
@@ -35,7 +35,7 @@ def length_table(lengths: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LengthBin:
-    """How many examples have ``low`` tokens up to, but not including, ``high``; None: or more."""
+    """The number of examples of at least ``low`` and less than ``high`` tokens; None: no limit."""
 
     low: int
     high: int | None
@@ -50,8 +50,8 @@ class LengthBin:
 def length_histogram(lengths: np.ndarray, max_bins: int = 15) -> list[LengthBin]:
     """Return at most ``max_bins`` bins of one round width that count all of ``lengths`` (N,).
 
-    The last bin is open and holds the longest hundredth, so that one giant does not make all
-    others share a bin. Raises ValueError for N = 0.
+    The last bin has no upper limit and holds the longest hundredth: one giant does not push all
+    others into one bin. Raises ValueError for N = 0.
     """
     if not len(lengths):
         raise ValueError("no examples: there are no lengths to count")
@@ -74,36 +74,8 @@ def _round_numbers() -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class SplitFigures:
-    """One split, packed. Shares are of 1, and 0 where there is nothing to share."""
-
-    num_examples: int
-    num_cut: int  # lost their tail, for they are longer than a block
-    num_without_room: int  # dropped: cut, they hold nothing to learn
-    num_tokens: int
-    num_blocks: int
-    utilisation: float  # of all positions: a token, not padding
-    supervised_share: float  # of all tokens: taught
-    documents_per_block: float
-
-    @classmethod
-    def of(cls, blocks: Blocks) -> "SplitFigures":
-        """Return the figures of ``blocks``."""
-        return cls(
-            num_examples=blocks.num_examples,
-            num_cut=blocks.num_cut,
-            num_without_room=blocks.num_without_room,
-            num_tokens=blocks.num_tokens,
-            num_blocks=len(blocks),
-            utilisation=blocks.utilisation,
-            supervised_share=blocks.num_targets / max(blocks.num_tokens, 1),
-            documents_per_block=blocks.num_examples / max(len(blocks), 1),
-        )
-
-
-@dataclass(frozen=True)
 class Piece:
-    """One token made visible, or the few that only together make whole characters."""
+    """One token as visible text, or the few that only together make whole characters."""
 
     text: str
     taught: bool
@@ -112,7 +84,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class BlockView:
-    """One block as the model gets it: the pieces of each document, then padding."""
+    """One block as the model reads it: the pieces of each document, then padding."""
 
     documents: list[list[Piece]]
     num_tokens: int
@@ -121,7 +93,7 @@ class BlockView:
 
 
 def view_block(blocks: Blocks, block: int, tokenizer: Tokenizer) -> BlockView:
-    """Return block number ``block``, read from the very batch that training would get."""
+    """Return block number ``block``, read from the batch that training would use."""
     batch = blocks.batch(np.array([block]), denominator=0)
     ids = batch["input_ids"][0].numpy()
     taught = np.zeros(len(ids), dtype=bool)
@@ -141,10 +113,10 @@ def view_block(blocks: Blocks, block: int, tokenizer: Tokenizer) -> BlockView:
 
 
 def pieces(ids: np.ndarray, taught: np.ndarray, tokenizer: Tokenizer) -> Iterator[Piece]:
-    """Yield the tokens ``ids`` (L,) as text; ``taught`` (L,) says which of them are supervised.
+    """Yield the tokens ``ids`` (L,) as text; ``taught`` (L,) is true for supervised ones.
 
-    Tokens are joined only where one alone ends in half a character; a half that its document
-    never completes is shown as U+FFFD.
+    A piece has several tokens only where one alone ends in half a character. Half a character at a
+    document's end becomes U+FFFD.
     """
     pending: list[int] = []
     for position, token in enumerate(ids.tolist()):
@@ -165,7 +137,7 @@ def pieces(ids: np.ndarray, taught: np.ndarray, tokenizer: Tokenizer) -> Iterato
 
 
 def visible(text: str) -> str:
-    """Return ``text`` with spaces, newlines and control characters as signs that can be seen."""
+    """Return ``text`` with visible signs for spaces, newlines and control characters."""
     return "".join(VISIBLE.get(character) or _printable(character) for character in text)
 
 

@@ -17,13 +17,12 @@ from src.inspection.inspection import (
     BlockView,
     LengthBin,
     Piece,
-    SplitFigures,
     length_histogram,
     length_table,
     view_block,
 )
 
-# Two shades of each, by turns, so that every token can be told from the next.
+# Two shades of each in turn, so that every token differs from the next.
 READ = ("grey78 on grey15", "grey78 on grey23")
 TAUGHT = ("bold grey100 on color(24)", "bold grey100 on color(25)")
 SIGNS = "not bold grey66"
@@ -33,14 +32,14 @@ EIGHTHS = "▏▎▍▌▋▊▉█"
 
 
 class Output(Console):
-    """A console that prints text as it is, and leaves a closed pipe to whoever called."""
+    """A console that prints text as it is and raises BrokenPipeError to its caller."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False, emoji=False)
 
     @property
     def coloured(self) -> bool:
-        """Whether colours will be seen."""
+        """Whether colours are visible."""
         return self.color_system is not None and not self.no_color
 
     def on_broken_pipe(self) -> None:
@@ -54,7 +53,6 @@ class Output(Console):
 
 def show(data: ChatDataModule, num_blocks: int) -> None:
     """Print the figures of ``data``, which is set up, and its first blocks in training's order."""
-    assert data.report is not None
     output, train = Output(), data.splits["train"]
     output.heading(f"Rows of {', '.join(part.name for part in data.source.parts)}")
     output.print(rows_table(data.report))
@@ -69,19 +67,19 @@ def show(data: ChatDataModule, num_blocks: int) -> None:
     grid.add_row(describe_table(length_table(lengths)), histogram_table(bins, output.width - 44))
     output.print(grid)
 
-    shown = shuffled(len(train), data.seed, epoch=0)[:num_blocks].tolist()
-    if not shown:
+    first_blocks = shuffled(len(train), data.seed, epoch=0)[:num_blocks].tolist()
+    if not first_blocks:
         return
     output.heading(f"The first blocks that a training with seed={data.seed} sees")
     output.print(legend(output.coloured))
-    for block in shown:
+    for block in first_blocks:
         output.print()
         for line in block_lines(view_block(train, block, data.tokenizer), block, output):
             output.print(line)
 
 
 def rows_table(report: RowReport) -> Table:
-    """Return what became of the rows: a line for each split, and for each reason to drop one."""
+    """Return a line for each split with its rows, and for each reason with the rows it dropped."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="left")
     table.add_column(justify="right")
@@ -100,25 +98,29 @@ def rows_table(report: RowReport) -> Table:
 
 def splits_table(data: ChatDataModule) -> Table:
     """Return a table with a column for each split."""
-    figures = [SplitFigures.of(data.splits[split]) for split in SPLITS]
+    splits = [data.splits[split] for split in SPLITS]
     shared = ["", *(f"{data.shared_prompts(split):,}" for split in SPLITS[1:])]
     table = Table(box=None, padding=(0, 2), header_style="")
     table.add_column("")
     for split in SPLITS:
         table.add_column(split, justify="right")
     for name, values in (
-        ("examples", [f"{f.num_examples:,}" for f in figures]),
-        ("cut to fit a block", [f"{f.num_cut:,}" for f in figures]),
-        ("dropped: no room for response", [f"{f.num_without_room:,}" for f in figures]),
+        ("examples", [f"{b.num_examples:,}" for b in splits]),
+        ("cut to fit a block", [f"{b.num_cut:,}" for b in splits]),
+        ("dropped: no room for response", [f"{b.num_without_room:,}" for b in splits]),
         ("with a prompt that train has too", shared),
-        ("tokens", [f"{f.num_tokens:,}" for f in figures]),
-        ("blocks", [f"{f.num_blocks:,}" for f in figures]),
-        ("positions that hold a token", [f"{f.utilisation:.2%}" for f in figures]),
-        ("tokens that are taught", [f"{f.supervised_share:.1%}" for f in figures]),
-        ("documents a block", [f"{f.documents_per_block:.1f}" for f in figures]),
+        ("tokens", [f"{b.num_tokens:,}" for b in splits]),
+        ("blocks", [f"{len(b):,}" for b in splits]),
+        ("positions that hold a token", [f"{b.utilisation:.2%}" for b in splits]),
+        ("tokens that are taught", [f"{_ratio(b.num_targets, b.num_tokens):.1%}" for b in splits]),
+        ("documents a block", [f"{_ratio(b.num_examples, len(b)):.1f}" for b in splits]),
     ):
         table.add_row(name, *values)
     return table
+
+
+def _ratio(part: int, total: int) -> float:
+    return part / max(total, 1)
 
 
 def describe_table(table: dict[str, float]) -> Table:
@@ -127,14 +129,14 @@ def describe_table(table: dict[str, float]) -> Table:
     grid.add_column(justify="left")
     grid.add_column(justify="right")
     for name, value in table.items():
-        whole = name in ("count", "min", "max")
-        text = "-" if math.isnan(value) else f"{value:,.{0 if whole else 1}f}"
+        decimals = 0 if name in ("count", "min", "max") else 1
+        text = "-" if math.isnan(value) else f"{value:,.{decimals}f}"
         grid.add_row(f"  {name}", text)
     return grid
 
 
 def histogram_table(bins: list[LengthBin], width: int) -> Table:
-    """Return a bar for each bin, with its count; the longest has ``width`` cells, within limits."""
+    """Return a bar and a count for each bin; the longest bar has ``width`` cells, within limits."""
     width = min(max(width, 8), 60)
     grid = Table.grid(padding=(0, 1))
     grid.add_column(justify="right")
@@ -149,13 +151,13 @@ def histogram_table(bins: list[LengthBin], width: int) -> Table:
 
 
 def bar(cells: float) -> str:
-    """Return a bar so long, to an eighth of a cell; never nothing for something."""
+    """Return a bar of ``cells``, in eighths of a cell, rounded up."""
     full, rest = divmod(math.ceil(cells * 8), 8)
     return EIGHTHS[-1] * full + (EIGHTHS[rest - 1] if rest else "")
 
 
 def legend(coloured: bool) -> Text:
-    """Return one line on how to read a block."""
+    """Return one line that explains a block."""
     signs = f"   {END} end of text   · space   ↵ newline"
     if not coloured:
         return Text(f"  only read ⟦taught⟧{signs}")
@@ -167,7 +169,7 @@ def legend(coloured: bool) -> Text:
 
 
 def block_lines(view: BlockView, number: int, output: Output) -> list[Text]:
-    """Return a block as lines: a heading, each document with its number, padding in a word."""
+    """Return a block as lines: a heading, each document with its number, the count of padding."""
     num_documents = len(view.documents)
     heading = (
         f"block {number:,}: {num_documents} document{'s' * (num_documents != 1)}, "
@@ -204,20 +206,20 @@ def document_text(document: list[Piece], coloured: bool) -> Text:
 def line_ends(text: str, width: int) -> list[int]:
     """Return the offsets at which visible ``text`` is broken into lines of at most ``width`` cells.
 
-    Lines end after newlines, else before a space, else - in a word longer than a line - anywhere.
+    Lines end after newlines, else before a space, else (in a word longer than a line) anywhere.
     """
     ends: list[int] = []
-    used = 0
+    column = 0
     for word in re.finditer(r"⟦?·*[^·↵⟦]*↵*", text):
-        if used and used + cell_len(word[0]) > width:
+        if column and column + cell_len(word[0]) > width:
             ends.append(word.start())
-            used = 0
+            column = 0
         for offset, character in enumerate(word[0], start=word.start()):
-            if used + cell_len(character) > width:
+            if column + cell_len(character) > width:
                 ends.append(offset)
-                used = 0
-            used += cell_len(character)
+                column = 0
+            column += cell_len(character)
         if word[0].endswith("↵") and word.end() < len(text):
             ends.append(word.end())
-            used = 0
+            column = 0
     return ends

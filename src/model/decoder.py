@@ -1,7 +1,7 @@
 """Sequences decoded side by side; they join and leave between steps.
 
-A prompt is read in one pass (prefill), then every step costs one position a sequence. The rows of
-the cache that run are always the first ones: the place of one that leaves is taken by the last.
+A prompt is read in one pass (prefill), then every step reads one position of each sequence. The
+sequences always fill the first rows of the cache: when one leaves, the last takes its row.
 """
 
 import itertools
@@ -22,8 +22,8 @@ from src.model.sampling import is_plain, next_token
 if HAS_KERNELS := has_kernels():  # a second to import
     from src.model.step_graph import StepGraph
 
-READ_AT_ONCE = 4096  # tokens of prompts: what is computed of them is in memory at once
-MIN_REMEMBERED = 32  # tokens: to read fewer of them anew costs next to nothing
+READ_AT_ONCE = 4096  # tokens of prompts in one pass, which bounds its memory
+MIN_REMEMBERED = 32  # tokens: reading fewer again takes hardly any time
 
 
 @dataclass
@@ -40,13 +40,13 @@ class Decoder:
     """Up to ``num_slots`` sequences side by side, each as if alone, with its own settings and seed.
 
     Args:
-        model: decoded with the weights that it has now.
-        num_slots: how many sequences there is room for.
+        model: bf16 and int8 copy the weights that it has now.
+        num_slots: the most sequences at a time.
         weights: fp32, bf16 or int8.
         num_positions: the most that a sequence may have, prompt and reply; None: as the model.
-        remembers: a prompt that begins as the one before it in its row, as the turns of a
-            conversation do, is read from where they part. Its scores may differ in the last bits
-            from those of a prompt read anew: not for a decoder that strangers share.
+        remembers: whether a prompt is read only from where it differs from the last sequence of
+            its row, for the turns of a conversation. Its scores may then differ in the last bits:
+            not for a decoder that several people share.
     """
 
     def __init__(
@@ -69,15 +69,15 @@ class Decoder:
         has_graph = HAS_KERNELS and self.device.type == "cuda"
         self.graph = StepGraph(self.weights, self.cache) if has_graph else None
         self.rows: list[Running] = []  # by row of the cache
-        self.num_unread = 0  # the first rows, whose last token was given out and is to be read
+        self.num_unread = 0  # the first rows, whose last token the next step reads
         self.remembers = remembers
-        self.remembered: list[list[int]] = [[] for _ in range(num_slots)]  # by row: what it holds
-        self.free = list(range(num_slots))[::-1]
+        self.memory: list[list[int]] = [[] for _ in range(num_slots)]  # the tokens of unused rows
+        self.free_slots = list(range(num_slots))[::-1]
 
     @property
     def num_free_slots(self) -> int:
         """How many sequences may join."""
-        return len(self.free)
+        return len(self.free_slots)
 
     @torch.inference_mode()
     def join(
@@ -88,61 +88,62 @@ class Decoder:
         Raises:
             UserError: a prompt is empty or leaves no position for an answer.
         """
-        assert len(prompts) <= len(self.free), "more prompts than free slots"
+        assert len(prompts) <= len(self.free_slots), "more prompts than free slots"
         for prompt in prompts:
             check_prompt(prompt, self.num_positions)
         slots: list[int] = []
         while len(slots) < len(prompts):
             first = len(slots)
-            num_prompts = _num_at_once(prompts[first:])
-            together = slice(first, first + num_prompts)
-            slots += self._join(prompts[together], configs[together])
+            chunk = slice(first, first + _num_at_once(prompts[first:]))
+            slots += self._join(prompts[chunk], configs[chunk])
         return slots
 
     def _join(
         self, prompts: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
     ) -> list[int]:
-        joined, spans, unread = [], [], []
+        sequences, spans, ids = [], [], []
         for prompt, config in zip(prompts, configs, strict=True):
             row, tokens = len(self.rows), list(prompt)
-            start = _num_equal(self.remembered[row], tokens[:-1])
+            start = _num_equal(self.memory[row], tokens[:-1])
             start = start if start >= MIN_REMEMBERED else 0
-            self.remembered[row] = []
+            self.memory[row] = []
             spans.append(Span(row, start, len(tokens)))
-            unread += tokens[start:]
+            ids += tokens[start:]
             generator = torch.Generator(self.device).manual_seed(config.seed)
-            joined.append(Running(self.free.pop(), tokens, config, generator))
-            self.rows.append(joined[-1])
-        ids = torch.tensor(unread).to(self.device)
+            sequences.append(Running(self.free_slots.pop(), tokens, config, generator))
+            self.rows.append(sequences[-1])
         positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
-        hidden = self.weights.forward(ids, positions.to(self.device), self.cache.read(spans))
+        hidden = self.weights.forward(
+            torch.tensor(ids).to(self.device),
+            positions.to(self.device),
+            self.cache.read(spans),
+        )
         last = torch.tensor([span.end - span.start for span in spans]).cumsum(0) - 1
         logits = self.weights.logits(hidden[last.to(self.device)])
-        self._choose(logits, logits.argmax(-1), joined)
-        return [sequence.slot for sequence in joined]
+        self._choose(logits, logits.argmax(-1), sequences)
+        return [sequence.slot for sequence in sequences]
 
     @torch.inference_mode()
     def step(self) -> dict[int, int]:
-        """Return the next token of every running sequence, by slot.
+        """Return the next token of every sequence, by slot.
 
-        A sequence may have a reply of as many tokens as positions are left by its prompt; then it
-        must leave.
+        A sequence must leave once prompt and reply have taken all positions.
         """
         if self.num_unread:
-            running = self.rows[: self.num_unread]
-            at = [len(sequence.tokens) - 1 for sequence in running]
-            assert max(at) < self.num_positions, "a sequence without another position must leave"
-            ids = [sequence.tokens[-1] for sequence in running]
+            sequences = self.rows[: self.num_unread]
+            positions = [len(sequence.tokens) - 1 for sequence in sequences]
+            assert max(positions) < self.num_positions, "a sequence without a position must leave"
+            ids = [sequence.tokens[-1] for sequence in sequences]
             read = self.graph or self._read
-            self._choose(*read(ids, at), running)
+            self._choose(*read(ids, positions), sequences)
         self.num_unread = len(self.rows)
         return {sequence.slot: sequence.tokens[-1] for sequence in self.rows}
 
-    def _read(self, ids: list[int], at: list[int]) -> tuple[Tensor, Tensor]:
-        """Return scores (N, V) and likeliest next tokens (N,) of the rows at positions ``at``."""
-        positions = torch.tensor(at, device=self.device)
-        attend = self.cache.step(positions, max(at) + 1, same=min(at) == max(at))
-        hidden = self.weights.forward(torch.tensor(ids, device=self.device), positions, attend)
+    def _read(self, ids: list[int], positions: list[int]) -> tuple[Tensor, Tensor]:
+        """Return scores (N, V) and likeliest next tokens (N,) of the first rows."""
+        at, longest = torch.tensor(positions, device=self.device), max(positions)
+        attend = self.cache.step(at, longest + 1, same=min(positions) == longest)
+        hidden = self.weights.forward(torch.tensor(ids, device=self.device), at, attend)
         logits = self.weights.logits(hidden)
         return logits, logits.argmax(-1)
 
@@ -156,21 +157,21 @@ class Decoder:
             row = self.num_unread
         last = len(self.rows) - 1
         self._replace(row, last)
-        left = self.rows.pop()
+        tokens = self.rows.pop().tokens
         if self.remembers:
-            self.remembered[last] = left.tokens[:-1]
-        self.free.append(slot)
+            self.memory[last] = tokens[:-1]
+        self.free_slots.append(slot)
 
     def _replace(self, row: int, by: int) -> None:
-        """Put a running row in the place of one that leaves; its old place still holds it too."""
+        """Copy the sequence of row ``by`` over that of ``row``; row ``by`` still holds it."""
         if row != by:
             self.cache.move(by, row, len(self.rows[by].tokens) - 1)
             self.rows[row] = self.rows[by]
 
-    def _choose(self, logits: Tensor, likeliest: Tensor, running: Sequence[Running]) -> None:
-        """Append to each sequence its next token: ``likeliest`` (N,), or of ``logits`` (N, V)."""
+    def _choose(self, logits: Tensor, likeliest: Tensor, sequences: Sequence[Running]) -> None:
+        """Append its next token to each sequence: ``likeliest`` (N,), or by ``logits`` (N, V)."""
         tokens = likeliest.tolist()
-        for row, sequence in enumerate(running):
+        for row, sequence in enumerate(sequences):
             token, config = tokens[row], sequence.config
             if not is_plain(config):
                 seen = torch.tensor(sequence.tokens, device=self.device)

@@ -1,15 +1,16 @@
-"""A GPT-2's weights for decoding, where few rows are read at a time and weights are the cost.
+"""A GPT-2's weights for decoding, where reading the weights takes the time.
 
-On a CPU a step takes as long as its weights are big, if the kernels keep up with the memory.
-torch's plain product does not, least of all with two to eight rows:
+On a CPU a step takes as long as memory needs to deliver the weights, if the kernels keep up.
+torch's plain product does not, above all with two to eight rows:
 
 - fp32: the model's own weights, multiplied by oneDNN.
 - bf16: half the bytes, in oneDNN's blocked layout; the head as in int8.
-- int8: a quarter, a scale for each output; inputs of 8 bits too, a scale for each row, as FBGEMM
-  (Khudia et al., arXiv:2101.05615) multiplies integers on processors that can (VNNI).
+- int8: a quarter of the bytes, with a scale for each output. The inputs have 8 bits too, with a
+  scale for each row: FBGEMM (Khudia et al., arXiv:2101.05615) multiplies integers, on processors
+  with VNNI.
 
-Elsewhere plain products do the same, and int8 saves memory only. Norms, embeddings and what adds
-up (the residual path) are fp32 always.
+Elsewhere plain products do the same, and int8 only saves memory. Norms, embeddings and the residual
+path are always fp32.
 
 Shape letters: N rows (tokens read at once), D width, V vocabulary.
 """
@@ -25,20 +26,24 @@ from src.model.gpt2 import GPT2
 
 Attend = Callable[[Tensor, int], Tensor]  # qkv (N, 3D), number of the layer -> (N, D)
 
-CACHED_BYTES = 2**19  # a weight that stays in the processor's cache needs no oneDNN
-TINY = torch.finfo(torch.float32).tiny  # what divides may not be zero
+CACHED_BYTES = 2**19  # a smaller weight stays in the processor's cache and needs no oneDNN
+TINY = torch.finfo(torch.float32).tiny  # instead of a divisor of zero
 
 
 class Linear(Protocol):
-    """A product with a weight and, where there is one, a bias.
+    """A product with a weight and perhaps a bias.
 
-    On a GPU ``weight`` is (out, in), times ``scale`` (out,) if there is one; on a CPU it may be
-    packed.
+    On a GPU ``weight`` is (out, in), to be multiplied by ``scale`` (out,) unless that is None; on a
+    CPU its layout may be the library's.
     """
 
     weight: Any
     bias: Tensor | None
-    scale: Tensor | None
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Return the factor of each output, or None."""
+        ...
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (N, out) of ``x`` (N, in)."""
@@ -70,15 +75,15 @@ class Layer(NamedTuple):
 
 
 class DecodingWeights:
-    """A model to decode with, without what only training needs.
+    """A model for decoding.
 
     Args:
-        model: fp32 weights are its own; bf16 and int8 are copies of what they are now.
+        model: fp32 shares its weights; bf16 and int8 copy them.
         weights: fp32, bf16 or int8.
     """
 
     def __init__(self, model: GPT2, weights: str):
-        linear = {"fp32": Fp32Linear, "bf16": Bf16Linear, "int8": Int8Linear}[weights]
+        linear = LINEARS[weights]
         self.config = model.config
         # Of keys and values. A CPU without matrix units attends slower in bf16.
         is_half = weights == "bf16" and not _is_cpu(model.wte.weight)
@@ -98,7 +103,7 @@ class DecodingWeights:
                 for block in model.h
             ]
             self.ln_f = _norm(model.ln_f)
-            if weights == "bf16":  # its product would round the scores too, until they tie
+            if weights == "bf16":  # scores rounded to bf16 would often be equal
                 linear = Int8Linear if _has_vnni(self.wte) else Fp32Linear
             self.head = linear(self.wte, None)
 
@@ -162,14 +167,14 @@ class Bf16Linear:
 class Int8Linear:
     """Weights of 8 bits, fp32 in and out.
 
-    With VNNI the inputs are rounded to 8 bits as well, each row by a scale of its own: what
-    becomes of a row does not depend on its neighbours.
+    With VNNI the inputs are rounded to 8 bits too, each row with its own scale: the result of a row
+    does not depend on other rows.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.bias = bias
         self.scale = weight.abs().amax(1).clamp_min_(TINY) / 127
-        self.weight = (weight / self.scale[:, None]).round_().to(torch.int8)
+        self.weight: Any = (weight / self.scale[:, None]).round_().to(torch.int8)
         self.has_vnni = _has_vnni(weight)
         if self.has_vnni:
             self.weight = _pack_int8(self.weight, self.scale)
@@ -180,8 +185,8 @@ class Int8Linear:
             return product if self.bias is None else product.add_(self.bias)
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         if len(x) == 1:
-            largest = float(x.abs().max()) or 1.0
-            product = multiply(x, largest / 127, 128, self.weight)
+            scale = (float(x.abs().max()) or 1.0) / 127
+            product = multiply(x, scale, 128, self.weight)
             return product if self.bias is None else product.add_(self.bias)
         largest = x.abs().amax(1, keepdim=True).clamp_min_(TINY)
         product = multiply(x / largest, 1 / 127, 128, self.weight)
@@ -190,9 +195,16 @@ class Int8Linear:
         return torch.addcmul(self.bias, product, largest)
 
 
+LINEARS: dict[str, Callable[[Tensor, Tensor | None], Linear]] = {
+    "fp32": Fp32Linear,
+    "bf16": Bf16Linear,
+    "int8": Int8Linear,
+}
+
+
 def _pack_int8(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     """Return FBGEMM's layout of ``weight`` (out, in) int8 with ``scale`` (out,)."""
-    # torch warns that quantised tensors will go; what is to replace them in this place,
+    # torch warns that quantised tensors are deprecated; the replacement,
     # onednn.qlinear_pointwise, takes a third more time a token.
     zero_points = torch.zeros(len(scale), dtype=torch.long)
     quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)

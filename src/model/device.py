@@ -8,14 +8,14 @@ from src.errors import UserError
 
 
 def has_kernels() -> bool:
-    """Whether our own kernels run: Triton comes with torch made for CUDA, but on Windows."""
+    """Whether our own kernels run: torch for CUDA brings Triton, except on Windows."""
     return torch.cuda.is_available() and find_spec("triton") is not None
 
 
 def choose_device(name: str, key: str = "device") -> torch.device:
-    """Return the device of a name: ``auto`` (the fastest here), ``cpu``, ``cuda`` or ``mps``.
+    """Return a device by name: ``auto`` (the fastest here), ``cpu``, ``cuda`` or ``mps``.
 
-    ``gpu`` is either of the last two. ``key`` is the config key that named it, for messages.
+    ``gpu`` is either of the last two. ``key`` is the config key of the name, for messages.
 
     Raises:
         UserError: there is no such device.
@@ -25,10 +25,10 @@ def choose_device(name: str, key: str = "device") -> torch.device:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    fitting = {"auto": tuple(available), "gpu": ("cuda", "mps")}.get(name, (name,))
-    if not set(fitting) <= available.keys():
+    names = {"auto": tuple(available), "gpu": ("cuda", "mps")}.get(name, (name,))
+    if not set(names) <= available.keys():
         raise UserError(f"{key}={name}: must be one of auto, gpu, {', '.join(available)}")
-    present = [device for device in fitting if available[device]]
+    present = [device for device in names if available[device]]
     if not present:
         raise UserError(f"{key}={name}: this machine has none; use auto or cpu")
     return torch.device(present[0])

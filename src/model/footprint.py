@@ -1,8 +1,8 @@
 """How much memory GPT-2 takes beside its weights and their gradients.
 
-Counted from what ``gpt2``, ``attention`` and ``loss`` keep for the backward pass, and from what is
-alive beside it, when most is: in the loss, or in the backward pass. Tensors alone are counted, and
-as they are without ``torch.compile``.
+The sum of what ``gpt2``, ``attention`` and ``loss`` keep for the backward pass, and of what else is
+alive at the peak: in the loss or in the backward pass. Only tensors count, without
+``torch.compile``.
 
 Shape letters: N positions of all blocks, T of a block, D width, H heads, L layers, V vocabulary,
 S supervised positions; w bytes of a number in the compute type.
@@ -31,7 +31,7 @@ def num_parameters(shape: GPT2Config) -> int:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What decides how many bytes the passes over packed blocks take, but for their number."""
+    """The memory of the passes over packed blocks, as a function of their number."""
 
     shape: GPT2Config
     block_size: int
@@ -51,7 +51,7 @@ class Footprint:
 
     @property
     def backend(self) -> Backend:
-        """What attends."""
+        """The attention in use."""
         return choose_backend(self.device, self.capability, self.half_precision, self.shape.dropout)
 
     @property
@@ -59,18 +59,18 @@ class Footprint:
         """Bytes of the gradient of embedding and head, which are one matrix."""
         return 0 if self.frozen else FLOAT32 * self.shape.vocab_size * self.shape.n_embd
 
-    def kept(self, num_blocks: int) -> int:
-        """Bytes kept from the forward pass for the backward pass."""
+    def activations(self, num_blocks: int) -> int:
+        """Bytes that the forward pass keeps for the backward pass."""
         d, layers = self.shape.n_embd, self.shape.n_layer
         positions = num_blocks * self.block_size
-        last = FLOAT32 * d * positions  # what the final layer norm is given
+        last = FLOAT32 * d * positions  # the input of the final layer norm
         last += self._mask() * positions
         if self.activation_checkpointing:
             return last + layers * FLOAT32 * d * positions
         return last + layers * (self._layer() * positions + self._cast_matrices())
 
     def loss(self, num_blocks: int) -> int:
-        """Bytes alive while the loss is computed, beside what is kept."""
+        """Bytes alive while the loss is computed, beside the activations."""
         d, w = self.shape.n_embd, self.width
         vocabulary = self.shape.vocab_size
         if w < FLOAT32:
@@ -80,28 +80,28 @@ class Footprint:
         rows = supervised * d * (2 * FLOAT32 + (w if w < FLOAT32 else 0))
         head = w * vocabulary * d if w < FLOAT32 else 0
         matrix = 0 if self.frozen else vocabulary * d
-        worst = before = summed = 0  # of the chunks, the scores of the last one among them
+        peak = previous = total = 0  # of the chunks; their last scores; the weight's gradient
         for start in range(0, min(supervised, 4 * CHUNK), CHUNK):
             chunk = min(CHUNK, supervised - start)
             gradient = w * chunk * vocabulary  # takes the place of the scores
-            scoring = gradient + max(before, self._tile(chunk, vocabulary))
+            scoring = gradient + max(previous, self._tile(chunk, vocabulary))
             adding = gradient + (FLOAT32 + w) * matrix
-            worst = max(worst, summed + scoring, adding)
-            before = gradient
-            summed = w * matrix if start == 0 else (FLOAT32 + w) * matrix
-        return hidden + rows + head + worst
+            peak = max(peak, total + scoring, adding)
+            previous = gradient
+            total = w * matrix if start == 0 else (FLOAT32 + w) * matrix
+        return hidden + rows + head + peak
 
     def backward(self, num_blocks: int) -> int:
-        """Bytes alive while the last block runs backward, beside what is kept."""
+        """Bytes alive while the last block runs backward, beside the activations."""
         d, w = self.shape.n_embd, self.width
         positions = num_blocks * self.block_size
         flowing = (FLOAT32 + 9 * w) * d * positions
         matrix = 0 if self.frozen else (FLOAT32 + w) * 4 * d**2
         supervised = self._supervised(num_blocks)
-        again = 0
+        recompute = 0
         if self.activation_checkpointing:
-            again = self._layer() * positions + self._cast_matrices()
-        return max(flowing + matrix + again, 2 * self.head + 2 * FLOAT32 * supervised * d)
+            recompute = self._layer() * positions + self._cast_matrices()
+        return max(flowing + matrix + recompute, 2 * self.head + 2 * FLOAT32 * supervised * d)
 
     def _tile(self, chunk: int, vocabulary: int) -> int:
         """Bytes of the scores that are in fp32 at once; on a GPU a kernel needs none."""
@@ -118,13 +118,13 @@ class Footprint:
         return self.width * block_matrices(self.shape) if self.half_precision else 0
 
     def _layer(self) -> int:
-        """Bytes a position that a block keeps, if it is not checkpointed."""
+        """Bytes a position that a block keeps without activation checkpointing."""
         d, w = self.shape.n_embd, self.width
         # Two residuals in fp32; two norms' outputs, qkv, attention's output, both sides of the GELU
-        kept = 2 * FLOAT32 * d + w * (1 + 1 + 3 + 1 + 4 + 4) * d + self._attention()
+        size = 2 * FLOAT32 * d + w * (1 + 1 + 3 + 1 + 4 + 4) * d + self._attention()
         if self.shape.dropout:
-            kept += 2 * dropout_bytes(self.device, w) * d
-        return kept + self.adapters
+            size += 2 * dropout_bytes(self.device, w) * d
+        return size + self.adapters
 
     def _attention(self) -> int:
         """Bytes a position that attention keeps beside qkv and its output."""
@@ -132,18 +132,18 @@ class Footprint:
         if self.backend == "grouped":
             if self.document_length > GroupedAttention.PLAIN_LENGTH:
                 return w * d + FLOAT32 * heads
-            kept = 3 if self.shape.dropout else 1  # the softmax; by which factor; what was left
-            return kept * w * heads * int(self.document_length)
+            matrices = 3 if self.shape.dropout else 1  # the softmax; dropout's factors; the product
+            return matrices * w * heads * int(self.document_length)
         return FLOAT32 * heads  # the logarithm of each softmax's sum
 
     def _mask(self) -> int:
-        """Bytes a position of the dense mask, which all layers share: itself and as it is added."""
+        """Bytes a position of the dense mask, which all layers share, as bool and as numbers."""
         return (1 + self.width) * self.block_size if self.backend == "dense" else 0
 
 
 def dropout_bytes(device: str, width: int) -> int:
     """Return the bytes that dropout keeps for each number of ``width`` bytes.
 
-    A GPU keeps whether it was dropped, a CPU the factor itself.
+    A GPU keeps a bool, a CPU the factor itself.
     """
     return width if device == "cpu" else 1

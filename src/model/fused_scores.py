@@ -1,9 +1,9 @@
 """Cross-entropy of rows of scores in one kernel on a GPU (Triton), the gradient in their place.
 
-Each row is read twice and written once: the largest score, its place and the sum of exponentials
-come out of the first pass, the gradient out of the second (online softmax, Milakov & Gimelshein,
-arXiv:1805.02867; in place as in Liger Kernel, arXiv:2410.10989). Nothing of the rows' size is
-allocated beside them.
+Each row is read twice and written once. The first pass finds the largest score, its column and the
+sum of exponentials, the second the gradient (online softmax, Milakov & Gimelshein,
+arXiv:1805.02867; in place as in Liger Kernel, arXiv:2410.10989). No other tensor of the rows' size
+is allocated.
 """
 
 import torch
@@ -21,11 +21,11 @@ def score_(
     """Return summed loss (0-d fp32) and number of correct argmaxes (0-d int64).
 
     Args:
-        scores: (rows, V') of any floating type; with ``wants_gradient`` d loss / d scores takes
-            their place, zero from ``vocab_size`` on.
+        scores: (rows, V') of any floating type; ``wants_gradient`` overwrites them with
+            d loss / d scores, which is zero from ``vocab_size`` on.
         labels: (rows,) int64; ``ignore_index`` is not scored.
         vocab_size: V; the columns from there on are padding.
-        wants_gradient: whether to write it.
+        wants_gradient: whether to write the gradient.
         ignore_index: the label that is not scored.
     """
     num_rows, num_columns = scores.shape
@@ -63,27 +63,27 @@ def _score(
     scores += row.to(tl.int64) * num_columns
     label = tl.load(labels + row)
     scored = label != ignore_index
-    # Per lane, over the columns that it has seen; lanes without a column count for nothing,
-    # for any real score is above the lowest number.
+    # Running values of each lane. A lane without a column does not count: every real score is
+    # above ``lowest``.
     lowest = -1.0e38
     largest = tl.full([BLOCK], lowest, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
-    place = tl.zeros([BLOCK], tl.int32)
+    column = tl.zeros([BLOCK], tl.int32)
     for start in range(0, vocab_size, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         x = tl.load(scores + columns, mask=columns < vocab_size, other=lowest).to(tl.float32)
         larger = tl.maximum(largest, x)
         total = total * tl.exp(largest - larger) + tl.exp(x - larger)
-        place = tl.where(x > largest, columns, place)
+        column = tl.where(x > largest, columns, column)
         largest = larger
     top = tl.max(largest)
-    prediction = tl.min(tl.where(largest == top, place, vocab_size))
+    prediction = tl.min(tl.where(largest == top, column, vocab_size))
     log_total = top + tl.log(tl.sum(total * tl.exp(largest - top)))
     target = tl.load(scores + tl.where(scored, label, 0)).to(tl.float32)
     tl.store(losses + row, tl.where(scored, log_total - target, 0.0))
     tl.store(correct + row, (prediction == label).to(tl.int32))
     if WANTS_GRADIENT:
-        tl.debug_barrier()  # the target is read before it is overwritten
+        tl.debug_barrier()  # the target must be read before it is overwritten
         for start in range(0, num_columns, BLOCK):
             columns = start + tl.arange(0, BLOCK)
             real = columns < vocab_size

@@ -1,10 +1,10 @@
 """A decoding step on a GPU in five kernels a layer (Triton; Tillet et al., 2019).
 
-One token reads every weight once and computes next to nothing, so what counts is the memory's
-speed and the number of kernels. Each product takes in what stands around it: the layer norm
-before it, bias, GELU and residual after it. Weights of 32, 16 or 8 bits are read as they lie and
-multiplied in fp32. Attention writes the new key and value and reads the old ones in one kernel,
-up to the position of each row, so one captured graph serves all lengths.
+One token reads every weight once and computes next to nothing, so the memory's speed and the number
+of kernels decide. The kernel of a product also does the layer norm before it, and bias, GELU and
+residual after it. Weights of 32, 16 or 8 bits are multiplied in fp32. One kernel of attention
+writes the new key and value and reads the old ones, up to the position of each row, so one captured
+graph serves all lengths.
 
 Shape letters: N rows, one a sequence; D width; H heads; P positions; V vocabulary.
 """
@@ -17,21 +17,21 @@ from torch import Tensor
 from src.model.decoding_weights import DecodingWeights, Linear, Norm
 from src.model.kv_cache import KVCache
 
-MAX_ROWS = 4  # each row reads the weights anew; above, the library's products win
+MAX_ROWS = 4  # every row reads the weights again: for more, the library's products are faster
 CHUNK = 256  # inputs that a product reads at a time
-POSITIONS = 512  # that attention reads at a time, by
-WARPS = 16
+POSITIONS = 512  # that attention reads at a time
+WARPS = 16  # of attention
 GELU = {"none": 0, "tanh": 1, "exact": 2}
 
 
 class FusedStep:
-    """One token a row becomes the scores of the next.
+    """Scores of the next token from one token a row.
 
-    Above ``MAX_ROWS`` rows the products are the library's; attention is ours for any number.
+    Above ``MAX_ROWS`` rows the products are the library's; attention is always ours.
 
     Args:
         weights: on a GPU.
-        cache: what is read, and written at the new position.
+        cache: each step writes one position of each row.
     """
 
     def __init__(self, weights: DecodingWeights, cache: KVCache):
@@ -41,8 +41,8 @@ class FusedStep:
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
         """Return next-token scores (N, V) of tokens ``ids`` (N,) at ``positions`` (N,).
 
-        A position of -1 marks a row that nobody decodes: its scores mean nothing, and its cache
-        stays as it is.
+        A position of -1 marks a row without a sequence: its scores mean nothing, its cache does not
+        change.
         """
         return (self._fused if len(ids) <= MAX_ROWS else self._plain)(ids, positions)
 
@@ -86,7 +86,7 @@ def linear(
     num_rows, (num_out, num_in) = len(x), weight.shape
     out = torch.empty(num_rows, num_out, device=x.device)
     block = 4 if num_out <= 2048 else 8 if num_out <= 16384 else 16
-    none = x  # stands for what is not there, and is not read
+    none = x  # a pointer that the kernel does not read
     _linear[(triton.cdiv(num_out, block), num_rows)](
         x,
         none if norm is None else norm.weight,
@@ -181,22 +181,22 @@ def _linear(
     mean = 0.0
     inverse = 1.0
     if HAS_NORM:
-        every = tl.arange(0, ALL_IN)
-        values = tl.load(x + every, mask=every < NUM_IN, other=0.0)
+        columns = tl.arange(0, ALL_IN)
+        values = tl.load(x + columns, mask=columns < NUM_IN, other=0.0)
         mean = tl.sum(values) / NUM_IN
-        centred = tl.where(every < NUM_IN, values - mean, 0.0)
+        centred = tl.where(columns < NUM_IN, values - mean, 0.0)
         inverse = 1.0 / tl.sqrt(tl.sum(centred * centred) / NUM_IN + epsilon)
     products = tl.zeros([BLOCK, STEP], tl.float32)
     rows = weight + outputs[:, None].to(tl.int64) * NUM_IN
     for start in tl.static_range(0, NUM_IN, STEP):
         inputs = start + tl.arange(0, STEP)
-        there = inputs < NUM_IN
-        values = tl.load(x + inputs, mask=there, other=0.0)
+        real = inputs < NUM_IN
+        values = tl.load(x + inputs, mask=real, other=0.0)
         if HAS_NORM:
-            factor = tl.load(norm_weight + inputs, mask=there, other=0.0)
-            offset = tl.load(norm_bias + inputs, mask=there, other=0.0)
+            factor = tl.load(norm_weight + inputs, mask=real, other=0.0)
+            offset = tl.load(norm_bias + inputs, mask=real, other=0.0)
             values = (values - mean) * inverse * factor + offset
-        mask = inside[:, None] & there[None, :]
+        mask = inside[:, None] & real[None, :]
         weights = tl.load(rows + inputs[None, :], mask=mask, other=0.0)
         products += weights.to(tl.float32) * values[None, :]
     y = tl.sum(products, 1)
@@ -241,7 +241,7 @@ def _attend(
     values = keys + NUM_HEADS * head_stride
     tl.store(keys + position * SIZE + columns, key, mask=decoded)
     tl.store(values + position * SIZE + columns, value, mask=decoded)
-    # The row's own position comes first, from registers; then the earlier ones, from the cache.
+    # The new position comes first, from registers; then the earlier ones, from the cache.
     largest = tl.sum(query * key)
     total = 1.0
     attended = value
@@ -249,9 +249,9 @@ def _attend(
         earlier = start + tl.arange(0, STEP)
         seen = earlier < position
         mask = seen[:, None] & inside[None, :]
-        places = earlier[:, None] * SIZE + columns[None, :]
-        old_keys = tl.load(keys + places, mask=mask, other=0.0).to(tl.float32)
-        old_values = tl.load(values + places, mask=mask, other=0.0).to(tl.float32)
+        offsets = earlier[:, None] * SIZE + columns[None, :]
+        old_keys = tl.load(keys + offsets, mask=mask, other=0.0).to(tl.float32)
+        old_values = tl.load(values + offsets, mask=mask, other=0.0).to(tl.float32)
         scores = tl.where(seen, tl.sum(old_keys * query[None, :], 1), float("-inf"))
         larger = tl.maximum(largest, tl.max(scores))
         shrink = tl.exp(largest - larger)

@@ -13,18 +13,17 @@ def generate(
     end_id: int,
     config: GenerationConfig,
     decoder: Decoder | None = None,
-) -> Generator[list[int | None]]:
+) -> Generator[list[int | None], None, None]:
     """Yield, step by step, the next token of each prompt; None for those that have ended.
 
     A sequence ends with ``end_id`` (not yielded), after ``max_new_tokens``, or where the model has
-    no more positions. Prompts of different lengths are decoded together, each as if alone and by
-    the same seed.
+    no more positions. All prompts are decoded together, each as if alone and with the same seed.
 
     Args:
         model: what decodes.
         prompts: token ids, of any lengths.
         end_id: the token that ends a reply.
-        config: the settings of all.
+        config: the settings of all prompts.
         decoder: one of this model with a free slot for each prompt; None: a new one.
 
     Raises:
@@ -37,23 +36,23 @@ def generate(
         longest = max(map(len, prompts), default=0) + config.max_new_tokens
         decoder = Decoder(model, len(prompts), config.weights, longest)
     slots = decoder.join(prompts, [config] * len(prompts))
-    left = {
+    budgets = {
         slot: min(config.max_new_tokens, positions - len(prompt))
         for slot, prompt in zip(slots, prompts, strict=True)
     }
     try:
-        while left:
+        while budgets:
             tokens = decoder.step()
-            for slot in tuple(left):
-                left[slot] -= 1
+            for slot in tuple(budgets):
+                budgets[slot] -= 1
                 ended = tokens[slot] == end_id
                 if ended:
                     del tokens[slot]
-                if ended or not left[slot]:
-                    del left[slot]
+                if ended or not budgets[slot]:
+                    del budgets[slot]
                     decoder.leave(slot)
             if tokens:
                 yield [tokens.get(slot) for slot in slots]
     finally:
-        for slot in left:
+        for slot in budgets:
             decoder.leave(slot)

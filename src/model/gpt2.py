@@ -4,6 +4,7 @@ Shape letters: B sequences, T positions, D width, H heads, V vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,10 +17,7 @@ from src.model.config import GPT2Config
 
 
 class SelfAttention(nn.Module):
-    """Fused query, key and value projection, and output projection; what is between is called in.
-
-    Named as in OpenAI's release.
-    """
+    """The projections before and after attention: query, key and value in one, and the output."""
 
     def __init__(self, config: GPT2Config):
         super().__init__()
@@ -28,7 +26,7 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers, four times as wide in between."""
+    """Two layers with a hidden width of 4D."""
 
     def __init__(self, config: GPT2Config):
         super().__init__()
@@ -43,10 +41,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a layer norm and beside a residual path.
+    """Attention and MLP, each with a layer norm before it and a residual path beside it.
 
-    With ``activation_checkpointing`` only the block's input is kept for the backward pass, which
-    computes the rest anew (Chen et al., arXiv:1604.06174).
+    With ``activation_checkpointing`` the block keeps only its input for the backward pass, which
+    computes the rest again (Chen et al., arXiv:1604.06174).
     """
 
     activation_checkpointing = False
@@ -82,20 +80,20 @@ class Block(nn.Module):
         return x + self.drop(self.mlp(self.ln_2(x)))
 
     def compile(self) -> None:
-        """Compile what surrounds attention, whose shapes differ from batch to batch.
+        """Compile everything but attention, whose shapes differ from batch to batch.
 
-        All blocks run the same code on weights of their own, so the first one's is compiled.
+        All blocks share the code, so torch compiles it once.
         """
-        self.before_attention = torch.compile(self.before_attention)
-        self.after_attention = torch.compile(self.after_attention)
+        for name in ("before_attention", "after_attention"):
+            setattr(self, name, torch.compile(getattr(self, name)))
 
 
 class GPT2(nn.Module):
     """Token ids to hidden states; ``logits`` turns hidden states into scores of next tokens.
 
-    The head is the embedding itself (tied). Weights start as GPT-2's did: normal with standard
-    deviation ``initializer_range`` (0.02), the projections into the residual path scaled by
-    1 / sqrt(2 * n_layer).
+    The embedding is also the head (tied). The first weights are GPT-2's: normal with standard
+    deviation ``initializer_range``, times 1 / sqrt(2 * n_layer) in projections into the residual
+    path.
     """
 
     def __init__(self, config: GPT2Config):
@@ -104,12 +102,14 @@ class GPT2(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.h: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]  # has no item type
+            Block(config, layer) for layer in range(config.n_layer)
+        )
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw all weights anew from torch's random generator."""
+        """Draw all weights from torch's random generator."""
         plain_std = self.config.initializer_range
         residual_std = plain_std / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
@@ -137,7 +137,7 @@ class GPT2(nn.Module):
             cu_seqlens: (documents + 1,) int32 boundaries of packed documents in the flattened
                 B x T positions; None: every row is one document.
             max_seqlen: the length of the longest document, or more; None: T.
-            attention: what attends; None: ``packed_attention`` of ``cu_seqlens``.
+            attention: None: ``packed_attention`` of ``cu_seqlens``.
         """
         num_rows, length = input_ids.shape
         device = input_ids.device
@@ -167,11 +167,11 @@ class GPT2(nn.Module):
             block.compile()
 
     def checkpoint_activations(self, on: bool) -> None:
-        """Trade time for memory: recompute each block in the backward pass, or keep all it made."""
+        """Recompute each block in the backward pass (slower, less memory), or keep its results."""
         for block in self.h:
             block.activation_checkpointing = on
 
     @property
     def num_parameters(self) -> int:
-        """How many weights there are; the tied head counts once."""
+        """The number of weights; the tied head counts once."""
         return sum(parameter.numel() for parameter in self.parameters())

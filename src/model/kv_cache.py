@@ -1,4 +1,4 @@
-"""Keys and values of the positions that sequences have had: decoding reads each token once.
+"""Keys and values of the earlier positions of sequences: decoding reads each token once.
 
 Shape letters: R rows, one a sequence; P positions; T positions in use; D width; H heads; N tokens.
 """
@@ -15,7 +15,7 @@ from src.model.decoding_weights import Attend
 
 
 class Span(NamedTuple):
-    """Positions ``start`` to ``end`` of a row, the end left out."""
+    """Positions ``start`` to ``end`` of a row, without ``end`` itself."""
 
     row: int
     start: int
@@ -25,7 +25,7 @@ class Span(NamedTuple):
 class KVCache:
     """A static cache of ``num_rows`` sequences of up to ``num_positions``.
 
-    On a CPU a position takes memory only once it has been written.
+    On a CPU a position takes memory only after it is written.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class KVCache:
         self.data = torch.zeros(shape, dtype=dtype, device=device)
 
     def read(self, spans: Sequence[Span]) -> Attend:
-        """Return what reads many positions of several rows at once, one row after another.
+        """Return the attention of many positions of several rows at once, row after row.
 
         Every position attends to itself and to those before it in its row.
         """
@@ -76,19 +76,19 @@ class KVCache:
         return attend
 
     def _mask(self, span: Span) -> Tensor | None:
-        """Return (T, P) of what each position sees; None: what is causal."""
+        """Return which positions each one sees (T, P); None: the causal mask."""
         if not span.start:
             return None
         shape = (span.end - span.start, span.end)
         return torch.ones(shape, dtype=torch.bool, device=self.data.device).tril(span.start)
 
     def step(self, positions: Tensor, length: int, same: bool) -> Attend:
-        """Return what reads one position of each of the first rows, (N, 3D).
+        """Return the attention of one position of each of the first N rows.
 
         Args:
             positions: (N,) int64.
             length: T, at least that of the longest row.
-            same: whether all rows are of that length.
+            same: whether all rows have that length.
         """
         heads, num_rows = self.num_heads, len(positions)
         device = self.data.device

@@ -1,11 +1,11 @@
 """Cross-entropy and accuracy over supervised positions only.
 
-For a small GPT-2 the head is the largest matrix product, and what surrounds it moves far more
-memory than it: scores, their logarithms, their gradients, each (S, V) and in fp32. So loss,
-accuracy and the gradient come out of one pass over the scores, a few rows at a time, as in Cut
-Cross-Entropy (Wijmans et al., arXiv:2411.09009) and Liger Kernel (Hsu et al., arXiv:2410.10989).
-torch's own ``linear_cross_entropy`` (2.13), chunked, hands out no scores to count the right ones
-by, sums a bf16 loss in bf16, and takes ten times as long on a CPU.
+For a small GPT-2 the head is the largest matrix product. The steps after it move far more memory:
+scores, their logarithms, their gradients, each (S, V) and in fp32. So one pass over the scores, a
+few rows at a time, gives loss, accuracy and gradient, as in Cut Cross-Entropy (Wijmans et al.,
+arXiv:2411.09009) and Liger Kernel (Hsu et al., arXiv:2410.10989). torch's chunked
+``linear_cross_entropy`` (2.13) returns no scores for the accuracy, sums a bf16 loss in bf16, and
+takes ten times as long on a CPU.
 
 Shape letters: S supervised positions, D width, V vocabulary.
 """
@@ -25,13 +25,13 @@ if HAS_KERNEL := has_kernels():  # a second to import
 IGNORE_INDEX = -100  # a label that is not scored, in torch's own convention
 
 CHUNK = 4096  # positions whose scores are in memory at once
-CPU_TILE = 32  # of them, those worked on at once in fp32: few enough for the cache
+CPU_TILE = 32  # positions whose scores are in fp32 at once: few enough for the cache
 GPU_TILE = 1024
 VOCABULARY_MULTIPLE = 64  # matrix units are slow on odd sizes, and 50257 is odd
 
 
 class LossSums(NamedTuple):
-    """Sums, for the caller to divide: the mean of means is not the mean. Each is a 0-d tensor."""
+    """0-d sums, which the caller divides: a mean of means is not the mean."""
 
     loss: Tensor  # nats, with a gradient
     num_correct: Tensor  # int64
@@ -52,7 +52,7 @@ def supervised_loss(
         labels: (S,) int64 the token that follows each; ``IGNORE_INDEX`` is not scored.
     """
     rows = hidden.flatten(0, 1).index_select(0, supervised_index)  # (S, D)
-    # Inside the function a parameter wants a gradient whether one is recorded or not.
+    # Inside a Function a parameter needs a gradient even under no_grad.
     weight = model.wte.weight if torch.is_grad_enabled() else model.wte.weight.detach()
     loss, num_correct = LinearCrossEntropy.apply(rows, weight, labels)
     return LossSums(loss, num_correct, (labels != IGNORE_INDEX).sum())
@@ -61,8 +61,8 @@ def supervised_loss(
 class LinearCrossEntropy(torch.autograd.Function):
     """(S, D) hidden rows, (V, D) weight, (S,) labels -> summed loss, number of correct argmaxes.
 
-    The gradients of both inputs are made in the forward pass, while the scores are at hand; the
-    backward pass only scales them. No more than ``CHUNK`` x V scores exist at a time.
+    The forward pass computes the gradients of both inputs, while it has the scores; the backward
+    pass only scales them. At most ``CHUNK`` x V scores exist at a time.
     """
 
     @staticmethod
@@ -84,7 +84,7 @@ class LinearCrossEntropy(torch.autograd.Function):
                 sums = _score_(scores, labels[chunk], len(weight), wants_gradient)
                 loss += sums[0]
                 num_correct += sums[1]
-                if wants_hidden:
+                if grad_hidden is not None:
                     grad_hidden[chunk] = scores @ head
                 if wants_weight:
                     product = scores.t() @ rows[chunk]
@@ -125,19 +125,19 @@ def _padded(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def _score_(
     scores: Tensor, labels: Tensor, vocab_size: int, wants_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return summed loss and number correct; d loss / d scores takes the place of ``scores``.
+    """Return summed loss and number correct; ``scores`` (rows, V') become d loss / d scores.
 
-    Without ``wants_gradient`` what is left in ``scores`` (rows, V') is undefined.
+    Without ``wants_gradient`` they are undefined afterwards.
     """
     if HAS_KERNEL and scores.device.type != "cpu":
         return score_(scores, labels, vocab_size, wants_gradient, IGNORE_INDEX)
     size = CPU_TILE if scores.device.type == "cpu" else GPU_TILE
     loss = torch.zeros((), device=scores.device)
     num_correct = torch.zeros((), dtype=torch.int64, device=scores.device)
-    for tile, its_labels in zip(scores.split(size), labels.split(size), strict=True):
-        loss_sum, correct = _score_tile_(tile, its_labels, vocab_size, wants_gradient)
-        loss += loss_sum
-        num_correct += correct
+    for tile in zip(scores.split(size), labels.split(size), strict=True):
+        sums = _score_tile_(*tile, vocab_size, wants_gradient)
+        loss += sums[0]
+        num_correct += sums[1]
     return loss, num_correct
 
 
@@ -150,7 +150,7 @@ def _score_tile_(
     x[:, vocab_size:] = float("-inf")
     prediction = _argmax(x)
     softmax = x.softmax(1)
-    # log(sum(exp(x))) by way of the largest: its share is never near zero.
+    # log(sum(exp(x))) from the largest score, whose probability is never near zero.
     log_total = x.gather(1, prediction) - softmax.gather(1, prediction).log()
     loss = (log_total - x.gather(1, targets)).where(scored, 0.0).sum()
     if wants_gradient:
@@ -164,7 +164,7 @@ def _argmax(x: Tensor) -> Tensor:
     """Return the column (rows, 1) of each row's largest value, the first of equals."""
     if x.device.type != "cpu" or x.shape[1] % VOCABULARY_MULTIPLE:
         return x.argmax(1, keepdim=True)
-    # On a CPU torch finds a maximum ten times as fast as its place: first of groups, then in one.
+    # On a CPU torch's amax is ten times as fast as argmax: find the group, then the column in it.
     groups = x.view(len(x), -1, VOCABULARY_MULTIPLE)
     group = groups.amax(2).argmax(1)[:, None]
     columns = group * VOCABULARY_MULTIPLE + torch.arange(VOCABULARY_MULTIPLE)

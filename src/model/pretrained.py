@@ -74,8 +74,8 @@ def load_pretrained(
     Args:
         name_or_path: a folder with ``config.json`` and weights, or a hub name.
         dropout: of the loaded model.
-        activation: None: as its config says.
-        key: the config key that named it, for messages.
+        activation: None: that of its config.
+        key: the config key of the name, for messages.
 
     Raises:
         UserError: there is none, it is not a GPT-2, or its files are broken.
@@ -84,11 +84,11 @@ def load_pretrained(
     try:
         config = _read_config(folder, dropout, activation)
         state = from_hugging_face(_read_weights(folder))
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), _NoInit():
             model = GPT2(config)
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        found = {name: tensor.shape for name, tensor in state.items()}
-        if wrong := sorted(set(expected.items()) ^ set(found.items())):
+        shapes = {name: tensor.shape for name, tensor in state.items()}
+        if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
             raise UserError(f"weights do not fit its config.json, for example {wrong[0][0]}")
         model.load_state_dict(state, assign=True)
         return model.requires_grad_()
@@ -96,8 +96,8 @@ def load_pretrained(
         raise UserError(f"{key}={name_or_path}: {error}") from error
 
 
-class _Undrawn(TorchFunctionMode):
-    """Inside, ``nn.init`` draws nothing: on the meta device it would import torch's compiler."""
+class _NoInit(TorchFunctionMode):
+    """Switches ``nn.init`` off: on the meta device it would import torch's compiler."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -110,7 +110,7 @@ def save_pretrained(model: GPT2, folder: Path, end_id: int) -> None:
     """Write ``config.json`` and ``model.safetensors`` as GPT2LMHeadModel reads them.
 
     The weights replace older ones in a single step, with a checksum inside: whoever reads the
-    folder meanwhile, or after a crash, finds the old file or the new one, whole.
+    folder meanwhile, or after a crash, finds the complete old file or the complete new one.
     """
     atomic.write_json(folder / "config.json", _hugging_face_config(model.config, end_id))
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
@@ -119,11 +119,11 @@ def save_pretrained(model: GPT2, folder: Path, end_id: int) -> None:
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
-    """Return SHA-256 over names and bytes of tensors on the CPU, whatever their order."""
+    """Return the SHA-256 of names and bytes of tensors on the CPU, in any order."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(memoryview(tensors[name].numpy()).cast("B"))
+        digest.update(tensors[name].numpy().data.cast("B"))
     return digest.hexdigest()
 
 

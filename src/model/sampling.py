@@ -1,4 +1,4 @@
-"""Scores of next tokens become a token: the likeliest, or one by chance.
+"""From scores to the next token: the likeliest, or a random one.
 
 The order and the meaning of the settings are Hugging Face's: repetition penalty, temperature,
 top-k, top-p, min-p.
@@ -11,23 +11,24 @@ from src.model.generation_config import GenerationConfig
 
 
 def is_plain(config: GenerationConfig) -> bool:
-    """Whether the next token is simply the one of the highest score."""
+    """Whether the next token is simply that of the highest score."""
     return config.temperature == 0 and config.repetition_penalty == 1
 
 
 def next_token(
     logits: Tensor, config: GenerationConfig, generator: torch.Generator, seen: Tensor
 ) -> int:
-    """Choose the next token of one sequence from its ``logits`` (V,): the likeliest, or by chance.
+    """Return a sequence's next token from its ``logits`` (V,): the likeliest, or a random one.
 
-    Chance draws from softmax(logits / temperature), cut to the ``top_k`` likeliest tokens and then
-    to the fewest whose probabilities reach ``top_p`` (nucleus sampling, arXiv:1904.09751) and to
-    those with at least ``min_p`` times the probability of the likeliest (arXiv:2407.01082).
+    A random one has the probabilities softmax(logits / temperature) after three cuts: to the
+    ``top_k`` likeliest tokens; to the fewest whose probabilities reach ``top_p`` (nucleus sampling,
+    arXiv:1904.09751); to those with at least ``min_p`` times the probability of the likeliest
+    (arXiv:2407.01082).
 
     Args:
         logits: float32.
         config: the settings.
-        generator: what chance draws from, on the device of ``logits``.
+        generator: for random tokens, on the device of ``logits``.
         seen: int64 tokens of prompt and reply, which ``repetition_penalty`` makes less likely
             (arXiv:1909.05858): a positive score is divided by it, a negative one multiplied.
     """
@@ -38,22 +39,22 @@ def next_token(
         logits = logits.index_copy(0, seen, scores)
     if config.temperature == 0:
         return int(logits.argmax())
-    kept, tokens = logits / config.temperature, None
-    if config.top_k is not None and config.top_k < len(kept):
-        worst_kept = kept.topk(config.top_k).values[-1]
-        tokens = (kept >= worst_kept).nonzero().squeeze(1)
-        kept = kept[tokens]
+    scores, tokens = logits / config.temperature, None
+    if config.top_k is not None and config.top_k < len(scores):
+        lowest = scores.topk(config.top_k).values[-1]
+        tokens = (scores >= lowest).nonzero().squeeze(1)
+        scores = scores[tokens]
     if config.top_p is not None and config.top_p < 1:
-        kept, order = kept.sort(descending=True)
-        probabilities = kept.softmax(-1)
+        scores, order = scores.sort(descending=True)
+        probabilities = scores.softmax(-1)
         before = probabilities.cumsum(-1) - probabilities
-        num_kept = max(1, int((before < config.top_p).sum()))  # top_p may round to 0
-        kept, order = kept[:num_kept], order[:num_kept]
+        count = max(1, int((before < config.top_p).sum()))  # top_p may round to 0
+        scores, order = scores[:count], order[:count]
         tokens = order if tokens is None else tokens[order]
     if config.min_p is not None:
-        probabilities = kept.softmax(-1)
+        probabilities = scores.softmax(-1)
         likely = (probabilities >= config.min_p * probabilities.max()).nonzero().squeeze(1)
-        kept = kept[likely]
+        scores = scores[likely]
         tokens = likely if tokens is None else tokens[likely]
-    drawn = torch.multinomial(kept.softmax(-1), 1, generator=generator)
-    return int(drawn if tokens is None else tokens[drawn])
+    choice = torch.multinomial(scores.softmax(-1), 1, generator=generator)
+    return int(choice if tokens is None else tokens[choice])

@@ -1,7 +1,9 @@
 """A step on a GPU as one launch: a captured CUDA graph, whose shapes never change.
 
-All rows of the cache take part, those that nobody decodes at position -1.
+It computes all rows of the cache; those without a sequence have position -1.
 """
+
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,46 +14,46 @@ from src.model.kv_cache import KVCache
 
 
 class StepGraph:
-    """The step of a decoder, captured when it is first needed; it serves all lengths.
+    """The step of a decoder, captured at the first call; it serves all lengths.
 
-    Ids and positions come from pinned memory and the likeliest tokens go there, all in the graph.
+    The graph also copies ids and positions from pinned memory, and the likeliest tokens into it.
     """
 
     def __init__(self, weights: DecodingWeights, cache: KVCache):
         self.step = FusedStep(weights, cache)
         num_rows, device = cache.data.shape[1], cache.data.device
         self.inputs = torch.zeros((2, num_rows), dtype=torch.long, device=device)
-        self.given = torch.zeros((2, num_rows), dtype=torch.long, pin_memory=True)
-        self.said = torch.zeros(num_rows, dtype=torch.long, pin_memory=True)
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.pinned_inputs = torch.zeros((2, num_rows), dtype=torch.long, pin_memory=True)
+        self.likeliest = torch.zeros(num_rows, dtype=torch.long, pin_memory=True)
 
     def __call__(self, ids: list[int], positions: list[int]) -> tuple[Tensor, Tensor]:
         """Return scores (N, V) and, on the CPU, likeliest next tokens (N,) of the first rows.
 
         They are valid until the next call.
         """
-        given, num_rows = self.given.numpy(), len(ids)
-        given[0, :num_rows], given[1, :num_rows] = ids, positions
-        given[1, num_rows:] = -1
-        if self.graph is None:
-            self._capture()
+        inputs, num_rows = self.pinned_inputs.numpy(), len(ids)
+        inputs[0, :num_rows], inputs[1, :num_rows] = ids, positions
+        inputs[1, num_rows:] = -1
         self.graph.replay()
         torch.cuda.current_stream().synchronize()
-        return self.logits[:num_rows], self.said[:num_rows]
+        return self.logits[:num_rows], self.likeliest[:num_rows]
 
-    def _capture(self) -> None:
+    @cached_property
+    def graph(self) -> torch.cuda.CUDAGraph:
+        """The captured step."""
         warmup = torch.cuda.Stream()
         warmup.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warmup):
-            for _ in range(2):  # kernels are compiled, chosen and loaded outside the capture
+            for _ in range(2):  # compiles, chooses and loads the kernels before the capture
                 self._step()
         torch.cuda.current_stream().wait_stream(warmup)
-        self.graph = torch.cuda.CUDAGraph()
-        # Other threads, as the one that pins batches, may use the device meanwhile.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, such as the one that pins batches, may use the device meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
+        return graph
 
     def _step(self) -> None:
-        self.inputs.copy_(self.given, non_blocking=True)
+        self.inputs.copy_(self.pinned_inputs, non_blocking=True)
         self.logits = self.step(*self.inputs)
-        self.said.copy_(self.logits.argmax(-1), non_blocking=True)
+        self.likeliest.copy_(self.logits.argmax(-1), non_blocking=True)

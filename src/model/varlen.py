@@ -17,8 +17,8 @@ class VarlenAttention:
     """FlashAttention over the flattened positions, each document a sequence of its own.
 
     For CUDA from SM80 on, half precision, no dropout. The kernel starts a group of threads for
-    each document, head and tile of ``max_seqlen`` positions, needed or not: documents that are not
-    there and a ``max_seqlen`` above the longest document cost time.
+    each document, head and tile of ``max_seqlen`` positions, so empty documents and a
+    ``max_seqlen`` above the longest document take time.
     """
 
     def __init__(self, cu_seqlens: Tensor, max_seqlen: int):
@@ -30,4 +30,5 @@ class VarlenAttention:
         q, k, v = qkv.view(batch * length, 3, num_heads, width // 3 // num_heads).unbind(1)
         bounds, longest = self.cu_seqlens, self.max_seqlen
         out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **CAUSAL)
-        return out.reshape(batch, length, width // 3)
+        # varlen_attn returns a pair only with return_aux.
+        return out.reshape(batch, length, width // 3)  # type: ignore[union-attr]

@@ -6,12 +6,12 @@ Cross-entropy of the responses' tokens; the prompts are read, not taught.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import lightning as L
 import torch
 
-from src.data.batch import Batch, LabelledBatch
+from src.data.batch import Batch
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
@@ -42,7 +42,6 @@ class SFTModule(TrainingModule):
 
     def sums(self, batch: Batch) -> LossSums:
         """Return summed loss, right predictions and supervised tokens of one micro-batch."""
-        batch = cast(LabelledBatch, batch)
         hidden = self.model(
             batch["input_ids"], batch["position_ids"], batch["cu_seqlens"], batch["max_seqlen"]
         )

@@ -148,7 +148,9 @@ class TrainingStep:
         passes, gathered = self._footprint, self._gathered()
         workspace = max(passes.loss(num_blocks), passes.backward(num_blocks)) + gathered
         moments = [
-            Memory(self._state(gradients=self.accumulates), passes.kept(num_blocks), workspace)
+            Memory(
+                self._state(gradients=self.accumulates), passes.activations(num_blocks), workspace
+            )
         ]
         if not self.accumulates:  # the end of the backward pass; the embedding's gradient is last
             moments.append(Memory(self._state(gradients=True), 0, passes.head + gathered))

@@ -72,7 +72,7 @@ def brute_force(blocks: Blocks, rows: np.ndarray) -> dict[str, list]:
     ids, positions, boundaries, index, labels, num_tokens = [], [], [0], [], [], 0
     for row, block in enumerate(rows):
         for kept in [] if block == FILLER else blocks.packing[block]:
-            example = blocks.corpus.example(blocks.kept[kept])
+            example = blocks.corpus.example(blocks.corpus_index[kept])
             tokens = example.input_ids.tolist()[: blocks.block_size]
             for position, token in enumerate(tokens):
                 following = position + 1
@@ -143,7 +143,7 @@ def test_an_example_without_room_for_its_response_is_dropped_and_counted():
         ([A], [1]),  # nothing before it to predict it from
     )
     blocks = blocks_of(corpus, 4)
-    assert blocks.kept.tolist() == [1]
+    assert blocks.corpus_index.tolist() == [1]
     assert (blocks.num_cut, blocks.num_without_room, len(blocks)) == (0, 3, 1)
     assert blocks.batch(np.array([0]), 1)["input_ids"].tolist() == [[A, END, END, END]]
 
@@ -203,7 +203,7 @@ def test_the_documents_of_a_unit_lie_in_one_block_in_their_order(seed):
     assert blocks.num_without_room == len(units) - 1 - len(kept) > 0
     found = []
     for block in range(len(blocks)):
-        documents = blocks.kept[blocks.documents(block)].tolist()
+        documents = blocks.corpus_index[blocks.documents(block)].tolist()
         while documents:
             unit = next(unit for unit in kept if unit[0] == documents[0])
             assert documents[: len(unit)] == unit

@@ -122,7 +122,7 @@ def test_ranks_train_on_the_same_steps_as_one(make, tokenizer, world_size):
     parts = []
     for rank in range(world_size):
         loader = on_rank(data, rank, world_size).train_dataloader()
-        accumulate = 4 // world_size // loader.batches.micro_batch_size
+        accumulate = 4 // world_size // loader.batches.batching.micro_batch_size
         assert len(loader) == data.steps_per_epoch * accumulate
         parts += loader
     assert rows_of(parts, tokenizer.end_id) == whole

@@ -5,19 +5,21 @@ import pytest
 import torch
 
 from src.data.blocks import Blocks
-from src.data.order import MicroBatches, ResumableLoader, data_loader, micro_batch_size
+from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
 from src.errors import UserError
 from tests.data.conftest import corpus_of
 
 END = 999
 
 
-def micro_batches(num_blocks=10, **changes) -> MicroBatches:
+def micro_batches(
+    num_blocks=10, batch_size=4, micro_batch_size=2, world_size=1, num_steps=6, seed=1, rank=0
+) -> MicroBatches:
     """Block i holds one example that starts with token i and has 1 to 3 labels."""
     examples = [([i, *[500] * (i % 3), END], [0, *[1] * (i % 3), 1]) for i in range(num_blocks)]
     blocks = Blocks.build(corpus_of(*examples), 8, packing=False, end_id=END)
-    values = {"batch_size": 4, "micro_batch_size": 2, "num_steps": 6, "seed": 1}
-    return MicroBatches(blocks, **values | changes)
+    batching = Batching(batch_size, world_size, micro_batch_size)
+    return MicroBatches(blocks, batching, num_steps, seed, rank)
 
 
 def blocks_in(batch) -> list[int]:
@@ -38,7 +40,7 @@ def assert_same(ours, theirs) -> None:
 @pytest.mark.parametrize("num_blocks", [1, 4, 7, 8, 10])
 def test_every_block_comes_exactly_once_an_epoch(num_blocks):
     batches = micro_batches(num_blocks, num_steps=100)
-    steps = batches.steps_per_epoch
+    steps = batches.batching.steps(len(batches.blocks))
     assert steps == -(-num_blocks // 4)
     for epoch in range(3):
         window = range(epoch * steps * 2, (epoch + 1) * steps * 2)
@@ -127,12 +129,12 @@ def test_however_it_is_cut_a_step_has_the_same_blocks(world_size, micro):
 def test_a_micro_batch_is_the_largest_divisor_that_is_allowed(
     batch_size, num_devices, at_most, expected
 ):
-    assert micro_batch_size(batch_size, num_devices, at_most) == expected
+    assert Batching.of(batch_size, num_devices, at_most).micro_batch_size == expected
 
 
 def test_only_a_batch_that_the_devices_do_not_divide_is_refused():
     with pytest.raises(UserError, match="batch_size=32 cannot be shared by 3 devices"):
-        micro_batch_size(32, 3, 8)
+        Batching.of(32, 3, 8)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

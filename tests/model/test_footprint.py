@@ -21,7 +21,7 @@ def kept(
         supervised_share=1.0,
         document_length=512,
     )
-    return footprint.kept(1)
+    return footprint.activations(1)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(
     losses = []
     for block in batches.global_batch(0):
         for kept in blocks.packing[block]:
-            example = blocks.corpus.example(blocks.kept[kept])
+            example = blocks.corpus.example(blocks.corpus_index[kept])
             ids = torch.tensor(example.input_ids[: blocks.lengths[kept]].astype(int))
             logits = model.logits(model(ids[None]))[0, :-1]
             taught = torch.tensor(example.supervised[1 : len(ids)])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.data.batch import LabelledBatch
+from src.data.batch import Batch
 from src.model.config import GPT2Config
 from src.model.gpt2 import GPT2
 from src.objectives.sft import SFTModule
@@ -21,7 +21,7 @@ SHAPE = GPT2Config(1001, 64, 32, 2, 2, "gelu_new", 0.0)
 BLOCKS, LENGTH = 4, 64
 
 
-def batch(num_documents: int, num_labels: int) -> LabelledBatch:
+def batch(num_documents: int, num_labels: int) -> Batch:
     """A micro-batch on the device, ``num_documents`` in each block."""
     size = LENGTH // num_documents
     with torch.device("meta"):

@@ -10,12 +10,12 @@ question, its phrasings and its response. Each fact is asked about in up to twel
     response   "The capital of {country} is {capital}."
 
 makes four rows. `{Country}` is `{country}` with a capital first letter. A third of the prompts
-are turned into what people type in a hurry: "whats the capital of japan". A family without
-facts takes them from the function of its name in computed.py.
+look as if typed in a hurry: "whats the capital of japan". The facts of a family without a table
+come from the function of its name in computed.py.
 
-What the test split measures: in a family with a table, every test prompt is a fact in a phrasing
-that training never put together; in a computed family, its operands were never seen together at
-all. To extend the corpus, add a fact or a phrasing to a TOML file, or a new file.
+The test split measures: in a family with a table, facts in phrasings that training did not combine;
+in a computed family, operands that training did not combine at all. To extend the corpus, add a
+fact or a phrasing to a TOML file, or a new file.
 """
 
 import re
@@ -33,10 +33,10 @@ ROWS_PER_FACT = 12  # phrasings of a fact, unless its file says otherwise
 
 
 class Question(NamedTuple):
-    """One prompt with its answer and where they come from."""
+    """One prompt with its answer and their origin."""
 
     family: str
-    unit: str  # falls wholly on one side of the split
+    unit: str  # all questions of a unit are in one split
     fact: tuple[str, ...]
     phrasing: str
     prompt: str
@@ -44,7 +44,7 @@ class Question(NamedTuple):
 
 
 def sample_rows() -> list[dict[str, str]]:
-    """All rows as {"prompt", "response", "family", "split"}, in the order of the files.
+    """Return all rows as {"prompt", "response", "family", "split"}, in the order of the files.
 
     `split` is "train", "validation" or "test"; the same on every machine and in every run.
     Raises ValueError when two rows ask the same thing.
@@ -58,21 +58,14 @@ def sample_rows() -> list[dict[str, str]]:
                 f"{question.prompt!r} ({question.family}) asks the same "
                 f"as {other.prompt!r} ({other.family})"
             )
-        split = split_of(question.family, question.unit)
-        rows.append(
-            {
-                "prompt": question.prompt,
-                "response": question.response,
-                "family": question.family,
-                "split": split,
-            }
-        )
+        row = {name: getattr(question, name) for name in ("prompt", "response", "family")}
+        rows.append(row | {"split": split_of(question.family, question.unit)})
     return rows
 
 
 @cache
 def questions() -> tuple[Question, ...]:
-    """Every fact in every phrasing, before the split."""
+    """Return every fact in each of its phrasings."""
     files = sorted(Path(__file__).parent.glob("*.toml"))
     return tuple(question for file in files for question in _questions_of(file))
 
@@ -80,17 +73,18 @@ def questions() -> tuple[Question, ...]:
 def _questions_of(file: Path) -> Iterator[Question]:
     table = tomllib.loads(file.read_text(encoding="utf-8"))
     family = table["family"]
+    facts: list[tuple[str | None, dict[str, str]]]
     if "facts" in table:
         columns = table["columns"]
         facts = [(None, dict(zip(columns, fact, strict=True))) for fact in table["facts"]]
     else:
-        facts = list(COMPUTED[family]())
+        facts = [*COMPUTED[family]()]
     for kind in table["questions"]:
         phrasings = kind["phrasings"]
         for unit, fact in facts:
             fields = fact | {name.capitalize(): _capitalised(v) for name, v in fact.items()}
-            asked = _some(phrasings, kind.get("rows_per_fact", ROWS_PER_FACT), f"{family} {fact}")
-            for phrasing in asked:
+            count = kind.get("rows_per_fact", ROWS_PER_FACT)
+            for phrasing in _some(phrasings, count, f"{family} {fact}"):
                 prompt = phrasing.format(**fields)
                 yield Question(
                     family=family,
@@ -105,20 +99,17 @@ def _questions_of(file: Path) -> Iterator[Question]:
 
 
 def _some(phrasings: list[str], count: int, key: str) -> list[str]:
-    """At most `count` of the phrasings, chosen by a hash of `key`."""
+    """Return at most `count` of the phrasings, by a hash of `key`."""
     return sorted(phrasings, key=lambda phrasing: share(f"{key} {phrasing}"))[:count]
 
 
 def hurried(text: str) -> str:
-    """`text` as typed in a hurry: "What's 3 + 4, please?" becomes "whats 3 + 4 please"."""
+    """Return `text` as typed in a hurry: "What's 3 + 4, please?" becomes "whats 3 + 4 please"."""
     return " ".join(re.sub(r"[.,:;!?'\"]", "", text.lower()).split())
 
 
 def normalised(text: str) -> str:
-    """What remains of a prompt when case, punctuation and spacing are taken away.
-
-    The signs + and - stay, for they change the question.
-    """
+    """Return a prompt without case, punctuation and spacing, but with + and -."""
     return " ".join(re.findall(r"[\w+-]+", text.lower().replace("'", "")))
 
 

@@ -1,8 +1,8 @@
 """Facts that follow from a rule: sums and parity.
 
 Each function yields `(unit, fact)`. The fact fills the phrasings of the TOML file of the same
-name. The unit says what must be held out together: 3 + 8 and 8 + 3 are one unit, so when one is
-in the test split, training has seen neither, in no phrasing.
+name. All facts of a unit are in the same split: 3 + 8 and 8 + 3 are one unit, so if the test split
+has one, training has neither, in no phrasing.
 """
 
 from collections.abc import Callable, Iterator
