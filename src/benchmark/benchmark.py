@@ -2,9 +2,9 @@
 
 import json
 import logging
-import os
 import shlex
 import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -16,10 +16,9 @@ from src.benchmark.config import BenchmarkConfig
 from src.benchmark.generate import Generate
 from src.benchmark.inputs import open_blocks, write_inputs
 from src.benchmark.learn import Learn
-from src.benchmark.machine import describe, measured_code
-from src.benchmark.part import Part
+from src.benchmark.machine import describe
+from src.benchmark.part import Figures, Part
 from src.benchmark.prepare import Pack, Prepare
-from src.benchmark.report import Figures, document, markdown_table
 from src.benchmark.train import Train
 from src.benchmark.turns import Job
 from src.errors import UserError
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 # A new part is one file and one line here.
 PARTS: tuple[Part, ...] = (Train(), Prepare(), Pack(), Generate(), Learn())
 ALL = "all"
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32  # blocks: as the article's 2080Ti, as its A100
 
 
 def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] = ()) -> Figures:
@@ -44,13 +44,11 @@ def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] 
     device = choose_device(config.trainer.accelerator, "trainer.accelerator")
     precision = choose_precision(config.trainer, device.type)
     if config.batch_size == AUTO:
-        on_cpu = device.type == "cpu"
-        config = replace(
-            config, batch_size=config.cpu_batch_size if on_cpu else config.gpu_batch_size
-        )
+        size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
+        config = replace(config, batch_size=size)
     command = shlex.join(["python", "-m", "src.benchmark", *overrides])
     figures: Figures = {"what": config.what, "command": command, "date": str(date.today())}
-    figures |= measured_code() | describe(device, precision)
+    figures |= describe(device, precision)
     work = run_folder / "work"
     try:
         shared = write_inputs(work / "inputs", config, config.model, config.num_rows)
@@ -64,8 +62,8 @@ def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] 
     finally:
         shutil.rmtree(work, ignore_errors=True)
     text = tables_of(figures)
-    _write(run_folder / "benchmark.json", json.dumps(figures, indent=2) + "\n")
-    _write(run_folder / "benchmark.md", text)
+    (run_folder / "benchmark.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (run_folder / "benchmark.md").write_text(text, encoding="utf-8")
     print(text)
     log.info("all figures:  %s", run_folder / "benchmark.json")
     return figures
@@ -111,43 +109,40 @@ def describe_inputs(config: BenchmarkConfig, shared: BenchmarkConfig) -> Figures
 
 
 def tables_of(figures: Figures) -> str:
-    """Return Markdown: the tables of all parts, and what they are of."""
-    return document(figures, [text for part in PARTS for text in part.show(figures)])
+    """Return Markdown: the tables of all parts, and what was measured, where and of which code."""
+    paragraphs = [text for part in PARTS for text in part.show(figures)]
+    facts: dict[str, list[str]] = {}  # by paragraph
+    for key, value in figures.items():
+        group, _, name = key.rpartition(".")
+        if group in ("", "git", "rows", "model"):
+            facts.setdefault("Run", []).append(_fact(key, value))
+        elif group == "machine":
+            facts.setdefault("Machine", []).append(_fact(name, value))
+    paragraphs += [
+        textwrap.fill(f"{heading}: {', '.join(values)}.", 100, break_on_hyphens=False)
+        for heading, values in facts.items()
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _fact(name: str, value: str | float) -> str:
+    if isinstance(value, str):
+        return f"{name} {value}"
+    is_size = name.endswith("_bytes")
+    return f"{name[:-6]} {value / 2**30:.4g} GiB" if is_size else f"{name} {value:,.4g}"
 
 
 def tables(path: Path) -> str:
-    """Return the tables of a ``benchmark.json``, or of all those in a folder in one table.
+    """Return the tables of a ``benchmark.json``, or of all those in a folder.
 
     Raises:
         UserError: there is none.
     """
-    files = [path] if path.is_file() else list(path.rglob("benchmark.json"))
-    if not files:
-        raise UserError(f"show={path}: there is no benchmark.json")
-    files.sort(key=lambda file: file.stat().st_mtime)
+    files = sorted(path.rglob("benchmark.json")) if path.is_dir() else [path]
     try:
-        runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        if len(runs) == 1:
-            return tables_of(runs[0])
-        rows = zip(files, runs, strict=True)
-        table = markdown_table([{"run": file.parent.name} | _speeds(run) for file, run in rows])
-        return document(runs[0], [table, "The first of these runs:"])
-    except (ValueError, KeyError) as error:
+        texts = [tables_of(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"show={path}: not what the benchmark writes ({error!r})") from error
-
-
-def _speeds(figures: Figures) -> dict[str, str]:
-    return {
-        f"{heading}: {name}": cells[heading]
-        for part in PARTS
-        for name in part.measured_variants(figures)
-        for cells in [part.row(figures, name)]
-        for heading in list(cells)[1:]
-        if cells[heading]
-    }
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    if not "".join(texts).strip():
+        raise UserError(f"show={path}: there is no benchmark.json with figures")
+    return "\n".join(texts)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from src.benchmark.config import BenchmarkConfig
+from src.data.batch import Batch
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import Batching
@@ -19,6 +20,7 @@ from src.data.tokenizer import load_tokenizer
 from src.errors import UserError
 from src.model.config import ModelConfig
 from src.model.gpt2 import GPT2
+from src.model.loss import IGNORE_INDEX
 from src.talk.model_folder import save_model_folder
 
 ENDLESS = 1_000_000  # optimizer steps: more than anyone measures
@@ -46,13 +48,13 @@ def write_inputs(
     _, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
     pairs = read_pairs(config, "train")
     drawn = np.random.default_rng(config.seed).permutation(len(pairs))[:num_rows]
-    write_rows(folder / "rows.jsonl", (pairs[row] for row in drawn))
     torch.manual_seed(config.seed)
     vocab_size = max(model.vocab_size, tokenizer.vocab_size)
     weights = GPT2(replace(model.shape(vocab_size), dropout=0.0))
+    name = str(folder / "model")
     save_model_folder(folder / "model", weights, tokenizer, config.generation)
-    name, corpora = str(folder / "model"), str(folder / "corpora")
     block_size = config.data.block_size or model.n_positions
+    corpora = str(folder / "corpora")
     shared = replace(
         config,
         data=replace(config.data, block_size=block_size, corpus_dir=corpora),
@@ -62,30 +64,25 @@ def write_inputs(
         sample_prompts=[],
         exact_match=False,
     )
-    return with_rows(shared, folder / "rows.jsonl")
+    return with_rows(shared, folder / "rows.jsonl", (pairs[row] for row in drawn))
 
 
-def with_rows(config: BenchmarkConfig, path: Path) -> BenchmarkConfig:
-    """Return ``config`` with the rows of a file of ours, all for training."""
-    nothing = dict.fromkeys(
-        ("train_split", "validation_split", "test_split", "columns", "max_rows")
-    )
-    fractions = {"validation_fraction": 0.0, "test_fraction": 0.0}
-    data = replace(config.data, source="file", path=str(path), **nothing, **fractions)
-    return replace(config, data=data)
-
-
-def write_rows(path: Path, pairs: Iterable[Pair]) -> None:
-    """Write prompts and responses as JSON Lines."""
+def with_rows(config: BenchmarkConfig, path: Path, pairs: Iterable[Pair]) -> BenchmarkConfig:
+    """Write ``pairs`` to ``path``; return a config whose rows they are, all for training."""
     with path.open("w", encoding="utf-8") as file:
         for prompt, response in pairs:
             file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
+    splits = ("train_split", "validation_split", "test_split")
+    nothing = dict.fromkeys((*splits, "columns", "max_rows"))
+    none_held_out = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    data = replace(config.data, source="file", path=str(path), **nothing, **none_held_out)
+    return replace(config, data=data)
 
 
-def read_pairs(config: BenchmarkConfig, split: str | None = None) -> list[Pair]:
-    """Return the first turns of the rows that ``config`` names, of one split or of all."""
+def read_pairs(config: BenchmarkConfig, split: str) -> list[Pair]:
+    """Return the first turns of the rows that ``config`` names."""
     conversations = open_source(config.data).conversations(RowReport())
-    return [c.turns[0] for name, c in conversations if split in (None, name)]
+    return [c.turns[0] for name, c in conversations if name == split]
 
 
 def open_data_module(
@@ -110,6 +107,20 @@ def open_blocks(config: BenchmarkConfig, packing: bool = True) -> Blocks:
     return open_data_module(config, 1, packing).splits["train"]
 
 
+def dense_labels(batch: Batch) -> Tensor:
+    """Return (B, T): at each position the token that is due next, or the ignore index."""
+    labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)
+    labels.view(-1)[batch["supervised_index"]] = batch["labels"]
+    return labels
+
+
+def rows_per_step(config: BenchmarkConfig) -> int:
+    """Return how many rows have about as many tokens as a step of packed blocks."""
+    blocks = open_blocks(config, packing=False)
+    tokens = config.batch_size * config.data.block_size
+    return max(1, round(tokens * len(blocks) / blocks.num_tokens))
+
+
 def packed_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
     """Yield without end the examples (rows,) that each packed step holds.
 
@@ -123,9 +134,7 @@ def packed_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
 
 def drawn_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
     """Yield without end examples (rows,) drawn at random, about as many as a packed step holds."""
-    blocks = open_blocks(config, packing=False)
-    tokens = config.batch_size * config.data.block_size
-    num_rows = max(1, round(tokens * len(blocks) / blocks.num_tokens))
+    num_examples, num_rows = open_blocks(config).num_examples, rows_per_step(config)
     generator = torch.Generator().manual_seed(config.seed)
     while True:
-        yield from torch.randperm(len(blocks), generator=generator).split(num_rows)
+        yield from torch.randperm(num_examples, generator=generator).split(num_rows)

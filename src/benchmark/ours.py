@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from src.benchmark.inputs import ENDLESS, open_data_module
-from src.benchmark.loop import HALF, loaded_steps, train_in_loop
+from src.benchmark.loop import loaded_steps, train_in_loop
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.turns import Job
 from src.data.batch import Batch
@@ -87,6 +87,5 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
         module.configure_gradient_clipping(optimizer)
 
     optimizer.register_step_post_hook(lambda *_: schedule.step())
-    half = HALF.get(job.precision)
     steps = loaded_steps(loader)
-    train_in_loop(job, stopwatch, model, optimizer, steps, loss_of, half, before_step)
+    train_in_loop(job, stopwatch, model, optimizer, steps, loss_of, before_step)
