@@ -14,9 +14,9 @@ import torch
 
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.generate import Generate
-from src.benchmark.inputs import open_blocks, write_inputs
+from src.benchmark.inputs import describe_inputs, write_inputs
 from src.benchmark.learn import Learn
-from src.benchmark.machine import describe
+from src.benchmark.machine import describe_machine
 from src.benchmark.part import Figures, Part
 from src.benchmark.prepare import Pack, Prepare
 from src.benchmark.train import Train
@@ -37,8 +37,7 @@ CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32  # blocks: as the article's 2080Ti, as it
 def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] = ()) -> Figures:
     """Measure, write ``benchmark.json`` and ``benchmark.md`` into ``run_folder``, and print.
 
-    Raises:
-        UserError: for what a person can mend.
+    Raises UserError for what a person can mend.
     """
     parts = chosen_parts(config)
     device = choose_device(config.trainer.accelerator, "trainer.accelerator")
@@ -48,11 +47,10 @@ def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] 
         config = replace(config, batch_size=size)
     command = shlex.join(["python", "-m", "src.benchmark", *overrides])
     figures: Figures = {"what": config.what, "command": command, "date": str(date.today())}
-    figures |= describe(device, precision)
     work = run_folder / "work"
     try:
         shared = write_inputs(work / "inputs", config, config.model, config.num_rows)
-        figures |= describe_inputs(config, shared)
+        figures |= describe_inputs(shared, config.data.path) | describe_machine(device, precision)
         job = Job(shared, device, precision, work, run_folder / "logs")
         for part in parts:
             figures |= part.measure(config, job)
@@ -70,42 +68,16 @@ def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] 
 
 
 def chosen_parts(config: BenchmarkConfig) -> list[Part]:
-    """Return what is to be measured.
-
-    Raises:
-        UserError: there is no such part, or none of them has a variant of such a name.
-    """
+    """Return what is to be measured; UserError if there is no such part, or no such variant."""
     names = (*(part.name for part in PARTS), ALL)
     if config.what not in names:
         raise UserError(f"what={config.what}: must be one of {', '.join(names)}")
     parts = [p for p in PARTS if p.name == config.what or (p.in_all and config.what == ALL)]
     known = {v.name for part in parts for v in part.variants(torch.device("cpu"))}
-    for name in config.variants or ():
-        if name not in known:
-            there_are = ", ".join(sorted(known)) or "none"
-            raise UserError(f"variants: what={config.what} has no {name}; it has {there_are}")
+    for name in set(config.variants or ()) - known:
+        there_are = ", ".join(sorted(known)) or "none"
+        raise UserError(f"variants: what={config.what} has no {name}; it has {there_are}")
     return parts
-
-
-def describe_inputs(config: BenchmarkConfig, shared: BenchmarkConfig) -> Figures:
-    """Return what rows and model the figures are of.
-
-    Raises:
-        UserError: no row fits into a block.
-    """
-    blocks = open_blocks(shared)
-    if not len(blocks):
-        raise UserError("no row fits into a block: raise data.block_size")
-    return {
-        "rows.source": config.data.path or "the embedded corpus",
-        "rows.num": blocks.num_examples,
-        "rows.mean_tokens": blocks.num_tokens / blocks.num_examples,
-        "rows.supervised_share": blocks.num_targets / blocks.num_tokens,
-        "rows.block_size": blocks.block_size,
-        "batch_size": config.batch_size,
-        "model.n_layer": config.model.n_layer,
-        "model.n_embd": config.model.n_embd,
-    }
 
 
 def tables_of(figures: Figures) -> str:
@@ -133,11 +105,7 @@ def _fact(name: str, value: str | float) -> str:
 
 
 def tables(path: Path) -> str:
-    """Return the tables of a ``benchmark.json``, or of all those in a folder.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the tables of a ``benchmark.json``, or of all in a folder; UserError without one."""
     files = sorted(path.rglob("benchmark.json")) if path.is_dir() else [path]
     try:
         texts = [tables_of(json.loads(file.read_text(encoding="utf-8"))) for file in files]

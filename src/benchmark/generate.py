@@ -1,6 +1,7 @@
 """Decoding of whole answers that no end token cuts short: ours, the article's, Hugging Face's."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,23 +34,19 @@ class Generate(Part):
     )
 
     def variants(self, device: torch.device) -> list[Variant]:
-        def ours(name: str, batch_size: int, weights: str) -> Variant:
-            return Variant(name, decode_ours, ({"batch_size": batch_size, "weights": weights},))
-
-        # A static cache is compiled, on a GPU alone.
-        caches = ("dynamic",) if device.type == "cpu" else ("dynamic", "static")
+        caches = ({"cache": None}, {"cache": "static"})  # a static one is compiled, on a GPU alone
         return [
-            ours("ours", 1, "fp32"),
-            ours("ours_bf16", 1, "bf16"),
-            ours("ours_int8", 1, "int8"),
-            ours("ours_batch_32", 32, "fp32"),
-            ours("ours_int8_batch_32", 32, "int8"),
+            Variant("ours", decode_ours),
+            Variant("ours_bf16", partial(decode_ours, weights="bf16")),
+            Variant("ours_int8", partial(decode_ours, weights="int8")),
+            Variant("ours_batch_32", partial(decode_ours, batch_size=32)),
+            Variant("ours_int8_batch_32", partial(decode_ours, batch_size=32, weights="int8")),
             Variant("article", decode_article),
-            Variant("huggingface", decode_huggingface, tuple({"cache": name} for name in caches)),
+            Variant("huggingface", decode_huggingface, caches[: 1 if device.type == "cpu" else 2]),
         ]
 
 
-def decode_ours(job: Job, stopwatch: Stopwatch, *, batch_size: int, weights: str) -> None:
+def decode_ours(job: Job, stopwatch: Stopwatch, batch_size: int = 1, weights: str = "fp32") -> None:
     """Our cached decoding, greedy, of ``batch_size`` prompts at once.
 
     As in a conversation weights are packed once; the prompts are read anew for each answer.
@@ -73,14 +70,14 @@ def decode_article(job: Job, stopwatch: Stopwatch) -> None:
     stopwatch.time(lambda: article.decode(model, prompt, num_tokens).shape[1] - prompt.shape[1])
 
 
-def decode_huggingface(job: Job, stopwatch: Stopwatch, *, cache: str) -> None:
+def decode_huggingface(job: Job, stopwatch: Stopwatch, *, cache: str | None) -> None:
     """``generate`` with SDPA, greedy."""
     model = huggingface.load(job.config.model.pretrained, dropout=0.0).to(job.device).eval()
     model.generation_config.update(
         eos_token_id=None,  # never stops
         pad_token_id=0,
         do_sample=False,
-        cache_implementation=None if cache == "dynamic" else cache,
+        cache_implementation=cache,
     )
     prompt, num_tokens = read_prompts(job, 1)
     mask = torch.ones_like(prompt)

@@ -14,7 +14,7 @@ from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import dense_labels, drawn_examples, open_blocks, open_data_module
 from src.benchmark.loop import MicroBatch, adamw, loaded_steps, train_in_loop
 from src.benchmark.stopwatch import Stopwatch
-from src.benchmark.turns import Job, Setting
+from src.benchmark.turns import Job
 from src.data.batch import Batch
 from src.data.blocks import Blocks
 from src.model.loss import IGNORE_INDEX
@@ -39,11 +39,6 @@ def load(folder: str, dropout: float, **changes: Any) -> GPT2LMHeadModel:
     return GPT2LMHeadModel.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa", **changes
     )
-
-
-def settings(device: torch.device) -> tuple[Setting, ...]:
-    """Return what is tried."""
-    return CPU_SETTINGS if device.type == "cpu" else GPU_SETTINGS
 
 
 def train(

@@ -1,7 +1,7 @@
 """What all variants share: the same rows, the same tokenizer, the same random weights, on disk."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -25,8 +25,6 @@ from src.talk.model_folder import save_model_folder
 
 ENDLESS = 1_000_000  # optimizer steps: more than anyone measures
 
-Pair = tuple[str, str]  # prompt, response
-
 
 def write_inputs(
     folder: Path, config: BenchmarkConfig, model: ModelConfig, num_rows: int
@@ -35,54 +33,67 @@ def write_inputs(
 
     The rows are ``num_rows`` of the training split, drawn by ``config.seed``. A conversation of
     several turns gives its first one, and no system text, for the peers' formats hold only that.
-
-    Raises:
-        UserError: the rows or the tokenizer cannot be had.
+    Raises UserError if the rows or the tokenizer cannot be had.
     """
     if model.pretrained is not None:
         raise UserError(
             f"model.pretrained={model.pretrained}: the benchmark gives every variant the same "
             f"random weights; leave it null and name a size with model=..."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     _, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
-    pairs = read_pairs(config, "train")
+    pairs = read_pairs(config)
     drawn = np.random.default_rng(config.seed).permutation(len(pairs))[:num_rows]
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for prompt, response in (pairs[row] for row in drawn):
+            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
     torch.manual_seed(config.seed)
     vocab_size = max(model.vocab_size, tokenizer.vocab_size)
     weights = GPT2(replace(model.shape(vocab_size), dropout=0.0))
     name = str(folder / "model")
     save_model_folder(folder / "model", weights, tokenizer, config.generation)
-    block_size = config.data.block_size or model.n_positions
-    corpora = str(folder / "corpora")
-    shared = replace(
+    data = replace(
+        config.data,
+        source="file",
+        path=str(folder / "rows.jsonl"),
+        corpus_dir=str(folder / "corpora"),
+        block_size=config.data.block_size or model.n_positions,
+        validation_fraction=0.0,
+        test_fraction=0.0,
+        **dict.fromkeys(("train_split", "validation_split", "test_split", "columns", "max_rows")),
+    )
+    return replace(
         config,
-        data=replace(config.data, block_size=block_size, corpus_dir=corpora),
+        data=data,
         model=replace(model, pretrained=name, tokenizer=name),
         max_steps=ENDLESS,
         resume=None,
         sample_prompts=[],
         exact_match=False,
     )
-    return with_rows(shared, folder / "rows.jsonl", (pairs[row] for row in drawn))
 
 
-def with_rows(config: BenchmarkConfig, path: Path, pairs: Iterable[Pair]) -> BenchmarkConfig:
-    """Write ``pairs`` to ``path``; return a config whose rows they are, all for training."""
-    with path.open("w", encoding="utf-8") as file:
-        for prompt, response in pairs:
-            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
-    splits = ("train_split", "validation_split", "test_split")
-    nothing = dict.fromkeys((*splits, "columns", "max_rows"))
-    none_held_out = {"validation_fraction": 0.0, "test_fraction": 0.0}
-    data = replace(config.data, source="file", path=str(path), **nothing, **none_held_out)
-    return replace(config, data=data)
+def describe_inputs(shared: BenchmarkConfig, path: str | None) -> dict[str, str | float]:
+    """Return what the figures are of; UserError if no row fits into a block."""
+    blocks = open_blocks(shared)
+    if not len(blocks):
+        raise UserError("no row fits into a block: raise data.block_size")
+    return {
+        "rows.source": path or "the embedded corpus",
+        "rows.num": blocks.num_examples,
+        "rows.mean_tokens": blocks.num_tokens / blocks.num_examples,
+        "rows.supervised_share": blocks.num_targets / blocks.num_tokens,
+        "rows.block_size": blocks.block_size,
+        "batch_size": shared.batch_size,
+        "model.n_layer": shared.model.n_layer,
+        "model.n_embd": shared.model.n_embd,
+    }
 
 
-def read_pairs(config: BenchmarkConfig, split: str) -> list[Pair]:
-    """Return the first turns of the rows that ``config`` names."""
+def read_pairs(config: BenchmarkConfig) -> list[tuple[str, str]]:
+    """Return prompt and response of the first turns of the training rows that ``config`` names."""
     conversations = open_source(config.data).conversations(RowReport())
-    return [c.turns[0] for name, c in conversations if name == split]
+    return [conversation.turns[0] for split, conversation in conversations if split == "train"]
 
 
 def open_data_module(

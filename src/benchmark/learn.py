@@ -56,13 +56,15 @@ class Learn(Part):
 
     def variants(self, device: torch.device, num_tokens: int = 0) -> list[Variant]:
         """Return all who learn, from ``num_tokens`` real tokens each."""
-        pupil = partial(Variant, num_warmup_laps=0)
-        variants = {
-            name: pupil(name, partial(learn, train=train, num_tokens=num_tokens))
+        return [
+            Variant(
+                name,
+                partial(learn, train=train, num_tokens=num_tokens),
+                num_warmup_laps=0,
+                needs="trl" if name == "trl" else None,
+            )
             for name, train in PUPILS.items()
-        }
-        variants["trl"] = replace(variants["trl"], needs="trl")
-        return list(variants.values())
+        ]
 
     def measure(self, config: BenchmarkConfig, job: Job) -> Figures:
         config, folder = equal_settings(config), job.folder / "learn"

@@ -21,7 +21,7 @@ MATMUL_SECONDS = 0.5  # for each size and type
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
-def describe(device: torch.device, precision: str) -> dict[str, str | int]:
+def describe_machine(device: torch.device, precision: str) -> dict[str, str | int]:
     """Return ``git.commit`` of these files and ``machine.<fact>``, libraries' versions too."""
     facts = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,

@@ -84,9 +84,9 @@ class Pack(Part):
         drawn = np.random.default_rng(0).gamma(shape, MEAN / shape, NUM_LENGTHS)
         lengths = np.clip(drawn.round(), 1, BLOCK_SIZE).astype(np.int64)
         seconds = timeit.repeat(lambda: pack(lengths, BLOCK_SIZE), number=1, repeat=7)
-        positions = pack(lengths, BLOCK_SIZE).num_blocks * BLOCK_SIZE
+        num_positions = pack(lengths, BLOCK_SIZE).num_blocks * BLOCK_SIZE
         return {
-            "pack.utilisation": float(lengths.sum() / positions),
+            "pack.utilisation": float(lengths.sum() / num_positions),
             "pack.seconds": median(seconds),
             "pack.num_lengths": NUM_LENGTHS,
         }

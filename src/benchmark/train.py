@@ -25,17 +25,19 @@ class Train(Part):
     ratios = tuple(("ours", other) for other in others.split())
 
     def variants(self, device: torch.device) -> list[Variant]:
+        on_cpu = device.type == "cpu"
         # The first steps on a GPU compile, grow the allocator's pool and load kernels.
-        variant = partial(Variant, num_warmup_laps=1 if device.type == "cpu" else 5)
+        variant = partial(Variant, num_warmup_laps=1 if on_cpu else 5)
         as_written = article.settings(device, packing=False)
         packed = article.settings(device, packing=True)
+        best = huggingface.CPU_SETTINGS if on_cpu else huggingface.GPU_SETTINGS
         trl_default, trl_best = trl_sft.default_settings(device), trl_sft.best_settings(device)
         return [
             variant("ours", ours.train),
             variant("bare_loop", ours.train_bare_loop),
             variant("article_as_written", article.train, as_written, first_that_runs=True),
             variant("article_packed", article.train, packed, first_that_runs=True),
-            variant("huggingface", huggingface.train, huggingface.settings(device)),
+            variant("huggingface", huggingface.train, best),
             variant("trl_default", trl_sft.train, trl_default, needs="trl"),
             variant("trl_best", trl_sft.train, trl_best, needs="trl"),
         ]

@@ -19,34 +19,29 @@ GPT2_DROPOUT = 0.1  # of OpenAI's configuration, which TRL leaves as it is
 PRECISION = {"32-true": {"bf16": False}, "16-mixed": {"bf16": False, "fp16": True}}
 
 
+# Rows that are not packed are grouped by length, so that there is little padding.
+PACKED = {"packing": True, "dropout": 0.0, "gradient_checkpointing": False}
+ROWS = {**PACKED, "packing": False, "train_sampling_strategy": "group_by_length"}
+
+
 def default_settings(device: torch.device) -> tuple[Setting, ...]:
     """Return TRL's defaults with packing: on a CPU kinder to it than they are.
 
     Its batch of 8 packed blocks becomes one sequence of 8 x 1024 positions under a dense mask;
     with GPT-2's dropout a CPU spends minutes on such a step. There it gets one block at a time.
     """
-    size = {"per_device_train_batch_size": 1} if device.type == "cpu" else {}
-    return ({"packing": True, **size},)
+    return ({"packing": True, **(_batch(1) if device.type == "cpu" else {})},)
 
 
 def best_settings(device: torch.device) -> tuple[Setting, ...]:
-    """Return what is tried: packed, and rows of like length with little padding.
+    """Return what is tried: dropout 0 and no gradient checkpointing, packed and not."""
+    if device.type == "cpu":
+        return (PACKED | _batch(1), ROWS | _batch(1), ROWS | _batch(8))
+    return (PACKED | _batch(8), ROWS | _batch(64))
 
-    Without dropout and gradient checkpointing, which TRL's defaults have.
-    """
-    packed, rows = ((1,), (1, 8)) if device.type == "cpu" else ((8,), (64,))
-    kinds = [(True, "random", size) for size in packed]
-    kinds += [(False, "group_by_length", size) for size in rows]
-    return tuple(
-        {
-            "packing": packing,
-            "per_device_train_batch_size": size,
-            "dropout": 0.0,
-            "gradient_checkpointing": False,
-            "train_sampling_strategy": strategy,
-        }
-        for packing, strategy, size in kinds
-    )
+
+def _batch(size: int) -> Setting:
+    return {"per_device_train_batch_size": size}
 
 
 def train(
@@ -91,7 +86,7 @@ def train(
             stopwatch.lap(num_tokens)
 
     config = job.config
-    pairs = read_pairs(config, "train")
+    pairs = read_pairs(config)
     rows = [
         {"prompt": f"{PROMPT_HEADER}{prompt}\n{RESPONSE_HEADER}", "completion": f" {response}"}
         for prompt, response in (pairs[row] for row in open_blocks(config).kept)
