@@ -7,7 +7,7 @@ import pytest
 from src.benchmark import turns
 from src.benchmark.benchmark import PARTS, tables, tables_of
 from src.benchmark.machine import needed_flops_per_token
-from src.benchmark.part import Part, markdown_table
+from src.benchmark.part import Part
 from src.benchmark.stopwatch import Repeat
 from src.benchmark.train import lightning_figures
 from src.benchmark.turns import Measured, Variant, work_here
@@ -91,16 +91,6 @@ def test_the_tables_name_ratios_machine_versions_and_commit():
     assert "rows.source rows.jsonl, rows.num 4,096, rows.mean_tokens 98.4" in flat
     assert "processor Some CPU, cores 2, threads 2, memory 16 GiB" in flat
     assert "python 3.12.1, torch 2.13.0" in flat
-
-
-def test_a_table_is_aligned():
-    table = markdown_table([{"run": "a", "speed": "1"}, {"run": "bb", "speed": "22"}])
-    assert table.splitlines() == [
-        "| run | speed |",
-        "| --- | ----: |",
-        "| a   |     1 |",
-        "| bb  |    22 |",
-    ]
 
 
 def test_one_repeat_has_no_spread_and_prose_is_wrapped():
