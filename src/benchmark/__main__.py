@@ -28,19 +28,19 @@ def _stop(number: int, _: object) -> None:
     raise Stopped(number)
 
 
-def with_file(arguments: list[str]) -> list[str]:
+def composed(arguments: list[str]) -> list[str]:
     """Return the command line to compose: a path alone names a file, with all that is a file's."""
+    if any(argument.startswith("show=") for argument in sys.argv):  # nothing is to be written
+        return [
+            *arguments,
+            "hydra.run.dir=.",
+            "hydra.output_subdir=null",
+            "hydra/job_logging=quiet",
+        ]
     values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
     named = values.get("data.path", "null") != "null"
     return [*arguments, "data=file"] if named and "data" not in values else arguments
 
 
-def without_run_folder(arguments: list[str]) -> list[str]:
-    """Return the command line to compose where nothing is measured and nothing is written."""
-    quiet = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=quiet")
-    return [*arguments, *quiet]
-
-
 if __name__ == "__main__":
-    shows = any(argument.startswith("show=") for argument in sys.argv)
-    run_door(benchmark, "benchmark", ("show",), without_run_folder if shows else with_file)
+    run_door(benchmark, "benchmark", ("show",), composed)

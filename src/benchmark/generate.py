@@ -1,6 +1,7 @@
 """Decoding of whole answers that no end token cuts short: ours, the article's, Hugging Face's."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,34 +29,29 @@ class Generate(Part):
         ("ours", "huggingface"),
         ("ours_bf16", "huggingface"),
         ("ours_int8", "huggingface"),
-        ("ours", "huggingface_static"),
         ("ours_batch_32", "ours"),
         ("ours_int8_batch_32", "ours_int8"),
     )
 
     def variants(self, device: torch.device) -> list[Variant]:
-        def ours(name: str, batch_size: int, weights: str) -> Variant:
-            return Variant(name, decode_ours, ({"batch_size": batch_size, "weights": weights},))
-
-        dynamic, static = ({"cache": "dynamic"},), ({"cache": "static"},)
+        caches = ({"cache": None}, {"cache": "static"})  # a static one is compiled, on a GPU alone
         return [
-            ours("ours", 1, "fp32"),
-            ours("ours_bf16", 1, "bf16"),
-            ours("ours_int8", 1, "int8"),
-            ours("ours_batch_32", 32, "fp32"),
-            ours("ours_int8_batch_32", 32, "int8"),
+            Variant("ours", decode_ours),
+            Variant("ours_bf16", partial(decode_ours, weights="bf16")),
+            Variant("ours_int8", partial(decode_ours, weights="int8")),
+            Variant("ours_batch_32", partial(decode_ours, batch_size=32)),
+            Variant("ours_int8_batch_32", partial(decode_ours, batch_size=32, weights="int8")),
             Variant("article", decode_article),
-            Variant("huggingface", decode_huggingface, dynamic),
-            Variant("huggingface_static", decode_huggingface, static, needs_gpu=True),
+            Variant("huggingface", decode_huggingface, caches[: 1 if device.type == "cpu" else 2]),
         ]
 
 
-def decode_ours(job: Job, stopwatch: Stopwatch, *, batch_size: int, weights: str) -> None:
+def decode_ours(job: Job, stopwatch: Stopwatch, batch_size: int = 1, weights: str = "fp32") -> None:
     """Our cached decoding, greedy, of ``batch_size`` prompts at once.
 
     As in a conversation weights are packed once; the prompts are read anew for each answer.
     """
-    model = load_pretrained(job.config.model.pretrained).to(job.device)
+    model = load_pretrained(job.config.model_folder).to(job.device)
     prompts, num_tokens = read_prompts(job, batch_size)
     decoder = Decoder(model, batch_size, weights)
     generation = replace(job.config.generation, max_new_tokens=num_tokens, temperature=0.0)
@@ -69,27 +65,26 @@ def decode_ours(job: Job, stopwatch: Stopwatch, *, batch_size: int, weights: str
 
 def decode_article(job: Job, stopwatch: Stopwatch) -> None:
     """The article's: no cache, the whole text again for every token."""
-    model = article.load(job.config.model.pretrained).to(job.device).eval()
+    model = article.load(job.config.model_folder, job.device).eval()
     prompt, num_tokens = read_prompts(job, 1)
-    prompt = prompt.to(job.device)
     stopwatch.time(lambda: article.decode(model, prompt, num_tokens).shape[1] - prompt.shape[1])
 
 
-def decode_huggingface(job: Job, stopwatch: Stopwatch, *, cache: str) -> None:
-    """``generate`` with SDPA, greedy; ``cache`` is dynamic, or static and so compiled on a GPU."""
-    model = huggingface.load(job.config.model.pretrained, dropout=0.0).to(job.device).eval()
-    model.generation_config.eos_token_id = None  # never stops
-    model.generation_config.pad_token_id = 0
+def decode_huggingface(job: Job, stopwatch: Stopwatch, *, cache: str | None) -> None:
+    """``generate`` with SDPA, greedy."""
+    model = huggingface.load(job.config.model_folder, 0.0, job.device).eval()
+    model.generation_config.update(
+        eos_token_id=None,  # never stops
+        pad_token_id=0,
+        do_sample=False,
+        cache_implementation=cache,
+    )
     prompt, num_tokens = read_prompts(job, 1)
-    prompt = prompt.to(job.device)
     mask = torch.ones_like(prompt)
-    options = {"max_new_tokens": num_tokens, "do_sample": False}
-    if cache == "static":
-        options["cache_implementation"] = "static"
 
     @torch.inference_mode()
     def answer() -> int:
-        ids = model.generate(prompt, attention_mask=mask, **options)
+        ids = model.generate(prompt, attention_mask=mask, max_new_tokens=num_tokens)
         return ids.shape[1] - prompt.shape[1]
 
     stopwatch.time(answer)
@@ -102,4 +97,5 @@ def read_prompts(job: Job, num_prompts: int) -> tuple[Tensor, int]:
     length = min(PROMPT_TOKENS, num_positions // 2)
     needed = num_prompts * length
     prompts = ids.repeat(-(-needed // len(ids)))[:needed].view(num_prompts, length)
-    return prompts, min(job.config.generation.max_new_tokens, num_positions - length)
+    num_tokens = min(job.config.generation.max_new_tokens, num_positions - length)
+    return prompts.to(job.device), num_tokens

@@ -1,7 +1,7 @@
 """What all variants share: the same rows, the same tokenizer, the same random weights, on disk."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from src.benchmark.config import BenchmarkConfig
+from src.data.batch import Batch
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule, open_data
 from src.data.order import Batching
@@ -19,11 +20,10 @@ from src.data.tokenizer import load_tokenizer
 from src.errors import UserError
 from src.model.config import ModelConfig
 from src.model.gpt2 import GPT2
+from src.model.loss import IGNORE_INDEX
 from src.talk.model_folder import save_model_folder
 
 ENDLESS = 1_000_000  # optimizer steps: more than anyone measures
-
-Pair = tuple[str, str]  # prompt, response
 
 
 def write_inputs(
@@ -33,59 +33,71 @@ def write_inputs(
 
     The rows are ``num_rows`` of the training split, drawn by ``config.seed``. A conversation of
     several turns gives its first one, and no system text, for the peers' formats hold only that.
-
-    Raises:
-        UserError: the rows or the tokenizer cannot be had.
+    Raises UserError if the rows or the tokenizer cannot be had.
     """
     if model.pretrained is not None:
         raise UserError(
             f"model.pretrained={model.pretrained}: the benchmark gives every variant the same "
             f"random weights; leave it null and name a size with model=..."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     _, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
-    pairs = read_pairs(config, "train")
+    pairs = read_pairs(config)
     drawn = np.random.default_rng(config.seed).permutation(len(pairs))[:num_rows]
-    write_rows(folder / "rows.jsonl", (pairs[row] for row in drawn))
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for prompt, response in (pairs[row] for row in drawn):
+            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
     torch.manual_seed(config.seed)
     vocab_size = max(model.vocab_size, tokenizer.vocab_size)
     weights = GPT2(replace(model.shape(vocab_size), dropout=0.0))
+    name = str(folder / "model")
     save_model_folder(folder / "model", weights, tokenizer, config.generation)
-    name, corpora = str(folder / "model"), str(folder / "corpora")
-    block_size = config.data.block_size or model.n_positions
-    shared = replace(
+    data = replace(
+        config.data,
+        source="file",
+        path=str(folder / "rows.jsonl"),
+        corpus_dir=str(folder / "corpora"),
+        block_size=config.data.block_size or model.n_positions,
+        validation_fraction=0.0,
+        test_fraction=0.0,
+        train_split=None,
+        validation_split=None,
+        test_split=None,
+        columns=None,
+        max_rows=None,
+    )
+    return replace(
         config,
-        data=replace(config.data, block_size=block_size, corpus_dir=corpora),
+        data=data,
         model=replace(model, pretrained=name, tokenizer=name),
         max_steps=ENDLESS,
         resume=None,
         sample_prompts=[],
         exact_match=False,
     )
-    return with_rows(shared, folder / "rows.jsonl")
 
 
-def with_rows(config: BenchmarkConfig, path: Path) -> BenchmarkConfig:
-    """Return ``config`` with the rows of a file of ours, all for training."""
-    nothing = dict.fromkeys(
-        ("train_split", "validation_split", "test_split", "columns", "max_rows")
-    )
-    fractions = {"validation_fraction": 0.0, "test_fraction": 0.0}
-    data = replace(config.data, source="file", path=str(path), **nothing, **fractions)
-    return replace(config, data=data)
+def describe_inputs(shared: BenchmarkConfig, path: str | None) -> dict[str, str | float]:
+    """Return what the figures are of; UserError if no row fits into a block."""
+    blocks = open_blocks(shared)
+    if not len(blocks):
+        raise UserError("no row fits into a block: raise data.block_size")
+    return {
+        "rows.source": path or "the embedded corpus",
+        "rows.num": blocks.num_examples,
+        "rows.mean_tokens": blocks.num_tokens / blocks.num_examples,
+        "rows.supervised_share": blocks.num_targets / blocks.num_tokens,
+        "rows.block_size": blocks.block_size,
+        "batch_size": shared.batch_size,
+        "model.n_layer": shared.model.n_layer,
+        "model.n_embd": shared.model.n_embd,
+    }
 
 
-def write_rows(path: Path, pairs: Iterable[Pair]) -> None:
-    """Write prompts and responses as JSON Lines."""
-    with path.open("w", encoding="utf-8") as file:
-        for prompt, response in pairs:
-            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
-
-
-def read_pairs(config: BenchmarkConfig, split: str | None = None) -> list[Pair]:
-    """Return the first turns of the rows that ``config`` names, of one split or of all."""
+def read_pairs(config: BenchmarkConfig) -> list[tuple[str, str]]:
+    """Return prompt and response of the first turns of the training rows that ``config`` names."""
     conversations = open_source(config.data).conversations(RowReport())
-    return [c.turns[0] for name, c in conversations if split in (None, name)]
+    return [conversation.turns[0] for split, conversation in conversations if split == "train"]
 
 
 def open_data_module(
@@ -94,9 +106,9 @@ def open_data_module(
     """Return the shared rows as blocks, ready to load: packed, or one row a block."""
     data = ChatDataModule(
         replace(config.data, packing=packing),
-        load_tokenizer(config.model.tokenizer),
+        load_tokenizer(config.model_folder),
         open_source(config.data),
-        block_size=config.data.block_size,
+        block_size=config.block_size,
         batching=Batching.of(config.batch_size, 1, micro_batch_size),
         max_steps=ENDLESS,
         seed=config.seed,
@@ -108,6 +120,20 @@ def open_data_module(
 def open_blocks(config: BenchmarkConfig, packing: bool = True) -> Blocks:
     """Return the shared rows as blocks: packed, or one row a block."""
     return open_data_module(config, 1, packing).splits["train"]
+
+
+def dense_labels(batch: Batch) -> Tensor:
+    """Return (B, T): at each position the token that is due next, or the ignore index."""
+    labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)
+    labels.view(-1)[batch["supervised_index"]] = batch["labels"]
+    return labels
+
+
+def rows_per_step(config: BenchmarkConfig) -> int:
+    """Return how many rows have about as many tokens as a step of packed blocks."""
+    blocks = open_blocks(config, packing=False)
+    tokens = config.batch_size * config.block_size
+    return max(1, round(tokens * len(blocks) / blocks.num_tokens))
 
 
 def packed_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
@@ -123,9 +149,7 @@ def packed_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
 
 def drawn_examples(config: BenchmarkConfig) -> Iterator[Tensor]:
     """Yield without end examples (rows,) drawn at random, about as many as a packed step holds."""
-    blocks = open_blocks(config, packing=False)
-    tokens = config.batch_size * config.data.block_size
-    num_rows = max(1, round(tokens * len(blocks) / blocks.num_tokens))
+    num_examples, num_rows = open_blocks(config).num_examples, rows_per_step(config)
     generator = torch.Generator().manual_seed(config.seed)
     while True:
-        yield from torch.randperm(len(blocks), generator=generator).split(num_rows)
+        yield from torch.randperm(num_examples, generator=generator).split(num_rows)

@@ -1,19 +1,18 @@
 """A plain PyTorch loop: the article's recipe, Hugging Face's model and our own step run in it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.turns import Job
-from src.data.blocks import Batch
+from src.data.batch import Batch
 from src.data.order import ResumableLoader
-from src.model.loss import IGNORE_INDEX
 from src.training.config import OptimizerConfig
 
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # what a precision casts to
@@ -26,16 +25,16 @@ def train_in_loop(
     stopwatch: Stopwatch,
     model: nn.Module,
     optimizer: Optimizer,
-    steps: Iterable[list[MicroBatch]],
-    loss_of: Callable[[MicroBatch], Tensor],
-    half: torch.dtype | None,
+    steps: Iterable[Sequence[Any]],
+    loss_of: Callable[[Any], Tensor],
     before_step: Callable[[GradScaler], None] = lambda scaler: None,
 ) -> None:
-    """Take optimizer steps until the stopwatch has enough.
+    """Take optimizer steps in ``job.precision`` until the stopwatch has enough.
 
-    ``loss_of`` moves a micro-batch to the device and returns its part of the step's loss, under
-    autocast to ``half``; ``before_step`` may clip the gradients.
+    ``loss_of`` moves a micro-batch to the device and returns its part of the step's loss;
+    ``before_step`` may clip the gradients.
     """
+    half = HALF.get(job.precision)
     scaler = GradScaler(job.device.type, enabled=half is torch.float16)
     stopwatch.begin(model)
     for step in steps:
@@ -57,22 +56,8 @@ def loaded_steps(loader: ResumableLoader) -> Iterator[list[Batch]]:
         yield step
 
 
-def on_device(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    """Return ``batch`` with its tensors on ``device``."""
-    return {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
-
-
-def dense_labels(batch: Batch) -> Tensor:
-    """Return (B, T): at each position the token that is due next, or the ignore index."""
-    labels = torch.full_like(batch["input_ids"], IGNORE_INDEX)
-    labels.view(-1)[batch["supervised_index"]] = batch["labels"]
-    return labels
-
-
-def adamw_values(config: OptimizerConfig) -> dict[str, Any]:
-    """Return what torch's AdamW is given of our optimizer's values."""
-    betas, decay = tuple(config.betas), config.weight_decay
-    return {"lr": config.learning_rate, "betas": betas, "weight_decay": decay}
+def adamw(model: nn.Module, config: OptimizerConfig, **options: Any) -> AdamW:
+    """Return torch's AdamW with our values, on all weights alike."""
+    betas = (config.betas[0], config.betas[1])
+    rate, decay = config.learning_rate, config.weight_decay
+    return AdamW(model.parameters(), lr=rate, betas=betas, weight_decay=decay, **options)

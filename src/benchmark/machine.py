@@ -1,101 +1,79 @@
 """What the machine is, how fast it multiplies matrices, and what arithmetic training needs."""
 
 import platform
+import re
 import subprocess
-import time
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
+from torch.utils.benchmark import Timer
 
-from src.benchmark.report import LIBRARIES
-from src.benchmark.stopwatch import synchronize
 from src.data.blocks import Blocks
-from src.model.config import GPT2Config
+from src.model.config import GPT2Config, ModelConfig
 
+LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "trl", "numpy")
 CPU_MATMUL_SIZES, GPU_MATMUL_SIZES = (1024, 2048, 4096), (4096, 8192, 16384)
 MATMUL_SECONDS = 0.5  # for each size and type
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
-def describe(device: torch.device, precision: str) -> dict[str, str | int]:
-    """Return ``machine.<fact>``: what a reader of the figures wants to know."""
+def describe_machine(device: torch.device, precision: str) -> dict[str, str | int]:
+    """Return ``git.commit`` of these files and ``machine.<fact>``, libraries' versions too."""
     facts: dict[str, str | int] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "precision": precision,
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
-        "memory_bytes": psutil.virtual_memory().total,
         "threads": torch.get_num_threads(),
-        "system": platform.platform(),
+        "memory_bytes": psutil.virtual_memory().total,
         "python": platform.python_version(),
+        **{name: version(name) if find_spec(name) else "not installed" for name in LIBRARIES},
     }
-    if device.type == "cuda":
-        query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        facts["driver"] = (_output(*query) or "unknown").splitlines()[0]
-    for name in LIBRARIES:
-        try:
-            facts[name] = version(name)
-        except PackageNotFoundError:
-            facts[name] = "not installed"
-    return {f"machine.{name}": fact for name, fact in facts.items()}
+    return {"git.commit": _commit()} | {f"machine.{name}": fact for name, fact in facts.items()}
 
 
-def measured_code() -> dict[str, str | bool]:
-    """Return the ``git.commit`` of these files, and whether they differ from it."""
-    commit = _output("git", "rev-parse", "HEAD")
-    if commit is None:
-        return {"git.commit": "unknown"}
-    return {"git.commit": commit, "git.dirty": bool(_output("git", "status", "--porcelain"))}
-
-
-def _output(*command: str) -> str | None:
-    """Return what ``command`` prints; None if there is no such program, or it fails."""
+def _commit() -> str:
+    """Return the commit, with ``-dirty`` where files differ from it, or why there is none."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except FileNotFoundError:
+        return "unknown: git is not installed"
+    return done.stdout.strip() or "unknown: not a repository"
 
 
 def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    names = re.findall(r"model name\s*: (.*)", CPU_FACTS.read_text()) if CPU_FACTS.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def matmul_peaks(device: torch.device) -> dict[str, float]:
     """Return the most floating-point operations a second of a square product, by type."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    sizes = CPU_MATMUL_SIZES
     if device.type != "cpu":
         types["fp16"] = torch.float16
-    peaks = {name: _matmul_peak(device, dtype) for name, dtype in types.items()}
+        sizes = GPU_MATMUL_SIZES
+    peaks = {
+        name: max(_matmul_speed(size, device, dtype) for size in sizes)
+        for name, dtype in types.items()
+    }
     torch.cuda.empty_cache()  # the variants' processes need the memory
     return peaks
 
 
-def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    best = 0.0
-    for size in CPU_MATMUL_SIZES if device.type == "cpu" else GPU_MATMUL_SIZES:
-        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        torch.mm(a, b)
-        synchronize(device)
-        began = time.perf_counter()
-        while time.perf_counter() - began < MATMUL_SECONDS:
-            start = time.perf_counter()
-            torch.mm(a, b)
-            synchronize(device)
-            best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
+def _matmul_speed(size: int, device: torch.device, dtype: torch.dtype) -> float:
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
+    times = timer.blocked_autorange(min_run_time=MATMUL_SECONDS).times
+    return 2 * size**3 / min(times)
 
 
-def needed_flops_per_token(shape: GPT2Config, blocks: Blocks) -> float:
+def needed_flops_per_token(shape: GPT2Config | ModelConfig, blocks: Blocks) -> float:
     """Return the floating-point operations that training needs for a real token, on average.
 
     Forward and backward: 6 for each weight of the layers' matrices; 6 for each weight of the head,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from src.benchmark.inputs import ENDLESS, open_data_module
-from src.benchmark.loop import HALF, loaded_steps, train_in_loop
+from src.benchmark.loop import loaded_steps, train_in_loop
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.turns import Job
 from src.data.batch import Batch
@@ -18,6 +18,7 @@ from src.training.checkpoints import at_step_boundary
 from src.training.machine import decide, keep_freed_memory
 from src.training.memory import TrainingStep
 from src.training.model import build_model
+from src.training.module import TrainingModule
 from src.training.place import find_place
 from src.training.plan import choose_batching
 from src.training.start import prepare
@@ -27,7 +28,8 @@ def train(job: Job, stopwatch: Stopwatch) -> None:
     """Train with our module, data, callbacks and Lightning's Trainer."""
     machine = decide(job.config, find_place())
     run = prepare(job.config, SFT(job.config), machine, job.folder, [])
-    run.trainer.callbacks.append(Laps(stopwatch))
+    trainer: Any = run.trainer
+    trainer.callbacks.append(Laps(stopwatch))
     run.fit()
 
 
@@ -40,6 +42,7 @@ class Laps(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock."""
+        assert isinstance(module, TrainingModule)
         self.stopwatch.begin(module.model)
 
     def on_train_batch_end(
@@ -57,22 +60,23 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
     config, device = job.config, job.device
     if device.type == "cpu":
         keep_freed_memory()
-    model = build_model(config, load_tokenizer(config.model.tokenizer))
+    model = build_model(config, load_tokenizer(config.model_folder))
     machine = decide(config, find_place())
-    step = TrainingStep.of(config, machine, model.config, config.data.block_size)
+    step = TrainingStep.of(config, machine, model.config, config.block_size)
     micro = choose_batching(config, machine, step, {}).micro_batch_size
     data = open_data_module(config, micro)
     module = SFT(config).module(model, ENDLESS).to(device)
     # What the data and the module ask of a Trainer.
-    trainer = data.trainer = module.trainer = SimpleNamespace(
+    trainer: Any = SimpleNamespace(
         global_rank=0,
         world_size=1,
         precision_plugin=SimpleNamespace(),
         strategy=SimpleNamespace(root_device=device),
     )
+    data.trainer = module.trainer = trainer
     loader = data.train_dataloader()
     trainer.accumulate_grad_batches = loader.batches.accumulate
-    configured = module.configure_optimizers()
+    configured: Any = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     if config.trainer.compile:
         model.compile()
@@ -87,6 +91,5 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
         module.configure_gradient_clipping(optimizer)
 
     optimizer.register_step_post_hook(lambda *_: schedule.step())
-    half = HALF.get(job.precision)
     steps = loaded_steps(loader)
-    train_in_loop(job, stopwatch, model, optimizer, steps, loss_of, half, before_step)
+    train_in_loop(job, stopwatch, model, optimizer, steps, loss_of, before_step)

@@ -1,10 +1,16 @@
 """A part of the benchmark: its name, its variants, and how its figures are shown."""
 
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from src.benchmark.config import BenchmarkConfig
-from src.benchmark.report import Figures, gibibytes, markdown_table, with_spread
 from src.benchmark.turns import Job, Measured, Variant, take_turns
+
+Figures = dict[str, Any]  # what benchmark.json holds
 
 
 class Part:
@@ -53,14 +59,10 @@ class Part:
                 figures[f"{key}.spread"] = [min(each), max(each)]
         return figures
 
-    def measured_variants(self, figures: Figures) -> list[str]:
-        """Return the names of the variants that ``figures`` hold."""
-        keys = [key.split(".") for key in figures]
-        return [key[1] for key in keys if key[::2] == [self.name, self.speed]]
-
     def show(self, figures: Figures) -> list[str]:
         """Return the part's paragraphs of Markdown; none where ``figures`` have nothing of it."""
-        names = self.measured_variants(figures)
+        key = re.compile(rf"{self.name}\.(\w+)\.{self.speed}")
+        names = [found[1] for found in map(key.fullmatch, figures) if found]
         if not names:
             return []
         sentences = [
@@ -69,7 +71,7 @@ class Part:
             if name != "ours" and (ratio := self.ratio(figures, name, other))
         ]
         table = markdown_table([self.row(figures, name) for name in names])
-        return [table, " ".join(sentences)] if sentences else [table]
+        return [table, *([textwrap.fill(" ".join(sentences), 100)] if sentences else [])]
 
     def row(self, figures: Figures, name: str) -> dict[str, str]:
         """Return the cells of a variant by heading."""
@@ -79,10 +81,28 @@ class Part:
             self.name: name,
             unit: with_spread(figures, f"{key}.{self.speed}", f"{key}.spread", ",.0f"),
             "ours is": self.ratio(figures, "ours", name),
-            "memory": gibibytes(figures[f"{key}.peak_memory_bytes"]),
+            "memory": f"{figures[f'{key}.peak_memory_bytes'] / 2**30:.2f} GiB",
         }
 
     def ratio(self, figures: Figures, name: str, other: str) -> str:
         """Return how many times faster ``name`` is, or nothing."""
         key = f"ratio.{self.name}.{name}_to_{other}"
         return with_spread(figures, key, f"{key}.spread", ".2f", "x") if key in figures else ""
+
+
+def markdown_table(rows: Sequence[dict[str, str]]) -> str:
+    """Return a table of ``rows``, each its cells by heading; the first column stands left."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return "\n".join(
+        f"| {' | '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])} |"
+        for line in lines
+    )
+
+
+def with_spread(figures: Figures, key: str, spread_key: str, form: str, unit: str = "") -> str:
+    """Return a figure and, where they differ, the least and the greatest of its repeats."""
+    low, high = (f"{value:{form}}" for value in figures[spread_key])
+    spread = f" ({low} - {high})" if low != high else ""
+    return f"{figures[key]:{form}}{unit}{spread}"

@@ -1,21 +1,18 @@
 """Preparation, rows to token ids on disk: ours, and the article's script; and packing alone."""
 
 import shutil
-import time
+import timeit
 from dataclasses import replace
-from itertools import cycle, islice
-from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from src.benchmark.config import BenchmarkConfig
-from src.benchmark.inputs import read_pairs, with_rows, write_rows
-from src.benchmark.part import Part
-from src.benchmark.report import Figures
+from src.benchmark.part import Figures, Part
 from src.benchmark.stopwatch import Stopwatch
-from src.benchmark.turns import Job, Measured, Variant
+from src.benchmark.turns import Job, Variant
 from src.data.corpus import build_corpus, read_report
 from src.data.packing import pack
 from src.data.sources import RowReport, open_source
@@ -25,11 +22,10 @@ from src.model.loss import IGNORE_INDEX
 
 # The lengths of the article's 258,042 rows, as a gamma distribution of their mean and deviation.
 NUM_LENGTHS, MEAN, DEVIATION, BLOCK_SIZE = 258_042, 91, 72, 1024
-PACK_REPEATS = 7
 
 
 class Prepare(Part):
-    """Rows a second; a lap reads all rows, so nothing warms up."""
+    """Rows a second of all rows that the config names; a lap reads them all, so none warms up."""
 
     name = "prepare"
     speed = "rows_per_second"
@@ -42,36 +38,18 @@ class Prepare(Part):
         ]
 
     def measure(self, config: BenchmarkConfig, job: Job) -> Figures:
-        """Return the figures for all rows that ``config`` names, or for ``prepare_rows`` of them.
-
-        More than there are: they come over and over, each prompt with a number of its own.
-        """
         named = replace(job.config, data=config.data)
-        if config.prepare_rows is not None:
-            rows = enumerate(cycle(read_pairs(config)))
-            numbered = ((f"{prompt} ({n})", response) for n, (prompt, response) in rows)
-            named = with_rows(named, job.folder / "numbered_rows.jsonl")
-            write_rows(Path(named.data.path), islice(numbered, config.prepare_rows))
         return super().measure(config, replace(job, config=named))
-
-    def figures(self, measured: dict[str, Measured]) -> Figures:
-        first = {name: variant.repeats[0] for name, variant in measured.items()}
-        rows = {f"prepare.{name}.num_rows": r.amount // r.num_laps for name, r in first.items()}
-        return super().figures(measured) | rows
-
-    def row(self, figures: Figures, name: str) -> dict[str, str]:
-        num_rows = figures.get(f"prepare.{name}.num_rows")
-        return super().row(figures, name) | {"rows": "" if num_rows is None else f"{num_rows:,}"}
 
 
 def prepare_ours(job: Job, stopwatch: Stopwatch) -> None:
     """Build the corpus as training does: read, check, encode in batches, mask, write."""
-    tokenizer = load_tokenizer(job.config.model.tokenizer)
+    tokenizer = load_tokenizer(job.config.model_folder)
 
     def build() -> int:
         source = open_source(job.config.data)
         folder = build_corpus(source, tokenizer, job.config.data.supervise, job.folder)
-        num_rows = read_report(folder).read
+        num_rows = read_report(folder).used.total()
         shutil.rmtree(folder)
         return num_rows
 
@@ -80,18 +58,18 @@ def prepare_ours(job: Job, stopwatch: Stopwatch) -> None:
 
 def prepare_article(job: Job, stopwatch: Stopwatch) -> None:
     """The article's script: one row after another through Hugging Face's tokenizer, then saved."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(job.config.model.tokenizer)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(job.config.model_folder)
 
     def encode() -> int:
-        examples, report = [], RowReport()
-        for _, conversation in open_source(job.config.data).conversations(report):
+        examples = []
+        for _, conversation in open_source(job.config.data).conversations(RowReport()):
             prompt, response = conversation.turns[0]
             context = tokenizer.encode(f"{PROMPT_HEADER}{prompt}\n{RESPONSE_HEADER}")
             answer = tokenizer.encode(f" {response}{END_OF_TEXT}")
             labels = [IGNORE_INDEX] * len(context) + answer
             examples.append((torch.tensor(context + answer), torch.tensor(labels)))
         torch.save(examples, job.folder / "examples.pt")
-        return report.read
+        return len(examples)
 
     stopwatch.time(encode)
 
@@ -105,15 +83,11 @@ class Pack(Part):
         shape = (MEAN / DEVIATION) ** 2
         drawn = np.random.default_rng(0).gamma(shape, MEAN / shape, NUM_LENGTHS)
         lengths = np.clip(drawn.round(), 1, BLOCK_SIZE).astype(np.int64)
-        seconds = []
-        for _ in range(PACK_REPEATS):
-            start = time.perf_counter()
-            packing = pack(lengths, BLOCK_SIZE)
-            seconds.append(time.perf_counter() - start)
+        seconds = timeit.repeat(lambda: pack(lengths, BLOCK_SIZE), number=1, repeat=7)
+        num_positions = pack(lengths, BLOCK_SIZE).num_blocks * BLOCK_SIZE
         return {
-            "pack.utilisation": float(lengths.sum() / (packing.num_blocks * BLOCK_SIZE)),
-            "pack.seconds": float(np.median(seconds)),
-            "pack.seconds.spread": [min(seconds), max(seconds)],
+            "pack.utilisation": float(lengths.sum() / num_positions),
+            "pack.seconds": median(seconds),
             "pack.num_lengths": NUM_LENGTHS,
         }
 

@@ -1,5 +1,6 @@
 """The one clock: whole steps are timed, after those that warm up."""
 
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -11,10 +12,6 @@ import torch
 from torch import Tensor, nn
 
 PROCESS_STATUS = Path("/proc/self/status")
-
-
-class Finished(Exception):
-    """The stopwatch has enough: the work may end."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,14 @@ class Repeat:
         return self.amount / self.seconds
 
 
+class Finished(Exception):
+    """The stopwatch has enough: the work may end."""
+
+    def __init__(self, repeat: Repeat):
+        super().__init__()
+        self.repeat = repeat
+
+
 class Stopwatch:
     """Times whole steps on ``device``, once.
 
@@ -45,12 +50,13 @@ class Stopwatch:
         self.device, self.seconds, self.min_amount = device, seconds, min_amount
         self.num_laps = -num_warmup_laps
         self.model: nn.Module | None = None
-        self.repeat: Repeat | None = None
 
     def begin(self, model: nn.Module | None = None) -> None:
         """Start: all is loaded and the first step comes next; ``model`` is what learns."""
-        self.model = model
-        self._start_clock()
+        self.model = model or self.model
+        self._synchronize()
+        self.amount: int | Tensor = 0
+        self.started = time.perf_counter()
 
     def time(self, lap: Callable[[], int]) -> NoReturn:
         """Begin, and call ``lap`` on and on; it returns what it got through."""
@@ -58,37 +64,24 @@ class Stopwatch:
         while True:
             self.lap(lap())
 
-    def _start_clock(self) -> None:
-        synchronize(self.device)
-        self.amount: int | Tensor = 0
-        self.started = time.perf_counter()
-
     def lap(self, amount: int | Tensor) -> None:
-        """Count a step that got through ``amount``.
-
-        Raises:
-            Finished: it was the last one; ``repeat`` says what was timed.
-        """
+        """Count a step that got through ``amount``; raise Finished if it was the last one."""
         self.num_laps += 1
-        if self.num_laps <= 0:
-            self._start_clock()
+        if self.num_laps <= 0:  # it warmed up
+            self.begin()
             return
         self.amount = self.amount + amount
-        if time.perf_counter() - self.started < self.seconds:
-            return
-        if self.min_amount and self.amount < self.min_amount:
-            return
-        synchronize(self.device)
-        seconds = time.perf_counter() - self.started
-        peak = peak_memory_bytes(self.device)
-        self.repeat = Repeat(seconds, int(self.amount), self.num_laps, peak)
-        raise Finished
+        enough_time = time.perf_counter() - self.started >= self.seconds
+        # A look at the amount may wait for the device.
+        if enough_time and (not self.min_amount or self.amount >= self.min_amount):
+            self._synchronize()
+            seconds = time.perf_counter() - self.started
+            memory = peak_memory_bytes(self.device)
+            raise Finished(Repeat(seconds, int(self.amount), self.num_laps, memory))
 
-
-def synchronize(device: torch.device) -> None:
-    """Wait until ``device`` has finished its work."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
+    def _synchronize(self) -> None:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -96,6 +89,5 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     if PROCESS_STATUS.exists():  # Linux; its ru_maxrss would begin with the parent's
-        (line,) = (x for x in PROCESS_STATUS.read_text().splitlines() if x.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", PROCESS_STATUS.read_text())[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes

@@ -10,12 +10,10 @@ from src.benchmark import article, huggingface, ours, trl_sft
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import open_blocks, write_inputs
 from src.benchmark.machine import matmul_peaks, needed_flops_per_token
-from src.benchmark.part import Part
-from src.benchmark.report import Figures, with_spread
+from src.benchmark.part import Figures, Part, with_spread
 from src.benchmark.turns import Job, Measured, Variant, take_turns
 
-TINY_ROWS = 1024
-TINY_WARMUP_STEPS = 20
+TINY_ROWS, TINY_BLOCK_SIZE, TINY_WARMUP_STEPS = 1024, 64, 20
 
 
 class Train(Part):
@@ -27,17 +25,21 @@ class Train(Part):
     ratios = tuple(("ours", other) for other in others.split())
 
     def variants(self, device: torch.device) -> list[Variant]:
+        on_cpu = device.type == "cpu"
         # The first steps on a GPU compile, grow the allocator's pool and load kernels.
-        train = partial(Variant, num_warmup_laps=1 if device.type == "cpu" else 5)
+        variant = partial(Variant, num_warmup_laps=1 if on_cpu else 5)
+        as_written = article.settings(device, packing=False)
+        packed = article.settings(device, packing=True)
+        best = huggingface.CPU_SETTINGS if on_cpu else huggingface.GPU_SETTINGS
         trl_default, trl_best = trl_sft.default_settings(device), trl_sft.best_settings(device)
         return [
-            train("ours", ours.train),
-            train("bare_loop", ours.train_bare_loop),
-            train("article_as_written", article.train, article.settings(device, packing=False)),
-            train("article_packed", article.train, article.settings(device, packing=True)),
-            train("huggingface", huggingface.train, huggingface.settings(device)),
-            train("trl_default", trl_sft.train, trl_default, needs="trl"),
-            train("trl_best", trl_sft.train, trl_best, needs="trl"),
+            variant("ours", ours.train),
+            variant("bare_loop", ours.train_bare_loop),
+            variant("article_as_written", article.train, as_written, first_that_runs=True),
+            variant("article_packed", article.train, packed, first_that_runs=True),
+            variant("huggingface", huggingface.train, best),
+            variant("trl_default", trl_sft.train, trl_default, needs="trl"),
+            variant("trl_best", trl_sft.train, trl_best, needs="trl"),
         ]
 
     def measure(self, config: BenchmarkConfig, job: Job) -> Figures:
@@ -46,8 +48,7 @@ class Train(Part):
         # Once more: other programs may have been at work the first time.
         after = matmul_peaks(job.device)
         peaks = {name: max(peak, after[name]) for name, peak in before.items()}
-        shape = replace(job.config.model, pretrained=None).shape(config.model.vocab_size)
-        flops = needed_flops_per_token(shape, open_blocks(job.config))
+        flops = needed_flops_per_token(config.model, open_blocks(job.config))
         figures = self.figures(measured)
         figures |= {f"machine.matmul_{name}_flops": peak for name, peak in peaks.items()}
         figures["train.needed_flops_per_token"] = flops
@@ -55,32 +56,29 @@ class Train(Part):
             share = variant.per_second * flops / max(peaks.values())
             figures[f"train.{name}.share_of_matmul_peak"] = share
             figures[f"train.{name}.seconds_per_step"] = median(variant.seconds_per_lap)
-        if config.has("ours") and config.has("bare_loop"):
-            figures |= lightning_figures(_tiny_steps(config, job))
-        return figures
+        return figures | lightning_figures(_tiny_steps(config, job))
 
     def row(self, figures: Figures, name: str) -> dict[str, str]:
         share = figures[f"train.{name}.share_of_matmul_peak"]
         return super().row(figures, name) | {"of peak": f"{share:.1%}"}
 
     def show(self, figures: Figures) -> list[str]:
-        paragraphs = super().show(figures)
-        if "train.lightning.ms_per_step" in figures:
-            keys = "train.lightning.ms_per_step", "train.lightning.spread"
-            cost = with_spread(figures, *keys, ".2f", " ms")
+        paragraphs, key = super().show(figures), "train.lightning.ms_per_step"
+        if key in figures:
+            cost = with_spread(figures, key, "train.lightning.spread", ".2f", " ms")
             paragraphs.append(f"Lightning costs {cost} a step on a tiny model.")
         return paragraphs
 
 
 def _tiny_steps(config: BenchmarkConfig, job: Job) -> dict[str, Measured]:
     """Measure two loops whose difference is what Lightning costs, where a step is short."""
-    data = replace(config.data, block_size=config.tiny_block_size)
+    if not (config.has("ours") and config.has("bare_loop")):
+        return {}
+    data = replace(config.data, block_size=TINY_BLOCK_SIZE)
     config = replace(config, batch_size=1, data=data)
     tiny = write_inputs(job.folder / "tiny", config, config.tiny, TINY_ROWS)
-    work = {"ours": ours.train, "bare_loop": ours.train_bare_loop}
-    loops = [
-        Variant(name, train, num_warmup_laps=TINY_WARMUP_STEPS) for name, train in work.items()
-    ]
+    variant = partial(Variant, num_warmup_laps=TINY_WARMUP_STEPS)
+    loops = [variant("ours", ours.train), variant("bare_loop", ours.train_bare_loop)]
     return take_turns("lightning", loops, replace(job, config=tiny))
 
 
@@ -88,11 +86,10 @@ def lightning_figures(tiny: dict[str, Measured]) -> Figures:
     """Return what Lightning and our callbacks add to a step of a tiny model, in milliseconds."""
     if not tiny.keys() >= {"ours", "bare_loop"}:
         return {}
-    with_it, bare = tiny["ours"].seconds_per_lap, tiny["bare_loop"].seconds_per_lap
-    differences = [1000 * (a - b) for a, b in zip(with_it, bare, strict=True)]
+    loops = tiny["ours"].seconds_per_lap, tiny["bare_loop"].seconds_per_lap
+    differences = [1000 * (ours - bare) for ours, bare in zip(*loops, strict=True)]
     return {
         "train.lightning.ms_per_step": median(differences),
         "train.lightning.spread": [min(differences), max(differences)],
-        "train.lightning.tiny_step_ms": 1000 * median(with_it),
-        "train.lightning.tiny_bare_step_ms": 1000 * median(bare),
+        "train.lightning.tiny_step_ms": 1000 * median(loops[0]),
     }

@@ -1,6 +1,6 @@
 """TRL's SFTTrainer, at its defaults with packing and at the best of a list of settings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
+from src.benchmark.config import BenchmarkConfig
 from src.benchmark.huggingface import load
-from src.benchmark.inputs import ENDLESS, Pair, read_pairs
+from src.benchmark.inputs import ENDLESS, open_blocks, read_pairs, rows_per_step
 from src.benchmark.stopwatch import Stopwatch
 from src.benchmark.turns import Job, Setting
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
@@ -18,57 +19,43 @@ GPT2_DROPOUT = 0.1  # of OpenAI's configuration, which TRL leaves as it is
 PRECISION = {"32-true": {"bf16": False}, "16-mixed": {"bf16": False, "fp16": True}}
 
 
+# Rows that are not packed are grouped by length, so that there is little padding.
+PACKED = {"packing": True, "dropout": 0.0, "gradient_checkpointing": False}
+ROWS = {**PACKED, "packing": False, "train_sampling_strategy": "group_by_length"}
+
+
 def default_settings(device: torch.device) -> tuple[Setting, ...]:
     """Return TRL's defaults with packing: on a CPU kinder to it than they are.
 
     Its batch of 8 packed blocks becomes one sequence of 8 x 1024 positions under a dense mask;
     with GPT-2's dropout a CPU spends minutes on such a step. There it gets one block at a time.
     """
-    if device.type == "cpu":
-        return ({"packing": True, "per_device_train_batch_size": 1},)
-    return ({"packing": True},)
+    return ({"packing": True, **(_batch(1) if device.type == "cpu" else {})},)
 
 
 def best_settings(device: torch.device) -> tuple[Setting, ...]:
-    """Return what is tried: dropout 0 and no gradient checkpointing, packed and not, batch 1 to 8.
+    """Return what is tried: dropout 0 and no gradient checkpointing, packed and not."""
+    if device.type == "cpu":
+        return (PACKED | _batch(1), ROWS | _batch(1), ROWS | _batch(8))
+    return (PACKED | _batch(8), ROWS | _batch(64))
 
-    Rows that are not packed are grouped by length, so that there is little padding.
-    """
-    packed, rows = ((1,), (1, 8)) if device.type == "cpu" else ((1, 2, 4, 8), (1, 2, 4, 8))
-    return tuple(
-        {
-            "packing": packing,
-            "per_device_train_batch_size": size,
-            "dropout": 0.0,
-            "gradient_checkpointing": False,
-            "train_sampling_strategy": "random" if packing else "group_by_length",
-        }
-        for packing, sizes in ((True, packed), (False, rows))
-        for size in sizes
-    )
+
+def _batch(size: int) -> dict[str, Any]:
+    return {"per_device_train_batch_size": size}
 
 
 def train(
-    job: Job, stopwatch: Stopwatch, *, dropout: float = GPT2_DROPOUT, **arguments: Any
-) -> None:
-    """Train with ``arguments`` of SFTConfig; a step has about as many tokens as ours."""
-    pairs = read_pairs(job.config)
-    if "per_device_train_batch_size" in arguments:
-        arguments["gradient_accumulation_steps"] = _accumulate(job, arguments, pairs)
-    train_on(job, stopwatch, pairs, arguments, dropout)
-
-
-def train_on(
     job: Job,
     stopwatch: Stopwatch,
-    pairs: list[Pair],
-    arguments: dict[str, Any],
-    dropout: float,
-    steps: Iterator[Tensor] | None = None,
+    *,
+    dropout: float = GPT2_DROPOUT,
+    examples: Callable[[BenchmarkConfig], Iterator[Tensor]] | None = None,
+    **arguments: Any,
 ) -> None:
-    """Train on ``pairs`` as prompt and completion.
+    """Train on prompts and completions with our optimizer's values and ``arguments`` of SFTConfig.
 
-    ``arguments`` are SFTConfig's; ``steps`` the rows (n,) of each step, None: as TRL draws them.
+    ``examples`` says which rows (n,) a step holds; None: as TRL draws them, about as many tokens as
+    ours if the arguments say the batch.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -83,10 +70,11 @@ def train_on(
             return super().training_step(model, inputs, *rest)
 
         def get_train_dataloader(self) -> DataLoader:
-            if steps is None:
+            if examples is None:
                 return super().get_train_dataloader()
-            rows = map(Tensor.tolist, steps)
-            return DataLoader(self.train_dataset, batch_sampler=rows, collate_fn=self.data_collator)
+            rows = map(Tensor.tolist, examples(config))
+            dataset: Any = self.train_dataset
+            return DataLoader(dataset, batch_sampler=rows, collate_fn=self.data_collator)
 
     class Laps(TrainerCallback):
         """Tells the stopwatch of every optimizer step."""
@@ -98,29 +86,42 @@ def train_on(
             num_tokens, trainer.num_tokens = trainer.num_tokens, 0
             stopwatch.lap(num_tokens)
 
+    config = job.config
+    pairs = read_pairs(config)
     rows = [
         {"prompt": f"{PROMPT_HEADER}{prompt}\n{RESPONSE_HEADER}", "completion": f" {response}"}
-        for prompt, response in pairs
+        for prompt, response in (pairs[row] for row in open_blocks(config).corpus_index)
     ]
-    values = {
+    if size := arguments.get("per_device_train_batch_size"):
+        per_step = config.batch_size if arguments["packing"] else rows_per_step(config)
+        arguments["gradient_accumulation_steps"] = max(1, round(per_step / size))
+    optimizer = config.optimizer
+    values: dict[str, Any] = {
         "output_dir": str(job.folder),
         "use_cpu": job.device.type == "cpu",
-        "max_length": job.config.data.block_size,
+        "max_length": config.block_size,
         "max_steps": ENDLESS,
-        "seed": job.config.seed,
+        "seed": config.seed,
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
+        "learning_rate": optimizer.learning_rate,
+        "lr_scheduler_type": "constant",
+        "adam_beta1": optimizer.betas[0],
+        "adam_beta2": optimizer.betas[1],
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm or 0.0,
         **PRECISION.get(job.precision, {}),
     }
     trainer = CountingTrainer(
-        model=load(job.config.model.pretrained, dropout),
+        model=load(config.model_folder, dropout),
         args=SFTConfig(**values, **arguments),
         train_dataset=Dataset.from_list(rows),
-        processing_class=_tokenizer(job),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(config.model_folder),
         callbacks=[Laps()],
     )
-    assert steps is None or len(trainer.train_dataset) == len(pairs)
+    dataset: Any = trainer.train_dataset
+    assert examples is None or len(dataset) == len(rows)
     trainer.train()
 
 
@@ -128,16 +129,3 @@ def real_tokens(inputs: dict[str, Any]) -> int | Tensor:
     """Return how many tokens of a collated batch are not padding."""
     mask = inputs.get("attention_mask")
     return inputs["input_ids"].numel() if mask is None else mask.sum()
-
-
-def _tokenizer(job: Job) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast.from_pretrained(job.config.model.pretrained)
-
-
-def _accumulate(job: Job, arguments: Setting, pairs: list[Pair]) -> int:
-    """Return the gradient accumulation that makes a step about as many tokens as ours."""
-    tokenizer = _tokenizer(job)
-    block_size, size = job.config.data.block_size, arguments["per_device_train_batch_size"]
-    mean = sum(len(tokenizer.encode(" ".join(pair))) for pair in pairs) / len(pairs) + 8
-    per_row = block_size if arguments["packing"] else min(mean, block_size)
-    return max(1, round(job.config.batch_size * block_size / (size * per_row)))

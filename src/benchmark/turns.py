@@ -1,17 +1,20 @@
 """Variants take turns, each turn in a process of its own.
 
-Of a variant's settings the fastest is the one that takes its turns.
+A process's peak memory is its own, and what a library changes in another does not reach it. Turns
+go A B C, A B C, ..., so that a machine that slows down slows all of them.
 """
 
-import importlib.util
 import logging
 import multiprocessing
 import os
 import signal
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,8 +28,6 @@ from src.errors import UserError
 log = logging.getLogger(__name__)
 
 Setting = Mapping[str, Any]
-
-SECONDS_TO_END = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Variant:
     name: str
     work: Callable[..., None]
     settings: tuple[Setting, ...] = ({},)  # of several, the fastest is measured
+    first_that_runs: bool = False  # of several settings not the fastest, but the first that runs
     num_warmup_laps: int = 1
     needs: str | None = None  # a package of an optional extra
-    needs_gpu: bool = False
 
 
 @dataclass
@@ -64,14 +65,14 @@ class Measured:
     repeats: list[Repeat] = field(default_factory=list)
 
     @property
-    def per_second(self) -> float:
-        """The median of the speeds."""
-        return median(self.speeds)
-
-    @property
     def speeds(self) -> list[float]:
         """Tokens or rows a second, by round."""
         return [repeat.per_second for repeat in self.repeats]
+
+    @property
+    def per_second(self) -> float:
+        """The median of the speeds."""
+        return median(self.speeds)
 
     @property
     def seconds_per_lap(self) -> list[float]:
@@ -88,113 +89,90 @@ def take_turns(part: str, variants: list[Variant], job: Job) -> dict[str, Measur
 
     One that cannot run or fails is left out, with a warning. ``part`` names logs and folders.
     """
-    measured: dict[str, Measured] = {}
     variants = [variant for variant in variants if job.config.has(variant.name)]
-    for variant in variants:
-        if reason := _obstacle(variant, job):
-            log.warning("warning: %s %s left out: %s", part, variant.name, reason)
-        elif chosen := _choose_setting(part, variant, job):
-            measured[variant.name] = chosen
+    measured = {v.name: found for v in variants if (found := _choose_setting(part, v, job))}
     for number in range(1, job.config.repeats + 1):
-        for variant in variants:
-            if variant.name not in measured:
-                continue
+        for variant in [variant for variant in variants if variant.name in measured]:
             setting = measured[variant.name].setting
-            try:
-                repeat = _turn(part, variant, setting, job, f"{number}/{job.config.repeats}")
-            except Failed as failure:
-                log.warning("warning: %s left out: %s", part, failure)
-                measured.pop(variant.name)
-                continue
-            measured[variant.name].repeats.append(repeat)
+            repeat = _turn(part, variant, setting, job, f"{number}/{job.config.repeats}")
+            if repeat is None:
+                del measured[variant.name]
+            else:
+                measured[variant.name].repeats.append(repeat)
     return measured
 
 
-def _obstacle(variant: Variant, job: Job) -> str | None:
-    if variant.needs_gpu and job.device.type == "cpu":
-        return "needs a GPU"
-    if variant.needs is not None and importlib.util.find_spec(variant.needs) is None:
-        return f"{variant.needs} is not installed (pip install 'gpt2-chat[peers]')"
-    return None
-
-
 def _choose_setting(part: str, variant: Variant, job: Job) -> Measured | None:
-    """Return the variant's fastest setting, without repeats; None if none of them runs."""
+    """Return the variant's best setting, without repeats; None if it cannot run."""
+    if variant.needs and not find_spec(variant.needs):
+        reason = f"{variant.needs} is not installed (pip install 'gpt2-chat[peers]')"
+        log.warning("warning: %s %s left out: %s", part, variant.name, reason)
+        return None
     if len(variant.settings) == 1:
         return Measured(variant.settings[0])
-    tried: list[dict[str, Any]] = []
+    speeds: list[float | None] = []  # None: it failed
     for setting in variant.settings:
-        try:
-            speed = _turn(part, variant, setting, job, "trying").per_second
-            tried.append({**setting, "per_second": speed})
-        except Failed as failure:
-            tried.append({**setting, "failed": str(failure)})
-            log.warning("warning: %s %s: %s", part, dict(setting), failure)
-    speeds = [one.get("per_second", 0.0) for one in tried]
+        repeat = _turn(part, variant, setting, job, "trying")
+        speeds.append(repeat.per_second if repeat else None)
+        if repeat and variant.first_that_runs:
+            break
     if not any(speeds):
         return None
-    return Measured(variant.settings[speeds.index(max(speeds))], tried)
+    best = max(range(len(speeds)), key=lambda index: speeds[index] or 0.0)
+    tried = [{**variant.settings[i], "per_second": speed} for i, speed in enumerate(speeds)]
+    return Measured(variant.settings[best], tried)
 
 
-def _turn(part: str, variant: Variant, setting: Setting, job: Job, number: str) -> Repeat:
-    job = replace(job, folder=job.folder / f"{part}_{variant.name}")
-    repeat = take_turn(variant, setting, job)
+def _turn(part: str, variant: Variant, setting: Setting, job: Job, number: str) -> Repeat | None:
     shown = " ".join(f"{key}={value}" for key, value in setting.items())
+    job = replace(job, folder=job.folder / f"{part}_{variant.name}")
+    try:
+        repeat = take_turn(variant, setting, job)
+    except Failed as failure:
+        log.warning("warning: %s left out: %s  %s", part, failure, shown)
+        return None
     speed = f"{repeat.per_second:,.0f}"
     log.info("%-9s %-7s %-18s %12s/s  %s", part, number, variant.name, speed, shown)
     return repeat
 
 
 def take_turn(variant: Variant, setting: Setting, job: Job) -> Repeat:
-    """Start a process, return one repeat, and end the process.
+    """Return one repeat, of a process that starts and ends with it.
 
-    Raises:
-        UserError: the variant says what a person can mend.
-        Failed: its process ended otherwise.
+    Raises UserError if the variant says what a person can mend, Failed if it ends otherwise.
     """
-    context = multiprocessing.get_context("spawn")
-    pipe, theirs = context.Pipe(duplex=False)
-    # No daemon: it may need processes of its own, which load its batches.
-    process = context.Process(target=_work, args=(variant, setting, job, theirs))
-    process.start()
-    theirs.close()  # so that its end is noticed
-    try:
-        answer = pipe.recv()
-        process.join(SECONDS_TO_END)
-    except EOFError:
-        process.join()
-        killed = process.exitcode == -signal.SIGKILL
-        end = "was killed (out of memory?)" if killed else f"ended with {process.exitcode}"
-        raise Failed(f"{variant.name} {end}; see {_log(job)}") from None
-    finally:
-        process.kill()  # Lightning would take SIGTERM for a reason to finish its step
-        process.join()
-        pipe.close()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _log(job: Job) -> Path:
-    return job.logs / f"{job.folder.name}.log"
-
-
-def _work(variant: Variant, setting: Setting, job: Job, answers: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     job.logs.mkdir(parents=True, exist_ok=True)
-    output = os.open(_log(job), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    output = job.logs / f"{job.folder.name}.log"
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, _begin_process, (output,)) as pool:
+        try:
+            return pool.submit(_work, variant, setting, job).result()
+        except UserError:
+            raise
+        except BrokenProcessPool:
+            raise Failed(f"{variant.name} was killed (out of memory?); see {output}") from None
+        except Exception as error:
+            message = f"{variant.name}: {type(error).__name__}: {error}"
+            raise Failed(textwrap.shorten(message, 300)) from error
+        except BaseException:  # Ctrl-C and SIGTERM end the turn at once
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+
+
+def _begin_process(output: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+def _work(variant: Variant, setting: Setting, job: Job) -> Repeat:
     try:
-        answers.send(work_here(variant, setting, job))
-    except UserError as error:
-        answers.send(error)
-    except torch.OutOfMemoryError:
-        answers.send(Failed(f"{variant.name} ran out of memory on {job.device}"))
-    except Exception as error:
+        return work_here(variant, setting, job)
+    except Exception:
         traceback.print_exc()
-        message = " ".join(str(error).split())
-        answers.send(Failed(f"{variant.name}: {type(error).__name__}: {message}"))
+        raise
 
 
 def work_here(variant: Variant, setting: Setting, job: Job) -> Repeat:
@@ -204,6 +182,6 @@ def work_here(variant: Variant, setting: Setting, job: Job) -> Repeat:
     stopwatch = Stopwatch(job.device, job.config.seconds, variant.num_warmup_laps)
     try:
         variant.work(job, stopwatch, **setting)
-    except Finished:
-        return stopwatch.repeat
+    except Finished as finished:
+        return finished.repeat
     raise RuntimeError("it stopped before the stopwatch had enough")

@@ -48,7 +48,7 @@ def test_padding_is_not_counted(job, repeat):
 
 
 def test_all_packed_variants_see_the_same_tokens(repeat):
-    packed = {"packed": True, "head": "all", "micro_batch_size": 4, "compile": False}
+    packed = {"packed": True, "micro_batch_size": 4}
     counts = {repeat(VARIANTS["huggingface"], packed).amount}
     counts |= {repeat(VARIANTS[name]).amount for name in ("ours", "bare_loop", "article_packed")}
     assert len(counts) == 1
@@ -76,16 +76,17 @@ def test_the_bare_loop_takes_the_same_steps_as_ours(job, tmp_path):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("head", ["all", "supervised"])
-def test_hugging_faces_packed_loss_is_ours(job, packed, head):
+@pytest.mark.parametrize("blocks_at_a_time", [2, 1])
+def test_hugging_faces_packed_loss_is_ours(job, packed, blocks_at_a_time):
+    """One block at a time has logits at its supervised positions only."""
     batch, expected = packed
     model = huggingface.load(job.config.model.pretrained, dropout=0.0).eval()
-    if head == "all":
-        micro_batches = [huggingface.packed_micro_batch(batch, head)]
-    else:  # one block at a time
-        batches = open_data_module(replace(job.config, batch_size=2), 1).train_dataloader().batches
-        micro_batches = [huggingface.packed_micro_batch(batches[index], head) for index in (0, 1)]
-    loss = sum(float(huggingface.summed_loss(model, micro)) for micro in micro_batches)
+    data = open_data_module(replace(job.config, batch_size=2), blocks_at_a_time)
+    batches = data.train_dataloader().batches
+    numbers = range(2 // blocks_at_a_time)
+    micro_batches = [huggingface.packed_micro_batch(batches[number]) for number in numbers]
+    assert all(("logits_to_keep" in m) == (blocks_at_a_time == 1) for m in micro_batches)
+    loss = sum(float(huggingface.summed_loss(model, micro).detach()) for micro in micro_batches)
     assert loss == pytest.approx(expected, rel=1e-4)
     assert sum(micro["num_tokens"] for micro in micro_batches) == batch["num_tokens"]
 
@@ -115,8 +116,8 @@ def test_the_articles_model_is_gpt2_with_its_own_activation(job, tmp_path):
     save_pretrained(shared, folder, 0)
     model = article.load(str(folder)).eval()
     ids = torch.randint(0, 300, (2, 20))
-    torch.testing.assert_close(model(ids), shared.logits(shared(ids)), rtol=1e-4, atol=1e-4)
-    assert model.train().h[0].drop.p == 0.1
+    torch.testing.assert_close(model(ids).logits, shared.logits(shared(ids)), rtol=1e-4, atol=1e-4)
+    assert model.train().transformer.h[0].mlp.dropout.p == 0.1
 
 
 def test_the_articles_loss_and_accuracy_count_labels_only():

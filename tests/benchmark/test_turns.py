@@ -59,7 +59,7 @@ def test_a_turn_has_its_own_memory_and_log(turn, tmp_path, capfd):
     ("do", "error", "message"),
     [
         ("die", Failed, "answer was killed"),
-        ("err", Failed, "answer: KeyError"),
+        ("err", Failed, "answer: KeyError: 'a bug'"),
         ("refuse", UserError, "lower the batch"),
         ("stop", Failed, "it stopped before the stopwatch had enough"),
     ],
@@ -118,7 +118,12 @@ def test_the_fastest_setting_is_measured_and_all_are_reported(run, taken):
 def test_a_setting_that_fails_is_reported_and_another_one_measured(run, taken):
     measured = run(variant("a", "broken", 2))["a"]
     assert measured.setting == {"speed": 2}
-    assert measured.tried[0]["failed"] == "it broke"
+    assert measured.tried[0]["per_second"] is None
+
+
+def test_a_smaller_micro_batch_is_tried_only_when_a_greater_one_fails(run, taken):
+    measured = run(variant("a", "broken", 2, 9, first_that_runs=True))["a"]
+    assert (measured.setting, taken) == ({"speed": 2}, ["a"] * 5)
 
 
 def test_a_variant_that_cannot_run_or_fails_is_left_out_and_named(run, taken, caplog):
@@ -128,13 +133,11 @@ def test_a_variant_that_cannot_run_or_fails_is_left_out_and_named(run, taken, ca
             variant("b", "broken"),
             variant("c", "broken", "broken"),
             variant("d", 1, needs="nowhere"),
-            variant("e", 1, needs_gpu=True),
         )
     assert set(measured) == {"a"}
     assert taken == ["c", "c", "a", "b", "a", "a"]
     assert "it broke" in caplog.text
     assert "d left out: nowhere is not installed (pip install 'gpt2-chat[peers]')" in caplog.text
-    assert "e left out: needs a GPU" in caplog.text
 
 
 def test_only_those_that_are_asked_for_take_turns(job, taken):
