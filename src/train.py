@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def train(config: DictConfig) -> None:
     """Run the training that ``config`` describes."""
-    from src.training.start import train  # after the command line is right: seconds to import
+    from src.training.start import start_run  # after the command line is right: seconds to import
 
     settings, objective = read_settings(config)
     hydra = HydraConfig.get()
@@ -25,7 +25,7 @@ def train(config: DictConfig) -> None:
     overrides = list(hydra.overrides.task)
     search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath")]
     command = worker_command(sys.argv[1:], [*search, *overrides], folder)
-    if signal := train(settings, objective, folder, overrides, command):
+    if signal := start_run(settings, objective, folder, overrides, command):
         raise Stopped(signal)
 
 

@@ -36,7 +36,7 @@ def settings(device: torch.device, packing: bool) -> tuple[Setting, ...]:
     return tuple({"packing": packing, "micro_batch_size": size} for size in sizes)
 
 
-def train(job: Job, stopwatch: Stopwatch, *, packing: bool, micro_batch_size: int) -> None:
+def train_article(job: Job, stopwatch: Stopwatch, *, packing: bool, micro_batch_size: int) -> None:
     """Take the article's step: no clipping, a mean over micro-batches.
 
     As written, a block holds one row, so that nine tenths of it are padding on rows of a hundred

@@ -44,7 +44,7 @@ def load(
     return model.to(device)
 
 
-def train(
+def train_huggingface(
     job: Job,
     stopwatch: Stopwatch,
     *,

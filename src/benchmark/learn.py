@@ -36,16 +36,16 @@ BATCH_SIZE, EPOCHS, LEARNING_RATE = 8, 3.0, 1e-3
 LEARNT = "learnt"  # the weights, in a variant's folder
 SCORED_BLOCKS = 8  # at a time
 
-huggingface_drawn = partial(huggingface.train, packed=False, micro_batch_size=8)
+huggingface_drawn = partial(huggingface.train_huggingface, packed=False, micro_batch_size=8)
 trl: dict[str, Any] = {"packing": False, "dropout": 0.0, "gradient_checkpointing": False}
 PUPILS: dict[str, Callable[..., None]] = {
-    "ours": ours.train,
+    "ours": ours.train_ours,
     "bare_loop": ours.train_bare_loop,
-    "article_packed": partial(article.train, packing=True, micro_batch_size=1),
-    "huggingface": partial(huggingface.train, packed=True, micro_batch_size=4),
+    "article_packed": partial(article.train_article, packing=True, micro_batch_size=1),
+    "huggingface": partial(huggingface.train_huggingface, packed=True, micro_batch_size=4),
     "huggingface_padded": partial(huggingface_drawn, examples=packed_examples),
     "huggingface_drawn": huggingface_drawn,
-    "trl": partial(trl_sft.train, **trl, examples=packed_examples),
+    "trl": partial(trl_sft.train_trl, **trl, examples=packed_examples),
 }
 
 

@@ -24,7 +24,7 @@ from src.training.plan import choose_batching
 from src.training.start import prepare
 
 
-def train(job: Job, stopwatch: Stopwatch) -> None:
+def train_ours(job: Job, stopwatch: Stopwatch) -> None:
     """Train with our module, data, callbacks and Lightning's Trainer."""
     machine = decide(job.config, find_place())
     run = prepare(job.config, SFT(job.config), machine, job.folder, [])

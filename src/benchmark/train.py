@@ -33,13 +33,13 @@ class Train(Part):
         best = huggingface.CPU_SETTINGS if on_cpu else huggingface.GPU_SETTINGS
         trl_default, trl_best = trl_sft.default_settings(device), trl_sft.best_settings(device)
         return [
-            variant("ours", ours.train),
+            variant("ours", ours.train_ours),
             variant("bare_loop", ours.train_bare_loop),
-            variant("article_as_written", article.train, as_written, first_that_runs=True),
-            variant("article_packed", article.train, packed, first_that_runs=True),
-            variant("huggingface", huggingface.train, best),
-            variant("trl_default", trl_sft.train, trl_default, needs="trl"),
-            variant("trl_best", trl_sft.train, trl_best, needs="trl"),
+            variant("article_as_written", article.train_article, as_written, first_that_runs=True),
+            variant("article_packed", article.train_article, packed, first_that_runs=True),
+            variant("huggingface", huggingface.train_huggingface, best),
+            variant("trl_default", trl_sft.train_trl, trl_default, needs="trl"),
+            variant("trl_best", trl_sft.train_trl, trl_best, needs="trl"),
         ]
 
     def measure(self, config: BenchmarkConfig, job: Job) -> Figures:
@@ -78,7 +78,7 @@ def _tiny_steps(config: BenchmarkConfig, job: Job) -> dict[str, Measured]:
     config = replace(config, batch_size=1, data=data)
     tiny = write_inputs(job.folder / "tiny", config, config.tiny, TINY_ROWS)
     variant = partial(Variant, num_warmup_laps=TINY_WARMUP_STEPS)
-    loops = [variant("ours", ours.train), variant("bare_loop", ours.train_bare_loop)]
+    loops = [variant("ours", ours.train_ours), variant("bare_loop", ours.train_bare_loop)]
     return take_turns("lightning", loops, replace(job, config=tiny))
 
 

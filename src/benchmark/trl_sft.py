@@ -44,7 +44,7 @@ def _batch(size: int) -> dict[str, Any]:
     return {"per_device_train_batch_size": size}
 
 
-def train(
+def train_trl(
     job: Job,
     stopwatch: Stopwatch,
     *,

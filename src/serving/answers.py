@@ -6,7 +6,7 @@ from functools import partial
 
 from src.data.tokenizer import Tokenizer
 from src.model.generation_config import GenerationConfig
-from src.serving.engine import Engine, EngineStopped, Job, QueueFull
+from src.serving.engine import Completion, Engine, EngineStopped, QueueFull
 from src.serving.errors import ApiError, busy
 from src.talk.assistant import Reply
 from src.talk.text_stream import TextStream
@@ -36,12 +36,12 @@ class Answers:
         self._max_seconds = max_seconds
         self._deadline = self._loop.time() + max_seconds
         self._events: asyncio.Queue[tuple[int, str, bool]] = asyncio.Queue()
-        self._jobs: list[Job] = []
+        self._jobs: list[Completion] = []
         for number, (prompt, config) in enumerate(zip(prompts, generations, strict=True)):
             stream = TextStream(tokenizer, config.stop, strip)
             reply = Reply(None, stream, len(prompt), config.max_new_tokens)
-            self._jobs.append(Job(prompt, config, reply, partial(self._deliver, number)))
-        self.replies = [job.reply for job in self._jobs]
+            self._jobs.append(Completion(prompt, config, reply, partial(self._deliver, number)))
+        self.replies = [completion.reply for completion in self._jobs]
         try:
             engine.submit(self._jobs)
         except QueueFull as error:

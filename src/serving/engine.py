@@ -34,7 +34,7 @@ class EngineStopped(Exception):
 
 
 @dataclass(eq=False)
-class Job:
+class Completion:
     """One reply to compute.
 
     The engine's thread calls ``deliver(piece, ended)`` at every new token; it must not block. After
@@ -54,7 +54,7 @@ class Job:
 
 
 class Engine:
-    """Computes jobs inside ``with Engine(...) as engine``; ``max_queue`` jobs may wait for a slot.
+    """Computes completions inside ``with Engine(...) as engine``; ``max_queue`` may wait for a slot.
 
     ``make_decoder`` makes an empty decoder, and another one after a failure.
     """
@@ -65,9 +65,9 @@ class Engine:
         self.num_slots = self.decoder.num_free_slots
         self.end_id = end_id
         self.max_queue = max_queue
-        self._waiting: list[Job] = []
-        self._joining: list[Job] = []  # the decoder reads their prompts
-        self._running: dict[int, Job] = {}  # by slot
+        self._waiting: list[Completion] = []
+        self._joining: list[Completion] = []  # the decoder reads their prompts
+        self._running: dict[int, Completion] = {}  # by slot
         self._stopped = False
         self._changed = threading.Condition()  # guards all of the above but the decoder
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -86,11 +86,13 @@ class Engine:
     def num_running(self) -> int:
         """How many replies have a slot."""
         with self._changed:
-            return sum(not job.ended for job in [*self._joining, *self._running.values()])
+            return sum(
+                not completion.ended for completion in [*self._joining, *self._running.values()]
+            )
 
     @property
     def num_waiting(self) -> int:
-        """How many jobs wait for a slot."""
+        """How many completions wait for a slot."""
         with self._changed:
             return len(self._waiting)
 
@@ -99,8 +101,8 @@ class Engine:
         """Whether the engine computes."""
         return self._thread.is_alive() and not self._stopped
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Take all of ``jobs``, or none.
+    def submit(self, completions: Sequence[Completion]) -> None:
+        """Take all of ``completions``, or none.
 
         Raises:
             QueueFull: there is no room for all of them.
@@ -109,23 +111,23 @@ class Engine:
         with self._changed:
             if self._stopped:
                 raise EngineStopped
-            num_jobs = self.num_running + len(self._waiting) + len(jobs)
-            if num_jobs > self.num_slots + self.max_queue:
+            num_completions = self.num_running + len(self._waiting) + len(completions)
+            if num_completions > self.num_slots + self.max_queue:
                 raise QueueFull(f"{len(self._waiting)} answers are waiting already")
-            self._waiting += jobs
+            self._waiting += completions
             self._changed.notify()
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """Stop ``jobs``; after this has returned, nothing of them is delivered."""
+    def cancel(self, completions: Sequence[Completion]) -> None:
+        """Stop ``completions``; after this has returned, nothing of them is delivered."""
         with self._changed:
-            for job in jobs:
-                if not job.ended:
-                    job.reply.stop_reason = "cancelled"
-            self._waiting = [job for job in self._waiting if not job.ended]
+            for completion in completions:
+                if not completion.ended:
+                    completion.reply.stop_reason = "cancelled"
+            self._waiting = [completion for completion in self._waiting if not completion.ended]
             self._changed.notify()
 
     def stop(self) -> None:
-        """End every job with ``EngineStopped``; does not wait for that."""
+        """End every completion with ``EngineStopped``; does not wait for that."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -136,7 +138,7 @@ class Engine:
                 failure = None
                 try:
                     self._compute()
-                except Exception as error:  # the jobs that wait are not lost
+                except Exception as error:  # the completions that wait are not lost
                     log.exception("decoding failed")
                     failure = error.with_traceback(None)  # its frames hold the decoder
                 if failure:
@@ -156,14 +158,14 @@ class Engine:
     def _compute(self) -> None:
         """Remove what has ended, add what waits, and take a step."""
         with self._changed:
-            for slot in [slot for slot, job in self._running.items() if job.ended]:
+            for slot in [slot for slot, completion in self._running.items() if completion.ended]:
                 self.decoder.leave(slot)
                 del self._running[slot]
             self._joining = batch = self._next_batch()
             del self._waiting[: len(batch)]
         if batch:
-            configs = [job.generation for job in batch]
-            slots = self.decoder.join([job.prompt for job in batch], configs)
+            configs = [completion.generation for completion in batch]
+            slots = self.decoder.join([completion.prompt for completion in batch], configs)
             with self._changed:
                 self._running |= dict(zip(slots, batch, strict=True))
                 self._joining = []
@@ -172,26 +174,26 @@ class Engine:
             for slot, token in tokens.items():
                 self._advance(slot, token)
 
-    def _next_batch(self) -> list[Job]:
-        """Return the first jobs that wait: as many as have slots and ``MAX_PREFILL`` allows."""
-        batch: list[Job] = []
+    def _next_batch(self) -> list[Completion]:
+        """Return the first that wait: as many as have slots and ``MAX_PREFILL`` allows."""
+        batch: list[Completion] = []
         num_tokens = 0
-        for job in self._waiting[: self.num_slots - len(self._running)]:
-            num_tokens += len(job.prompt)
+        for completion in self._waiting[: self.num_slots - len(self._running)]:
+            num_tokens += len(completion.prompt)
             if batch and num_tokens > MAX_PREFILL:
                 break
-            batch.append(job)
+            batch.append(completion)
         return batch
 
     def _advance(self, slot: int, token: int) -> None:
-        job = self._running[slot]
-        if job.ended:  # cancelled during the step
+        completion = self._running[slot]
+        if completion.ended:  # cancelled during the step
             return
-        reply = job.reply
+        reply = completion.reply
         piece = reply.push(token) if token != self.end_id else ""
-        if not job.ended and (token == self.end_id or reply.is_full):
+        if not completion.ended and (token == self.end_id or reply.is_full):
             piece += reply.end()
-        job.deliver(piece, job.ended)
+        completion.deliver(piece, completion.ended)
 
     def _restart(self, error: Exception) -> None:
         with self._changed:
@@ -200,8 +202,8 @@ class Engine:
         del self.decoder  # frees its memory for the next one
         self.decoder = self.make_decoder()
 
-    def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
-        for job in jobs:
-            if not job.ended:
-                job.error = error
-                job.deliver("", True)
+    def _give_up(self, completions: Sequence[Completion], error: Exception) -> None:
+        for completion in completions:
+            if not completion.ended:
+                completion.error = error
+                completion.deliver("", True)

@@ -31,7 +31,7 @@ for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it 
     logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def train(
+def start_run(
     config: TrainConfig,
     objective: Callable[[TrainConfig], Objective],
     run_folder: Path,
@@ -74,7 +74,7 @@ def train(
     gc.collect()
     torch.cuda.empty_cache()
     forget(run_folder)
-    return train(replace(config, micro_batch_size=half), objective, run_folder, overrides)
+    return start_run(replace(config, micro_batch_size=half), objective, run_folder, overrides)
 
 
 def prepare(

@@ -65,7 +65,7 @@ def test_the_bare_loop_takes_the_same_steps_as_ours(job, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SFTModule, "configure_gradient_clipping", keep)
-        for name, work in (("ours", ours.train), ("bare_loop", ours.train_bare_loop)):
+        for name, work in (("ours", ours.train_ours), ("bare_loop", ours.train_bare_loop)):
             weights[name] = []
             L.seed_everything(1, verbose=False)
             (tmp_path / name).mkdir()

@@ -188,6 +188,6 @@ def test_an_answer_that_ends_after_its_loop_is_nobodys(assistant):
         return Answers(engine, assistant.tokenizer, [[1]], [greedy(3)], False, 1.0)
 
     answers = asyncio.run(asked())
-    (job,) = answers._jobs
+    (completion,) = answers._jobs
     assert answers._loop.is_closed()
-    job.deliver("", True)
+    completion.deliver("", True)

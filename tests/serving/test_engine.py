@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from src.serving.engine import Engine, EngineStopped, Job, QueueFull
+from src.serving.engine import Completion, Engine, EngineStopped, QueueFull
 from src.talk.assistant import Reply
 from src.talk.text_stream import TextStream
 from tests.conftest import greedy
@@ -25,7 +25,7 @@ def assistant():
 
 
 class Asked:
-    """A job, and what came of it."""
+    """A completion, and what came of it."""
 
     def __init__(self, assistant, question: str, max_new_tokens: int = 8, **changes):
         ids = assistant._encode(question)
@@ -34,7 +34,7 @@ class Asked:
         reply = Reply(None, stream, len(ids), max_new_tokens)
         self.pieces: list[str] = []
         self.done = threading.Event()
-        self.job = Job(ids, config, reply, self.deliver)
+        self.completion = Completion(ids, config, reply, self.deliver)
 
     def deliver(self, piece: str, ended: bool) -> None:
         assert not self.done.is_set(), "nothing comes after the end"
@@ -44,9 +44,9 @@ class Asked:
 
     def text(self) -> str:
         assert self.done.wait(20)
-        assert self.job.error is None
-        assert "".join(self.pieces) == self.job.reply.text
-        return self.job.reply.text
+        assert self.completion.error is None
+        assert "".join(self.pieces) == self.completion.reply.text
+        return self.completion.reply.text
 
 
 def alone(assistant, question: str, max_new_tokens: int = 8, **changes) -> str:
@@ -59,9 +59,9 @@ def test_replies_that_join_and_leave_are_those_one_at_a_time(num_slots, assistan
     with running_engine(assistant, num_slots, 50) as engine:
         asked = [Asked(assistant, q, n) for q, n in zip(QUESTIONS, LENGTHS, strict=True)]
         for one in asked[:4]:
-            engine.submit([one.job])
+            engine.submit([one.completion])
         asked[0].text()
-        engine.submit([one.job for one in asked[4:]])
+        engine.submit([one.completion for one in asked[4:]])
         assert [one.text() for one in asked] == expected
         assert len(set(expected)) == len(QUESTIONS)
         assert engine.decoder.most_at_once <= num_slots
@@ -71,9 +71,9 @@ def test_replies_that_join_and_leave_are_those_one_at_a_time(num_slots, assistan
 def test_a_newcomer_does_not_wait_for_the_end_of_the_others(assistant):
     with running_engine(assistant, 2, 50) as engine:
         long, short = Asked(assistant, "Hello", 100), Asked(assistant, "you?", 2)
-        engine.submit([long.job])
+        engine.submit([long.completion])
         wait_until(lambda: long.pieces)
-        engine.submit([short.job])
+        engine.submit([short.completion])
         short.text()
         assert not long.done.is_set()
         assert long.text() == alone(assistant, "Hello", 100)
@@ -84,7 +84,7 @@ def test_each_has_its_own_settings_and_seed(assistant):
     settings = [{}, {"temperature": 1.5, "seed": 3}, {"temperature": 1.5, "seed": 4, "top_k": 5}]
     with running_engine(assistant, 4, 50) as engine:
         asked = [Asked(assistant, "Hello", **changes) for changes in settings]
-        engine.submit([one.job for one in asked])
+        engine.submit([one.completion for one in asked])
         texts = [one.text() for one in asked]
     assert texts == [alone(assistant, "Hello", **changes) for changes in settings]
     assert len(set(texts)) == 3
@@ -95,9 +95,9 @@ def test_long_prompts_are_read_between_the_steps_of_others(assistant):
     with running_engine(assistant, 6, 50) as engine:
         engine.decoder.gate.clear()
         first = Asked(assistant, "Hello", 100)
-        engine.submit([first.job])
+        engine.submit([first.completion])
         wait_until(lambda: engine.num_running == 1)
-        engine.submit([Asked(assistant, "1 " * 55).job for _ in range(5)])
+        engine.submit([Asked(assistant, "1 " * 55).completion for _ in range(5)])
         assert len(engine._next_batch()) == 3  # of over 128 tokens each: 512 in a step
         engine.decoder.gate.set()
 
@@ -106,12 +106,12 @@ def test_a_full_queue_takes_all_or_none(assistant):
     with running_engine(assistant, 1, 2) as engine:
         engine.decoder.gate.clear()
         asked = [Asked(assistant, question) for question in QUESTIONS]
-        engine.submit([asked[0].job])
+        engine.submit([asked[0].completion])
         wait_until(lambda: engine.num_running == 1)
-        engine.submit([asked[1].job])
+        engine.submit([asked[1].completion])
         with pytest.raises(QueueFull, match="1 answers are waiting"):
-            engine.submit([asked[2].job, asked[3].job])
-        engine.submit([asked[4].job])
+            engine.submit([asked[2].completion, asked[3].completion])
+        engine.submit([asked[4].completion])
         assert engine.num_waiting == 2
         engine.decoder.gate.set()
         for number in (0, 1, 4):
@@ -123,22 +123,22 @@ def test_a_full_queue_takes_all_or_none(assistant):
 def test_what_is_cancelled_is_computed_no_further_and_makes_room(assistant):
     with running_engine(assistant, 1, 2) as engine:
         running, waiting = Asked(assistant, "Hello", 100), Asked(assistant, "1 2 3", 100)
-        engine.submit([running.job, waiting.job])
+        engine.submit([running.completion, waiting.completion])
         wait_until(lambda: running.pieces)
         engine.decoder.gate.clear()
-        engine.cancel([waiting.job])
+        engine.cancel([waiting.completion])
         assert engine.num_waiting == 0
-        engine.cancel([running.job])
+        engine.cancel([running.completion])
         before = len(running.pieces)
         engine.decoder.gate.set()
         after = Asked(assistant, "you?")
-        engine.submit([after.job])
+        engine.submit([after.completion])
         assert after.text() == alone(assistant, "you?")
         assert len(running.pieces) == before < 100
         assert not waiting.pieces
-        assert running.job.reply.stop_reason == "cancelled"
-        engine.cancel([after.job])
-        assert after.job.reply.stop_reason == "length"  # it had ended
+        assert running.completion.reply.stop_reason == "cancelled"
+        engine.cancel([after.completion])
+        assert after.completion.reply.stop_reason == "length"  # it had ended
 
 
 @pytest.mark.parametrize("method", ["step", "join", "leave"])
@@ -152,26 +152,26 @@ def test_a_failing_decoder_fails_its_replies_and_is_replaced(method, assistant, 
         first = engine.decoder
         setattr(first, method, broken)
         failing, waiting = Asked(assistant, "Hello"), Asked(assistant, "you?")
-        engine.submit([failing.job, waiting.job])
+        engine.submit([failing.completion, waiting.completion])
         assert failing.done.wait(5)
         assert waiting.text() == expected
         assert engine.decoder is not first
         assert engine.is_alive
     if method != "leave":  # when its reply had ended
-        assert isinstance(failing.job.error, MemoryError)
+        assert isinstance(failing.completion.error, MemoryError)
     assert "decoding failed" in caplog.text
 
 
 def test_a_stopped_engine_ends_every_reply(assistant):
     with running_engine(assistant, 1, 2) as engine:
         asked = [Asked(assistant, "Hello", 100), Asked(assistant, "you?")]
-        engine.submit([one.job for one in asked])
+        engine.submit([one.completion for one in asked])
         engine.stop()
         for one in asked:
             assert one.done.wait(20)
-            assert isinstance(one.job.error, EngineStopped)
+            assert isinstance(one.completion.error, EngineStopped)
         with pytest.raises(EngineStopped):
-            engine.submit([Asked(assistant, "Hello").job])
+            engine.submit([Asked(assistant, "Hello").completion])
         assert not engine.is_alive
 
 
@@ -188,7 +188,7 @@ def test_a_decoder_that_cannot_be_made_again_ends_the_engine(assistant, monkeypa
     with Engine(make, assistant.tokenizer.end_id, 5) as engine:
         engine.decoder.step = lambda: 1 / 0
         asked = [Asked(assistant, "Hello"), Asked(assistant, "you?")]
-        engine.submit([one.job for one in asked])
+        engine.submit([one.completion for one in asked])
         assert all(one.done.wait(20) for one in asked)
         wait_until(lambda: not engine.is_alive)
-        assert isinstance(asked[1].job.error, EngineStopped)
+        assert isinstance(asked[1].completion.error, EngineStopped)

@@ -43,13 +43,13 @@ def train_config(*overrides: str) -> TrainConfig:
 @pytest.fixture
 def small_run(tmp_path: Path) -> Callable[..., Path]:
     """Train a small model in a folder and return the folder."""
-    from src.training.start import train
+    from src.training.start import start_run
 
     def run(*overrides: str, folder: str = "run") -> Path:
         path = tmp_path / folder
         path.mkdir(exist_ok=True)
         given = [*SMALL, f"data.corpus_dir={tmp_path / 'corpora'}", *overrides]
-        (path / "signal").write_text(str(train(*settings(*given), path, given)))
+        (path / "signal").write_text(str(start_run(*settings(*given), path, given)))
         return path
 
     return run

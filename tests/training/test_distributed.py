@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from src.training.checkpoints import LAST, PREVIOUS
-from src.training.start import train
+from src.training.start import start_run
 from tests.training.conftest import SMALL, curves, metrics, settings
 from tests.training.test_resume import assert_same_run
 
@@ -69,7 +69,7 @@ def alone(tmp_path_factory, corpora) -> Path:
     """The run of one process."""
     folder = tmp_path_factory.mktemp("alone")
     given = [*LAYOUT, "micro_batch_size=8", corpora]
-    train(*settings(*given), folder, given)
+    start_run(*settings(*given), folder, given)
     return folder
 
 

@@ -51,12 +51,12 @@ def test_the_model_folder_holds_the_best_weights_and_not_the_last(small_run, mon
 
 
 def test_one_batch_is_driven_to_zero_loss(tmp_path):
-    from src.training.start import train
+    from src.training.start import start_run
 
     corpora = f"data.corpus_dir={tmp_path / 'corpora'}"
     small = ("model.n_layer=2", "model.n_embd=64", "max_steps=150", "data.max_rows=24")
     config = train_config("experiment=overfit", corpora, *small, "sample_prompts=[]")
-    train(config, SFT, tmp_path, [])
+    start_run(config, SFT, tmp_path, [])
     assert curves(tmp_path)["train/loss"][150] < 0.02
     assert curves(tmp_path)["train/accuracy"][150] == 1.0
 
@@ -197,12 +197,12 @@ def only_speed(tags: dict) -> dict:
 
 def test_what_a_person_asked_for_is_never_written_to(tmp_path):
     """Not even what was left open: devices, block size, precision, micro-batch."""
-    from src.training.start import train
+    from src.training.start import start_run
 
     open_settings = ("data.block_size=null", "micro_batch_size=auto", "trainer.precision=auto")
     layout = [*SMALL, f"data.corpus_dir={tmp_path / 'corpora'}", *open_settings, "max_steps=1"]
     config, objective = settings(*layout)
-    train(config, objective, tmp_path, layout)
+    start_run(config, objective, tmp_path, layout)
     assert config == train_config(*layout)
     decided = json.loads((tmp_path / "run.json").read_text())["settings"]
     assert decided["data.block_size"] == 256
