@@ -54,7 +54,7 @@ class Completion:
 
 
 class Engine:
-    """Computes completions inside ``with Engine(...) as engine``; ``max_queue`` may wait for a slot.
+    """Computes completions inside ``with Engine(...) as engine``; ``max_queue`` may wait.
 
     ``make_decoder`` makes an empty decoder, and another one after a failure.
     """
