@@ -74,7 +74,8 @@ def chosen_parts(config: BenchmarkConfig) -> list[Part]:
     if config.what not in names:
         raise UserError(f"what={config.what}: must be one of {', '.join(names)}")
     parts = [p for p in PARTS if p.name == config.what or (p.in_all and config.what == ALL)]
-    known = {v.name for part in parts for v in part.variants(torch.device("cpu"))}
+    kinds = [torch.device("cpu"), torch.device("cuda")]  # some variants need a GPU
+    known = {v.name for part in parts for kind in kinds for v in part.variants(kind)}
     for name in set(config.variants or ()) - known:
         there_are = ", ".join(sorted(known)) or "none"
         raise UserError(f"variants: what={config.what} has no {name}; it has {there_are}")

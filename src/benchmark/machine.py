@@ -33,17 +33,25 @@ def describe_machine(device: torch.device, precision: str) -> dict[str, str | in
         "python": platform.python_version(),
         **{name: version(name) if find_spec(name) else "not installed" for name in LIBRARIES},
     }
+    if device.type == "cuda":
+        facts["driver"] = _output(
+            "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"
+        )
     return {"git.commit": _commit()} | {f"machine.{name}": fact for name, fact in facts.items()}
 
 
 def _commit() -> str:
-    """Return the commit, with ``-dirty`` where files differ from it, or why there is none."""
-    command = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    """Return the commit, with ``-dirty`` where files differ from it."""
+    return _output("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def _output(*command: str) -> str:
+    """Return the first line that a command prints, or why there is none."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
     except FileNotFoundError:
-        return "unknown: git is not installed"
-    return done.stdout.strip() or "unknown: not a repository"
+        return f"unknown: {command[0]} is not installed"
+    return next(iter(done.stdout.splitlines()), f"unknown: {command[0]} says nothing")
 
 
 def _processor() -> str:
