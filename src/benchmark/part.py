@@ -62,7 +62,7 @@ class Part:
     def show(self, figures: Figures) -> list[str]:
         """Return the part's paragraphs of Markdown; none where ``figures`` have nothing of it."""
         key = re.compile(rf"{self.name}\.(\w+)\.{self.speed}")
-        names = [found[1] for found in map(key.fullmatch, figures) if found]
+        names = [match[1] for match in map(key.fullmatch, figures) if match]
         if not names:
             return []
         sentences = [

@@ -117,11 +117,11 @@ def whole_model(model: GPT2) -> GPT2:
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
     with torch.device("meta"):
-        whole = GPT2(model.config)
+        copy = GPT2(model.config)
     if state:  # rank 0
-        whole.load_state_dict(state, assign=True)
-        whole.to(device)
-    return whole
+        copy.load_state_dict(state, assign=True)
+        copy.to(device)
+    return copy
 
 
 def load_whole(model: GPT2, state: dict[str, Tensor]) -> None:

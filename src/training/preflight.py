@@ -77,12 +77,12 @@ def _adapters(step: TrainingStep) -> str:
 
 def _memory(plan: Plan) -> str:
     memory = plan.step.memory(plan.batching.micro_batch_size)
-    total, state, kept = (x / GIB for x in (memory.total, memory.state, memory.activations))
+    total, state, activations = (x / GIB for x in (memory.total, memory.state, memory.activations))
     how = ", checkpointed" if plan.step.activation_checkpointing else ""
     free = " free" if plan.machine.device == "cpu" else ""
     return (
         f"about {total:.1f} GiB of {plan.machine.memory / GIB:.1f}{free}: {state:.1f} of weights "
-        f"and optimizer, {kept:.1f} of activations{how}"
+        f"and optimizer, {activations:.1f} of activations{how}"
     )
 
 
