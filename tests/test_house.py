@@ -85,6 +85,9 @@ def test_no_file_imports_itself_by_way_of_others():
 def test_a_file_is_one_idea(path):
     assert len(path.read_text().splitlines()) <= 300
     assert path.stem not in {"utils", "helpers", "common", "misc"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long to read in one go"
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,31 @@ def train_trl(
         {"prompt": f"{PROMPT_HEADER}{prompt}\n{RESPONSE_HEADER}", "completion": f" {response}"}
         for prompt, response in (pairs[row] for row in open_blocks(config).corpus_index)
     ]
-    if size := arguments.get("per_device_train_batch_size"):
-        per_step = config.batch_size if arguments["packing"] else rows_per_step(config)
-        arguments["gradient_accumulation_steps"] = max(1, round(per_step / size))
-    optimizer = config.optimizer
-    values: dict[str, Any] = {
+    trainer = CountingTrainer(
+        model=load(config.model_folder, dropout),
+        args=SFTConfig(**common_arguments(job), **batch_arguments(config, arguments)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(config.model_folder),
+        callbacks=[Laps()],
+    )
+    dataset: Any = trainer.train_dataset
+    assert examples is None or len(dataset) == len(rows)
+    trainer.train()
+
+
+def batch_arguments(config: BenchmarkConfig, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return ``arguments`` with as many micro-batches as have the tokens of our step."""
+    size = arguments.get("per_device_train_batch_size")
+    if size is None:
+        return arguments
+    per_step = config.batch_size if arguments["packing"] else rows_per_step(config)
+    return arguments | {"gradient_accumulation_steps": max(1, round(per_step / size))}
+
+
+def common_arguments(job: Job) -> dict[str, Any]:
+    """Return what every variant tells SFTConfig: our optimizer's values, and no extras."""
+    config, optimizer = job.config, job.config.optimizer
+    return {
         "output_dir": str(job.folder),
         "use_cpu": job.device.type == "cpu",
         "max_length": config.block_size,
@@ -113,16 +133,6 @@ def train_trl(
         "max_grad_norm": optimizer.max_grad_norm or 0.0,
         **PRECISION.get(job.precision, {}),
     }
-    trainer = CountingTrainer(
-        model=load(config.model_folder, dropout),
-        args=SFTConfig(**values, **arguments),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(config.model_folder),
-        callbacks=[Laps()],
-    )
-    dataset: Any = trainer.train_dataset
-    assert examples is None or len(dataset) == len(rows)
-    trainer.train()
 
 
 def real_tokens(inputs: dict[str, Any]) -> int | Tensor:

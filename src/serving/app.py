@@ -28,7 +28,7 @@ def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> F
         BoundedBody, max_bytes=settings.max_body_bytes, seconds=settings.receive_seconds
     )
     handle_errors(app)
-    seeds = random.Random(settings.generation.seed)  # for requests without a seed
+    answering = Answering(assistant, engine, settings)
     card = {
         "id": settings.model_name,
         "object": "model",
@@ -37,40 +37,11 @@ def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> F
         "max_model_len": assistant.model.config.n_positions,
     }
 
-    async def answer(
-        body: GenerationRequest,
-        request: Request,
-        prompts: list[list[int]],
-        shape: ChatShape | TextShape,
-    ) -> Response:
-        positions = assistant.model.config.n_positions
-        num_answers = body.n or 1
-        copies, generations = [], []
-        for prompt in prompts:
-            config = answer_settings(body, settings.generation, len(prompt), positions)
-            if body.seed is None:
-                config.seed = seeds.randrange(INT64)
-            copies += [prompt] * num_answers
-            seed = config.seed
-            generations += [replace(config, seed=(seed + i) % INT64) for i in range(num_answers)]
-        answers = Answers(
-            engine,
-            assistant.tokenizer,
-            copies,
-            generations,
-            strip=isinstance(shape, ChatShape),
-            max_seconds=settings.max_seconds,
-        )
-        writer = Writer(shape, settings.model_name, sum(map(len, prompts)), answers)
-        if body.stream:
-            return writer.stream(body.wants_usage)
-        return await writer.respond(request)
-
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         check_request(body, 1, settings)
         prompts = await run_in_threadpool(chat_prompt, body, assistant, settings.max_text_bytes)
-        return await answer(body, request, prompts, ChatShape())
+        return await answering.answer(body, request, prompts, ChatShape())
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
@@ -78,7 +49,7 @@ def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> F
         prompts = await run_in_threadpool(
             completion_prompts, body, assistant, settings.max_text_bytes
         )
-        return await answer(body, request, prompts, TextShape())
+        return await answering.answer(body, request, prompts, TextShape())
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
@@ -99,3 +70,42 @@ def create_app(assistant: Assistant, engine: Engine, settings: ServeConfig) -> F
         return JSONResponse({"status": status, **counts}, 200 if engine.is_alive else 503)
 
     return app
+
+
+class Answering:
+    """Turns the prompts of a request into its response."""
+
+    def __init__(self, assistant: Assistant, engine: Engine, settings: ServeConfig):
+        self.assistant, self.engine, self.settings = assistant, engine, settings
+        self.seeds = random.Random(settings.generation.seed)  # for requests without a seed
+
+    async def answer(
+        self,
+        body: GenerationRequest,
+        request: Request,
+        prompts: list[list[int]],
+        shape: ChatShape | TextShape,
+    ) -> Response:
+        """Return ``n`` answers to each prompt, at once or as a stream."""
+        positions = self.assistant.model.config.n_positions
+        num_answers = body.n or 1
+        copies, generations = [], []
+        for prompt in prompts:
+            config = answer_settings(body, self.settings.generation, len(prompt), positions)
+            if body.seed is None:
+                config.seed = self.seeds.randrange(INT64)
+            copies += [prompt] * num_answers
+            seed = config.seed
+            generations += [replace(config, seed=(seed + i) % INT64) for i in range(num_answers)]
+        answers = Answers(
+            self.engine,
+            self.assistant.tokenizer,
+            copies,
+            generations,
+            strip=isinstance(shape, ChatShape),
+            max_seconds=self.settings.max_seconds,
+        )
+        writer = Writer(shape, self.settings.model_name, sum(map(len, prompts)), answers)
+        if body.stream:
+            return writer.stream(body.wants_usage)
+        return await writer.respond(request)
