@@ -42,6 +42,8 @@ def read_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":
     if name not in OBJECTIVES:
         raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}")
     objective = OBJECTIVES[name]
+    for key in config.objective.keys() - objective.Config.__dataclass_fields__.keys():
+        raise UserError(f"objective.{key}: objective={name} has no such setting")
     values = typed(objective.Config, config.objective)
     return typed(TrainConfig, config, objective=values), objective
 

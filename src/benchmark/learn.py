@@ -4,8 +4,8 @@ Every variant trains the tiny model from the same weights on the same rows, with
 learning rate and no weight decay, until it has seen as many real tokens as the others. One scorer,
 ours in fp32, scores its weights on rows that none of them has seen. All but ``huggingface_drawn``
 see the same examples in each step; its rows are drawn at random, which shows what packing changes.
-What a variant does otherwise stays as it is: the article's recipe drops out, looks across the
-documents of a block, does not clip, and averages over micro-batches.
+The rest of a recipe stays: the article's has dropout, attends across the documents of a block,
+does not clip, and averages over micro-batches.
 """
 
 from collections.abc import Callable

@@ -118,8 +118,8 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
     """Return the folder of the corpus; build it unless it exists.
 
     Rows are read, encoded on all cores and written batch by batch; memory does not grow with their
-    number. Of several processes one builds and the others wait. An interrupted
-    build leaves nothing that looks like a corpus.
+    number. If several processes ask for it, one builds and the others wait. An interrupted build
+    leaves nothing that looks like a corpus.
 
     Raises:
         UserError: the source cannot be read or has no usable row.

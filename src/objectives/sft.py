@@ -20,14 +20,13 @@ from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
 from src.model.loss import LossSums, supervised_loss
 from src.model.pretrained import load_pretrained
+from src.objectives.replies import SampleReplies
+from src.objectives.showcase import Showcase, exact_match_lines
 from src.talk.model_folder import save_model_folder
 from src.training.config import ObjectiveConfig, TrainConfig
 from src.training.memory import TrainingStep
 from src.training.module import TrainingModule
 from src.training.objective import Best
-from src.training.replies import SampleReplies
-from src.training.showcase import Showcase
-from src.training.summary import exact_match_lines, split_lines
 
 
 class SFTModule(TrainingModule):
@@ -114,7 +113,7 @@ class SFT:
             log_every_n_steps=self.config.trainer.log_every_n_steps,
         )
 
-    def due(self, blocks: Blocks) -> str:
+    def describe_targets(self, blocks: Blocks) -> str:
         """Return the share of the tokens that is taught."""
         return f"{blocks.num_targets / max(blocks.num_tokens, 1):.0%} of the tokens taught"
 
@@ -125,11 +124,11 @@ class SFT:
         self.showcase = Showcase(data, config, folder)
         return [self.replies]
 
-    def begin(self, model: GPT2) -> None:
+    def before_training(self, model: GPT2) -> None:
         """Ask the dozen questions before anything is learned."""
         self.showcase.ask_before(model)
 
-    def look(self, trainer: L.Trainer, module: TrainingModule) -> None:
+    def without_validation(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Answer the sample prompts."""
         self.replies.ask(trainer, module)
 
@@ -141,11 +140,21 @@ class SFT:
         """Return the model of the folder."""
         return load_pretrained(str(folder))
 
-    def finish(self, best: GPT2) -> dict[str, float]:
+    def final_figures(self, best: GPT2) -> dict[str, float]:
         """Return exact match, if the config says so."""
         return self.showcase.score(best)
 
-    def outcome(self, figures: Mapping[str, float]) -> list[str]:
+    def summary_lines(self, figures: Mapping[str, float]) -> list[str]:
         """Show the dozen questions; return the figures of the splits and exact match."""
         self.showcase.show()
         return [*split_lines(figures), *exact_match_lines(figures)]
+
+
+def split_lines(figures: Mapping[str, float]) -> list[str]:
+    """Return loss, accuracy and perplexity of the last and best validation and of the test."""
+    return [
+        f"{label:<6}loss {figures[f'{prefix}/loss']:.4f}   accuracy "
+        f"{figures[f'{prefix}/accuracy']:.2%}   perplexity {figures[f'{prefix}/perplexity']:.2f}"
+        for label, prefix in (("last", "val"), ("best", "best_val"), ("test", "test"))
+        if f"{prefix}/loss" in figures
+    ]

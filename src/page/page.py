@@ -32,7 +32,7 @@ MAX_HISTORY = 4  # longest questions: the conversation is cut to as many charact
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a question's characters, an answer's seconds, and the questions that wait."""
+    """How long a question may be and an answer may take, and how many questions may wait."""
 
     prompt_characters: int
     seconds: float

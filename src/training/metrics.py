@@ -8,8 +8,13 @@ import torchmetrics
 from torch import Tensor
 
 
-class NamedTensors(Protocol):
-    """A NamedTuple of 0-d tensors."""
+class BatchSums(Protocol):
+    """A NamedTuple of 0-d tensors: sums and counts over one micro-batch."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The summed loss, with a gradient."""
+        ...
 
     def _asdict(self) -> dict[str, Tensor]: ...
 
@@ -28,7 +33,7 @@ class Sums(torchmetrics.Metric):
         for name, dtype in types.items():
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
-    def update(self, sums: NamedTensors) -> None:
+    def update(self, sums: BatchSums) -> None:
         """Add one micro-batch."""
         for name, value in sums._asdict().items():
             setattr(self, name, getattr(self, name) + value.detach())

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -16,21 +16,10 @@ from src.model.gpt2 import GPT2
 from src.training.config import OptimizerConfig
 from src.training.distributed import reshard, shard, whole_norm
 from src.training.lora import frozen_checksum, frozen_weights
-from src.training.metrics import Sums
+from src.training.metrics import BatchSums, Sums
 from src.training.optimizer import build_optimizer, build_schedule
 
 MAX_SKIPPED = 20  # steps in a row; fp16 skips some while its gradient scaler finds its scale
-
-
-class BatchSums(Protocol):
-    """A NamedTuple of 0-d tensors: sums and counts over one micro-batch."""
-
-    @property
-    def loss(self) -> Tensor:
-        """The summed loss, with a gradient."""
-        ...
-
-    def _asdict(self) -> dict[str, Tensor]: ...
 
 
 class TrainingModule(L.LightningModule, ABC):

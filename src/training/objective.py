@@ -73,7 +73,7 @@ class Objective(Protocol):
         """Return the module whose ``model`` learns."""
         ...
 
-    def due(self, blocks: Blocks) -> str:
+    def describe_targets(self, blocks: Blocks) -> str:
         """Return how much of the rows is taught, in words, for the report before a run."""
         ...
 
@@ -81,11 +81,11 @@ class Objective(Protocol):
         """Return the callbacks of a run in ``folder`` that only this objective needs."""
         ...
 
-    def begin(self, model: GPT2) -> None:
+    def before_training(self, model: GPT2) -> None:
         """Look at the model before the first step of a new run; on rank 0 only."""
         ...
 
-    def look(self, trainer: L.Trainer, module: TrainingModule) -> None:
+    def without_validation(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Look at the model instead of a validation, when there are no rows for one."""
         ...
 
@@ -97,10 +97,10 @@ class Objective(Protocol):
         """Return what ``save`` has written."""
         ...
 
-    def finish(self, best: GPT2) -> dict[str, float]:
+    def final_figures(self, best: GPT2) -> dict[str, float]:
         """Return the figures of the best weights at the end of a run; on rank 0 only."""
         ...
 
-    def outcome(self, figures: Mapping[str, float]) -> list[str]:
+    def summary_lines(self, figures: Mapping[str, float]) -> list[str]:
         """Return the lines in which the summary tells how it went; may show a table first."""
         ...

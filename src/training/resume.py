@@ -16,7 +16,7 @@ from src.training.plan import Plan
 
 RECORD = "run.json"
 
-# What a resumed run may have otherwise: nothing that the weights or the figures depend on.
+# What may change when a run goes on: nothing that the weights or the figures depend on.
 MAY_CHANGE = (
     "resume",
     "sample_prompts",
@@ -114,7 +114,8 @@ def write_record(
         return
     before = json.loads(path.read_text())["settings"]
     for key, value in settings.items():
-        if key.startswith(MAY_CHANGE) or before.get(key) == value:
+        # An older version may have recorded fewer settings.
+        if key.startswith(MAY_CHANGE) or before.get(key, value) == value:
             continue
         if key in CHANGED:
             raise UserError(f"resume={config.resume}: {CHANGED[key]}, or start a new run")

@@ -126,7 +126,7 @@ class Run:
     def _execute(self) -> None:
         if self.checkpoint is None:
             if self.plan.machine.place.rank == 0:
-                self.objective.begin(self.module.model)
+                self.objective.before_training(self.module.model)
             self._validate()  # what the base model knows
         self.fit()
         if self.best.seen_step != self.trainer.global_step:
@@ -142,7 +142,7 @@ class Run:
             self.trainer.validate(self.module, self.data, verbose=False)
         else:
             self.best.write(self.module)
-            self.objective.look(self.trainer, self.module)
+            self.objective.without_validation(self.trainer, self.module)
 
     def _finish(self, last: Mapping[str, float]) -> None:
         """Score the best weights once, write ``metrics.json``, and say how it went."""
@@ -162,7 +162,7 @@ class Run:
             self.plan.shown(self.config),
             {f"final/{key}": figures[key] for key in self.objective.table if key in figures},
         )
-        for line in summary(figures, self.objective.outcome(figures), self.folder):
+        for line in summary(figures, self.objective.summary_lines(figures), self.folder):
             log.info(line)
 
     def _figures(self, last: Mapping[str, float], best: GPT2) -> dict[str, Any]:
@@ -175,5 +175,5 @@ class Run:
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,
-            **self.objective.finish(best),
+            **self.objective.final_figures(best),
         }

@@ -64,7 +64,7 @@ def start_run(
             stopped_by = run.execute()
         except StepTooLarge as error:
             half = error.micro_batch_size // 2
-            # As text: a record that is kept would keep what fills the device.
+            # Logged as text, so that no log record holds the frames that fill the device.
             log.warning("warning: %s: starting again with micro_batch_size=%d", str(error), half)
         else:
             if stopped_by is not None:
@@ -74,7 +74,9 @@ def start_run(
     gc.collect()
     torch.cuda.empty_cache()
     forget(run_folder)
-    return start_run(replace(config, micro_batch_size=half), objective, run_folder, overrides)
+    smaller = replace(config, micro_batch_size=half)
+    overrides = [*overrides, f"micro_batch_size={half}"]  # for a resume
+    return start_run(smaller, objective, run_folder, overrides, joining)
 
 
 def prepare(
@@ -113,7 +115,7 @@ def prepare(
     else:
         # The weights are drawn; from here on each rank draws for itself.
         L.seed_everything((config.seed + machine.place.rank) % 2**32, verbose=False)
-    due = objective.due(data.splits["train"])
+    due = objective.describe_targets(data.splits["train"])
     for line in preflight_report(config, data, plan, due, run_folder):
         log.info(line)
     for warning in [*preflight_warnings(config, data), *memory_warnings]:

@@ -39,8 +39,8 @@ TENSORBOARD = "tensorboard"  # in the run folder
 class OneFileLogger(TensorBoardLogger):
     """Writes one event file from the run's beginning to its end.
 
-    Lightning would close it after each of validate, fit and test. Of several that were begun in
-    one second TensorBoard may read a later one first, and drop what the earlier ones hold.
+    Lightning would close it after each of validate, fit and test, and begin another. TensorBoard
+    may read two files that began in one second in the wrong order, and drop the earlier one.
     """
 
     def finalize(self, status: str) -> None:
@@ -51,8 +51,7 @@ class OneFileLogger(TensorBoardLogger):
 def open_logger(run_folder: Path, checkpoint: Path | None, rank: int) -> OneFileLogger:
     """Return the logger of a run, which goes on from ``checkpoint`` or begins.
 
-    What a beginning without a checkpoint has logged goes: TensorBoard may read two files that were
-    begun in one second in the wrong order.
+    Without a checkpoint the run begins, and what an earlier beginning has logged is removed.
     """
     if checkpoint is None and rank == 0:
         shutil.rmtree(run_folder / TENSORBOARD, ignore_errors=True)

@@ -87,6 +87,11 @@ def test_its_settings_have_their_own_types(smoothed):
         settings("objective.name=smoothed", "+objective.smoothing=much")
 
 
+def test_a_setting_that_an_objective_does_not_have_is_named():
+    with pytest.raises(UserError, match=r"objective.beta: objective=sft has no such setting"):
+        settings("+objective.beta=1")
+
+
 def test_an_objective_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(UserError, match=r"objective.name=rlhf: must be one of sft"):
         settings("objective.name=rlhf")

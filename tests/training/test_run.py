@@ -13,6 +13,7 @@ from src.training.best import BestModel
 from src.training.machine import choose_precision
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import SMALL, curves, metrics, settings, train_config
+from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
 
 
 def test_metrics_are_flat_and_complete(small_run):
@@ -207,3 +208,29 @@ def test_what_a_person_asked_for_is_never_written_to(tmp_path):
     decided = json.loads((tmp_path / "run.json").read_text())["settings"]
     assert decided["data.block_size"] == 256
     assert (decided["trainer.devices"], decided["micro_batch_size"]) == (1, 8)
+
+
+def test_a_run_that_started_again_smaller_goes_on_with_its_own_command_line(
+    small_run, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        run_out_of_memory(patch, above=2)
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            small_run(*LAYOUT, "micro_batch_size=8", folder="killed")
+    recorded = json.loads((tmp_path / "killed" / "run.json").read_text())["overrides"]
+    resumed = small_run(*recorded, "resume=auto", folder="killed")
+    assert_same_run(resumed, small_run(*LAYOUT, "micro_batch_size=2", folder="whole"))
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(small_run, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            small_run(*LAYOUT)
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    for key in ("objective.name", "trainer.deterministic"):
+        del record["settings"][key]
+    path.write_text(json.dumps(record))
+    assert metrics(small_run(*LAYOUT, "resume=auto"))["num_steps"] == 12

@@ -5,6 +5,7 @@ Only conversations of one turn and without a system text are asked.
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,3 +98,19 @@ def _one_of_each_family(test: list[Conversation]) -> list[Conversation]:
     if len(first) == 1:
         return test[:NUM_QUESTIONS]
     return list(first.values())[:NUM_QUESTIONS]
+
+
+def exact_match_lines(figures: Mapping[str, float]) -> list[str]:
+    """Return exact match of model and baseline, over all and by family, three a line."""
+    if "exact_match" not in figures:
+        return []
+    families = sorted(key for key in figures if key.startswith("exact_match/"))
+    cells = [f"{key.removeprefix('exact_match/'):<14}{figures[key]:>6.1%}" for key in families]
+    return [
+        "",
+        f"exact match on the test prompts: {figures['exact_match']:.1%}",
+        f"copying the answer of the most similar training prompt: "
+        f"{figures['exact_match_nearest_neighbour']:.1%}",
+        *("   ".join(cells[row : row + 3]) for row in range(0, len(cells), 3)),
+        "",
+    ]
