@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 # Lightning asks how many cores there are, and wants them loading batches.
 SIXTEEN_CORES = """
 import os, runpy, sys
+
+import pytest
 os.sched_getaffinity = lambda process: set(range(16))
 os.cpu_count = lambda: 16
 sys.argv[0] = "src.train"
@@ -18,6 +20,7 @@ runpy.run_module("src.train", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_run_prints_no_librarys_warning(tmp_path):
     command = [
         *(sys.executable, "-c", SIXTEEN_CORES, *SMALL, "max_steps=2", "sample_prompts=[]"),
