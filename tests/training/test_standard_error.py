@@ -5,14 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.training.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
 # Lightning asks how many cores there are, and wants them loading batches.
 SIXTEEN_CORES = """
 import os, runpy, sys
-
-import pytest
 os.sched_getaffinity = lambda process: set(range(16))
 os.cpu_count = lambda: 16
 sys.argv[0] = "src.train"
