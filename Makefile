@@ -21,7 +21,7 @@ test-slow: setup ## the tests that train models for minutes
 test-gpu: setup  ## the tests that need a CUDA device
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -m gpu
 
-gpu-check: setup ## with a CUDA card: tests, quickstart and speeds, in nine minutes; ROWS=rows.jsonl TOKENIZER=FOLDER for real rows
+gpu-check: setup ## with a CUDA card: tests, quickstart and speeds, in a quarter of an hour; ROWS=rows.jsonl TOKENIZER=FOLDER for real rows
 	.ci/gpu-check
 
 test-engines: setup ## compile llama.cpp (minutes; a C++ compiler and cmake), ask it what we ask ours

@@ -29,7 +29,7 @@ CPU_SETTINGS = (
 GPU_SETTINGS = (
     {"packed": True, "micro_batch_size": 8, "compile": True},
     {"packed": True, "micro_batch_size": 32},
-    {"packed": False, "micro_batch_size": 256},
+    {"packed": False, "micro_batch_size": 64},
 )
 
 

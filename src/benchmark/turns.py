@@ -11,10 +11,9 @@ import signal
 import textwrap
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -144,35 +143,40 @@ def take_turn(variant: Variant, setting: Setting, job: Job) -> Repeat:
     job.logs.mkdir(parents=True, exist_ok=True)
     output = job.logs / f"{job.folder.name}.log"
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, _begin_process, (output,)) as pool:
-        try:
-            return pool.submit(_work, variant, setting, job).result()
-        except UserError:
-            raise
-        except BrokenProcessPool:
-            raise Failed(f"{variant.name} was killed (out of memory?); see {output}") from None
-        except Exception as error:
-            message = f"{variant.name}: {type(error).__name__}: {error}"
-            raise Failed(textwrap.shorten(message, 300)) from error
-        except BaseException:  # Ctrl-C and SIGTERM end the turn at once
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, output, variant, setting, job))
+    process.start()
+    sender.close()  # the process alone holds it now: its death ends the wait
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        raise Failed(f"{variant.name} was killed (out of memory?); see {output}") from None
+    except BaseException:  # Ctrl-C and SIGTERM end the turn at once
+        process.kill()
+        raise
+    finally:
+        receiver.close()
+        process.join()
+    if isinstance(answer, UserError):
+        raise answer
+    if isinstance(answer, str):
+        raise Failed(textwrap.shorten(f"{variant.name}: {answer}", 300))
+    return answer
 
 
-def _begin_process(output: Path) -> None:
+def _work(sender: Connection, output: Path, variant: Variant, setting: Setting, job: Job) -> None:
+    """Send the repeat, or the person's mistake, or what went wrong in one line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-
-
-def _work(variant: Variant, setting: Setting, job: Job) -> Repeat:
     try:
-        return work_here(variant, setting, job)
-    except Exception:
+        sender.send(work_here(variant, setting, job))
+    except UserError as error:
+        sender.send(error)
+    except Exception as error:
         traceback.print_exc()
-        raise
+        sender.send(f"{type(error).__name__}: {error}")
 
 
 def work_here(variant: Variant, setting: Setting, job: Job) -> Repeat:

@@ -7,6 +7,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -144,3 +147,26 @@ def test_only_those_that_are_asked_for_take_turns(job, taken):
     own = replace(job, config=replace(job.config, repeats=1, variants=["b"]))
     assert set(take_turns("train", [variant("a", 1), variant("b", 1)], own)) == {"b"}
     assert taken == ["b"]
+
+
+@pytest.mark.slow
+def test_a_stop_ends_the_turn_and_the_run(tmp_path):
+    """``timeout`` and a terminal send the signal to the whole group, so to the turn's too."""
+    command = [sys.executable, "-m", "src.benchmark", "what=train", "variants=[article_as_written]"]
+    values = ["num_rows=300", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        [*command, *values],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("run/logs/*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "stopped" in errors
