@@ -1,5 +1,6 @@
 """What the browser sends with a question, checked strictly."""
 
+import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
@@ -43,12 +44,10 @@ def read_question(body: bytes) -> Question:
         UserError: it is none; names the field.
     """
     try:
-        return Question.model_validate_json(body)
+        return Question.model_validate(json.loads(body))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        if "surrogate" in first["msg"]:
-            raise UserError(
-                "the text is not valid Unicode: it has half a surrogate pair"
-            ) from error
         where = ".".join(map(str, first["loc"])) or "the request"
         raise UserError(f"{where}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the request: no JSON: {error}") from error

@@ -142,7 +142,7 @@ class PageServer(uvicorn.Server):
         except UserError as error:
             return mistake(str(error), 400)
         if self.num_waiting >= self.answers.limits.queue and self.turn.locked():
-            return mistake(f"{self.num_waiting} questions wait already: ask later", 503)
+            return mistake(f"too many questions wait ({self.num_waiting}): ask later", 503)
         return Lines(self.lines(question), media_type="application/x-ndjson")
 
     async def lines(self, question: Question) -> AsyncGenerator[bytes]:
