@@ -47,7 +47,7 @@ function load() {
     for (const { question, answers } of stored.turns) {
       if (typeof question !== "string" || !answers.length) return { ...NOTHING };
       for (const answer of answers) {
-        if (!answer.done) answer.status += "; the page was left before its end";
+        if (!answer.done) answer.status += "; the page was left";
         answer.done = true;
       }
     }

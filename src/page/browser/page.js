@@ -12,6 +12,7 @@ const options = await (await fetch("options")).json();
 const labels = new Map(options.models.map(({ name, label }) => [name, label]));
 const settings = buildSettings(panel, options, conversation.settings);
 let running = null; // what stops the answer under way
+let left = false; // whether the person goes to another page, or reloads this one
 let edited = null; // {turn, text}: the question that is being edited
 const shown = new Map(); // answer -> where its text and its status stand
 
@@ -176,7 +177,7 @@ async function receive(body, turn) {
   }
   for (const answer of turn.answers) {
     if (answer.done) continue;
-    const why = running.signal.aborted ? "it was stopped" : "it was cut off";
+    const why = left ? "the page was left" : running.signal.aborted ? "it was stopped" : "it was cut off";
     answer.status = [answer.text && answer.status, why].filter(Boolean).join("; ");
     answer.done = true;
     if (!running.signal.aborted) failure ??= "the answer was cut off: see what the program says";
@@ -281,7 +282,12 @@ download.onclick = () => {
   URL.revokeObjectURL(href);
   say("To train on it: data=file data.path=conversation.jsonl");
 };
-addEventListener("pagehide", keep);
+addEventListener("pagehide", () => {
+  left = true;
+  running?.abort();
+  keep();
+});
+addEventListener("pageshow", () => (left = false));
 
 // Models chosen before a reload hold as long as the program was not started with others.
 const { chosen, names } = conversation.models ?? {};
