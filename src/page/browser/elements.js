@@ -16,8 +16,18 @@ export function button(text, onclick, name = text) {
   return element("button", { type: "button", onclick, "aria-label": name }, text);
 }
 
-/** Put text on the clipboard; without https and not on localhost a browser offers the old way only. */
-export async function copy(text) {
+/** Return a button that puts `text()` on the clipboard. */
+export function copyButton(text, what) {
+  const made = button("Copy", async () => {
+    await copy(text());
+    made.textContent = "Copied";
+    setTimeout(() => (made.textContent = "Copy"), 1500);
+  }, `Copy this ${what}`);
+  return made;
+}
+
+/** Without https, and not on localhost, a browser offers the old way only. */
+async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = element("textarea", { value: text, style: "position: fixed" });
   document.body.append(area);

@@ -1,7 +1,7 @@
 // The page: it asks, shows the answers as they come, and leaves the conversation whole whatever fails.
 
 import { conversation, messages, rows, save } from "./conversation.js";
-import { button, copy, element, jsonLines } from "./elements.js";
+import { button, copyButton, element, jsonLines } from "./elements.js";
 import { buildSettings, Mistake } from "./settings.js";
 
 const [title, log, form, box, send, stop, notice, panel, toggle, download, fresh] = [
@@ -89,15 +89,6 @@ function answerElement(answer, turn, index) {
   const names = turn.answers.length > 1 || answer.model !== labels.get(selects[0].value);
   const name = names ? element("div", { className: "name" }, answer.model) : "";
   return element("div", { className: answer.done ? "answer" : "answer running" }, name, text, under);
-}
-
-function copyButton(text, what) {
-  const made = button("Copy", async () => {
-    await copy(text());
-    made.textContent = "Copied";
-    setTimeout(() => (made.textContent = "Copy"), 1500);
-  }, `Copy this ${what}`);
-  return made;
 }
 
 /** Change what stands in the log, and stay at its end if it was there: nothing jumps. */
