@@ -100,7 +100,7 @@ def _talk(assistant: "Assistant", settings: ChatConfig, model_path: str) -> None
 
 
 def _answer(assistant: "Assistant", settings: ChatConfig, model_path: str, prompt: str) -> None:
-    from src.terminal.session import opening
+    from src.talk.opening import opening
 
     messages = [*opening(assistant, settings.system), Message("user", prompt)]
     for number in range(settings.num_answers):

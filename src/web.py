@@ -1,15 +1,18 @@
 """A page to talk to a model: ``python -m src.web``, then open the address that it says."""
 
-import os
+import signal
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated
 
 from omegaconf import DictConfig
 
-from src.address import PORT, bind, cannot_listen, host_in_url, url
+from src.address import PORT, bind, cannot_listen, url
 from src.checks import above, at_least, check
-from src.cli import RUNS, require, run_door, typed
+from src.cli import RUNS, Stopped, require, run_door, typed
 from src.model.generation_config import GenerationConfig
+
+EXTRA = ("pydantic", "starlette", "uvicorn")
 
 
 @dataclass
@@ -33,49 +36,53 @@ class WebConfig:
 
 
 def web(config: DictConfig, **text: str) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C (exit code 130) or SIGTERM (143)."""
     settings = typed(WebConfig, config, **text)
-    require("gradio", "web", "the page")
-    with bind(settings.host, settings.port) as listener:
-        port = listener.getsockname()[1]
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio reads it
+    for module in EXTRA:
+        require(module, "web", "the page")
 
     from src.model.device import choose_device
-    from src.page.page import Limits, Models, build_page, sample_prompts
+    from src.page.answers import Answers, Limits
+    from src.page.labels import first_names, model_labels
+    from src.page.models import Models
+    from src.page.options import page_options, sample_prompts
+    from src.page.server import PageServer
     from src.talk.model_folder import model_folders, newest_model_folder
 
-    model_path = settings.model_path or str(newest_model_folder(RUNS))
-    choices = [model_path, settings.compare_with] if settings.compare_with else [model_path]
-    models = Models(choose_device(settings.device))
-    for name in choices:  # a mistake ends the command and does not wait for the first question
-        models.get(name)
-    folders = [str(folder) for folder in model_folders(RUNS)]
-    names = list(dict.fromkeys([*choices, *folders]))
-    prompts = settings.sample_prompts
-    page = build_page(
-        models,
-        names,
-        sample_prompts(model_path) if prompts is None else prompts,
-        settings.generation,
-        Limits(settings.max_prompt_characters, settings.max_seconds, settings.max_queue),
-    )
-    try:
-        page.launch(
-            server_name=host_in_url(settings.host),
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-            ssr_mode=False,
-            max_file_size=1,  # bytes: nothing is uploaded here
+    signal.signal(signal.SIGTERM, _stop)
+    with bind(settings.host, settings.port) as listener:
+        try:
+            listener.listen()  # now: nobody takes the port while the models are loaded
+        except OSError as error:
+            raise cannot_listen(settings.host, settings.port, str(error.strerror)) from error
+        address, port = listener.getsockname()[:2]
+        model_path = settings.model_path or str(newest_model_folder(RUNS))
+        chosen = [model_path, settings.compare_with] if settings.compare_with else [model_path]
+        models = Models(choose_device(settings.device))
+        for name in chosen:  # a mistake ends the command and does not wait for the first question
+            models.get(name)
+        names = first_names([*chosen, *map(str, model_folders(RUNS))])
+        labels = model_labels(list(dict.fromkeys(names.values())))
+        limits = Limits(settings.max_prompt_characters, settings.max_seconds, settings.max_queue)
+        prompts = settings.sample_prompts
+        if prompts is None:
+            prompts = sample_prompts(model_path)
+        server = PageServer(
+            Answers(models, labels, settings.generation, limits),
+            page_options(labels, [names[name] for name in chosen], prompts, settings.generation),
+            own_names(settings.host) if ip_address(address).is_loopback else None,
         )
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        reason = "it was taken while the model was loaded"  # the only one that gradio has
-        raise cannot_listen(settings.host, port, reason) from error
-    print(f"{model_path} answers at {url(settings.host, port)} (Ctrl-C: stop)", flush=True)
-    page.block_thread()
+        print(f"{model_path} answers at {url(settings.host, port)} (Ctrl-C: stop)", flush=True)
+        server.run(sockets=[listener])
+
+
+def own_names(host: str) -> frozenset[str]:
+    """Return the names that a browser on this machine may call the server by."""
+    return frozenset({host.lower(), "localhost", "127.0.0.1", "::1"})
+
+
+def _stop(number: int, _: object) -> None:
+    raise Stopped(number)
 
 
 if __name__ == "__main__":

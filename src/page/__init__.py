@@ -1,1 +1,1 @@
-"""The page: a chat in the browser. Only this room knows Gradio."""
+"""A page in a browser to talk to a model, and to ask two the same."""

@@ -1,23 +1,21 @@
 """A browser's record of the conversation becomes messages; a browser can send anything."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from src.talk.messages import Message
 
 
-def complete_turns(history: Sequence[dict[str, Any]]) -> list[Message]:
+def complete_turns(messages: Sequence[Message]) -> list[Message]:
     """Return the turns that have an answer; a question that failed has none."""
-    messages: list[Message] = []
-    for entry in history:
-        message = Message(entry["role"], _text(entry["content"]))
-        if message.role == "user" and messages and messages[-1].role == "user":
-            messages.pop()
+    turns: list[Message] = []
+    for message in messages:
+        if message.role == "user" and turns and turns[-1].role == "user":
+            turns.pop()
         if message.content.strip():
-            messages.append(message)
-    if messages and messages[-1].role == "user":
-        messages.pop()
-    return messages
+            turns.append(message)
+    if turns and turns[-1].role == "user":
+        turns.pop()
+    return turns
 
 
 def newest_turns(messages: Sequence[Message], num_characters: int) -> Sequence[Message]:
@@ -28,10 +26,3 @@ def newest_turns(messages: Sequence[Message], num_characters: int) -> Sequence[M
         if room < 0:
             return messages[start + 2 :]
     return messages
-
-
-def _text(content: Any) -> str:
-    """Return the text of a message in Gradio's format: a string, or a list of parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")

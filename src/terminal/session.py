@@ -8,7 +8,8 @@ from src import atomic
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant, Reply
-from src.talk.messages import Message, check_messages
+from src.talk.messages import Message
+from src.talk.opening import opening
 
 ROWS = ".jsonl"  # what training reads
 
@@ -95,22 +96,6 @@ class Session:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{name}: cannot write it: {reason}") from error
         return num_turns
-
-
-def opening(assistant: Assistant, system: str | None) -> list[Message]:
-    """Return the messages before the first question: ``system``, unless it is empty.
-
-    Raises:
-        UserError: it is not valid Unicode, or the model's template leaves it out.
-    """
-    if system is None or not system.strip():
-        return []
-    question = Message("user", "?")
-    messages = [Message("system", system), question]
-    check_messages(messages)
-    if assistant.template(messages) == assistant.template([question]):
-        raise UserError("system: this model's chat template has no place for a system text")
-    return messages[:1]
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -1,0 +1,53 @@
+"""What the browser sends with a question, checked strictly."""
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from src.errors import UserError
+
+MOST_MODELS = 2  # answer one question
+
+
+class Text(BaseModel):
+    """A message of the conversation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class Wanted(BaseModel):
+    """A model, and the conversation that it is to answer: a question at its end."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    model: str
+    messages: list[Text] = Field(min_length=1)
+
+
+class Question(BaseModel):
+    """A question to one model or two, and the page's settings; null: as configured."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    answers: list[Wanted] = Field(min_length=1, max_length=MOST_MODELS)
+    system: str = ""
+    numbers: dict[str, FiniteFloat | None] = {}
+    stop: list[str] = []
+    seed: str = ""
+
+
+def read_question(body: bytes) -> Question:
+    """Return the question of a request.
+
+    Raises:
+        UserError: it is none; names the field.
+    """
+    try:
+        return Question.model_validate(json.loads(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the request"
+        raise UserError(f"{where}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the request: no JSON: {error}") from error
