@@ -68,7 +68,7 @@ def _add_shape(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
     writer.add_context_length(config.n_positions)
     writer.add_embedding_length(config.n_embd)
     writer.add_block_count(config.n_layer)
-    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_feed_forward_length(config.inner_width)
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
     kind = "ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"

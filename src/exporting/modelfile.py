@@ -8,8 +8,8 @@ from typing import Any
 
 from src.data.template import JINJA, PROMPT_HEADER, RESPONSE_HEADER
 from src.data.tokenizer import END_OF_TEXT
+from src.json_file import read_settings
 from src.model.generation_config import NUMBERS
-from src.talk.json_file import read_settings
 from src.talk.model_folder import GENERATION_SETTINGS
 
 # Our template in Go's language, which cannot trim: white space around a text stays.

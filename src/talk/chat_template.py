@@ -9,7 +9,7 @@ from src.data.template import JINJA, TEMPLATE_FILE, encode_prompt
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
 from src.hub import first_line
-from src.talk.json_file import read_settings
+from src.json_file import read_settings
 from src.talk.messages import Message
 
 ChatTemplate = Callable[[Sequence[Message]], list[int]]
