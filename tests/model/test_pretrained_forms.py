@@ -104,7 +104,7 @@ def test_pickled_shards(tmp_path):
     pickle_shards(model, tmp_path)
     assert_same_logits(model, tmp_path)
     (tmp_path / "pytorch_model-00002-of-00002.bin").unlink()
-    with pytest.raises(UserError, match="1 of the 2 files that .* lists are missing"):
+    with pytest.raises(UserError, match=r"1 of the 2 files that .* lists are missing"):
         load_pretrained(str(tmp_path))
 
 
