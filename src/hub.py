@@ -44,12 +44,12 @@ def probe_hub() -> str | None:
 def local_folder(
     name_or_path: str, patterns: Sequence[str], required: Sequence[str], key: str
 ) -> Path:
-    """Return the local folder that holds the files of ``name_or_path``.
+    """Return the local folder that holds the files of ``name_or_path``; of a run, its model's.
 
     Args:
         name_or_path: a local folder, or a hub name such as ``gpt2`` or ``owner/name``.
         patterns: the files to fetch for a hub name, e.g. ``["config.json", "*.safetensors"]``.
-        required: the patterns that a complete copy in the cache must match.
+        required: the patterns that a complete copy in the cache must match; ``a|b`` is either.
         key: the config key, for the error message.
 
     Raises:
@@ -57,7 +57,8 @@ def local_folder(
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
-        return folder
+        model = folder / "model"  # of a run folder
+        return folder if _has_config(folder) or not _has_config(model) else model
     if folder.exists():
         raise UserError(f"{key}={name_or_path} is a file: name the folder that holds it")
     if not is_hub_name(name_or_path):
@@ -75,7 +76,7 @@ def local_folder(
 
     try:
         snapshot = download(local_files_only=True)
-        if all(any(snapshot.glob(pattern)) for pattern in required):
+        if all(any(any(snapshot.glob(p)) for p in each.split("|")) for each in required):
             return snapshot
     except HFValidationError as error:
         raise UserError(
@@ -94,6 +95,10 @@ def local_folder(
         raise UserError(
             f"{key}={name_or_path}: the hub did not give it: {first_line(error)}"
         ) from error
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").exists()
 
 
 def first_line(error: Exception) -> str:

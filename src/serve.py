@@ -39,7 +39,7 @@ def serve(config: DictConfig, **text: str) -> None:
     def ready() -> None:
         print(_welcome(settings, folder, listener.getsockname()[1]), file=sys.stderr)
 
-    with Engine(decoder, assistant.tokenizer.end_id, settings.max_queue) as engine:
+    with Engine(decoder, assistant.end_ids, settings.max_queue) as engine:
         app = create_app(assistant, engine, settings)
         make_server(app, engine, settings, ready).run(sockets=[listener])
 

@@ -18,6 +18,7 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "cli",
     "errors",
     "hub",
+    "json_file",
 }
 GROUND = {"talk", "data", "model"}
 ROOM_MAY_IMPORT = {
@@ -34,7 +35,7 @@ ROOM_MAY_IMPORT = {
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
-SHARED = {"address", "atomic", "checks", "errors", "hub"}
+SHARED = {"address", "atomic", "checks", "errors", "hub", "json_file"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}

@@ -142,6 +142,11 @@ def encode_prompt(
     return ids + tokenizer.encode(context + RESPONSE_HEADER)
 
 
-def save_template(folder: Path) -> None:
+def jinja(end_token: str = END_OF_TEXT) -> str:
+    """Return the template in Jinja, for a tokenizer with this end token."""
+    return JINJA.replace(END_OF_TEXT, end_token.replace("\\", "\\\\").replace("'", "\\'"))
+
+
+def save_template(folder: Path, end_token: str = END_OF_TEXT) -> None:
     """Write ``chat_template.jinja``, which transformers, vLLM and llama.cpp read."""
-    atomic.write_text(folder / TEMPLATE_FILE, JINJA)
+    atomic.write_text(folder / TEMPLATE_FILE, jinja(end_token))

@@ -1,50 +1,53 @@
-"""Byte-level BPE tokenizers: load, train, save.
+"""Tokenizers: load, train, save. Those that we train are byte-level BPEs, as GPT-2's.
 
 Built on the ``tokenizers`` library alone, so that a chat starts without importing transformers.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from src import atomic
+from src.data.byte_alphabet import BYTES
+from src.data.tokenizer_files import (
+    END_OF_TEXT,
+    FILES,
+    SETTINGS,
+    VOCABULARIES,
+    byte_level,
+    read_tokenizer,
+)
 from src.errors import UserError
 from src.hub import local_folder
 
-END_OF_TEXT = "<|endoftext|>"
 REPLACEMENT = "\ufffd"  # decoded from bytes that make no character, or none yet
-FILES = ("tokenizer.json", "vocab.json", "merges.txt")
-SETTINGS = "tokenizer_config.json"
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Return the byte of each character of GPT-2's vocabulary, all of which are visible."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(256)) - set(printable))
-    codes = [*printable, *range(256, 256 + len(others))]
-    return {chr(code): byte for code, byte in zip(codes, printable + others, strict=True)}
-
-
-BYTES = _byte_alphabet()
+NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class Tokenizer:
-    """Text to token ids and back, with ``<|endoftext|>`` as the end token.
+    """Text to token ids and back, with an end token: ``<|endoftext|>`` unless ``names`` has another.
 
-    A literal ``<|endoftext|>`` in a text is encoded as text, never as the special token; the end
-    token is only appended by id, as ``end_id``.
+    A literal special token in a text is encoded as text, never as the special token; the end token
+    is only appended by id, as ``end_id``.
+
+    Args:
+        backend: of the ``tokenizers`` library.
+        names: the special tokens by their names, as chat templates use them; None: all are
+            ``<|endoftext|>``.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer):
-        end_id = backend.token_to_id(END_OF_TEXT)
+    def __init__(self, backend: tokenizers.Tokenizer, names: Mapping[str, str] | None = None):
+        self.names = dict.fromkeys(NAMES, END_OF_TEXT) if names is None else dict(names)
+        self.end_token = self.names["eos_token"]
+        end_id = backend.token_to_id(self.end_token)
         if end_id is None:
-            raise UserError(
-                f"the tokenizer has no {END_OF_TEXT} token: use one of the GPT-2 family"
-            )
+            raise UserError(f"the tokenizer has no {self.end_token} token")
         self.backend = backend
+        self._splits_special_tokens = backend.encode_special_tokens
         self.backend.encode_special_tokens = True
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -61,6 +64,17 @@ class Tokenizer:
         """Return the ids of ``text``."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
+    def encode_special(self, text: str) -> list[int]:
+        """Return the ids of ``text``, in which a special token is that token."""
+        return self._special_backend.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _special_backend(self) -> tokenizers.Tokenizer:
+        """A copy: the switch of ``backend`` is not changed while others encode."""
+        copy = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        copy.encode_special_tokens = self._splits_special_tokens
+        return copy
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, encoded on all cores."""
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -70,8 +84,16 @@ class Tokenizer:
         """Return the text of ``ids``; bytes that make no character become U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
+    @cached_property
+    def is_byte_level(self) -> bool:
+        """Whether the text of a token does not depend on the tokens before it."""
+        return isinstance(self.backend.decoder, decoders.ByteLevel)
+
     def bytes_of(self, token: int) -> bytes:
-        """Return the bytes of ``token``, perhaps a part of a character; none for an unknown id."""
+        """Return the bytes of ``token``, perhaps a part of a character; none for an unknown id.
+
+        Only where ``is_byte_level``.
+        """
         text = self.backend.id_to_token(token) or ""
         try:
             return bytes(BYTES[character] for character in text)
@@ -91,34 +113,24 @@ class Tokenizer:
             self.backend.encode_special_tokens = True
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": END_OF_TEXT,
-            "eos_token": END_OF_TEXT,
-            "pad_token": END_OF_TEXT,
-            "unk_token": END_OF_TEXT,
+            "pad_token": self.end_token,
+            **self.names,
             "clean_up_tokenization_spaces": False,
         }
         atomic.write_json(folder / SETTINGS, config)
 
 
 def load_tokenizer(name_or_path: str, key: str = "model.tokenizer") -> Tokenizer:
-    """Load the tokenizer of a folder or hub name (``tokenizer.json``, or vocabulary and merges).
+    """Load the tokenizer of a folder or hub name; its ids are those of transformers.
 
     Raises:
-        UserError: there is none, or it is not a GPT-2-like tokenizer; names ``key``.
+        UserError: there is none, it is broken, or it has no end token; names ``key``.
     """
-    folder = local_folder(name_or_path, FILES, required=FILES[:1], key=key)
-    tokenizer, vocab, merges = (folder / name for name in FILES)
+    folder = local_folder(name_or_path, FILES, required=("|".join(VOCABULARIES),), key=key)
     try:
-        if tokenizer.exists():
-            return Tokenizer(tokenizers.Tokenizer.from_file(str(tokenizer)))
-        if vocab.exists() and merges.exists():
-            bpe = models.BPE.from_file(str(vocab), str(merges))
-            return Tokenizer(_byte_level(bpe, [pre_tokenizers.ByteLevel(add_prefix_space=False)]))
+        return Tokenizer(*read_tokenizer(folder))
     except UserError as error:
         raise UserError(f"{key}={name_or_path}: {error}") from error
-    except Exception as error:  # the library raises bare Exception for a file it cannot parse
-        raise UserError(f"{key}={name_or_path}: the tokenizer is broken: {error}") from error
-    raise UserError(f"{key}={name_or_path}: holds neither {FILES[0]} nor {FILES[1]} + {FILES[2]}")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -135,7 +147,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         pre_tokenizers.Digits(individual_digits=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False),
     ]
-    backend = _byte_level(models.BPE(), splits)
+    backend = byte_level(models.BPE(), splits)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
@@ -145,14 +157,3 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     backend.train_from_iterator(texts, trainer)
     return Tokenizer(backend)
-
-
-def _byte_level(
-    model: models.Model, splits: list[pre_tokenizers.PreTokenizer]
-) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = splits[0] if len(splits) == 1 else pre_tokenizers.Sequence(splits)
-    backend.decoder = decoders.ByteLevel()
-    end = tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)
-    backend.add_special_tokens([end])
-    return backend

@@ -10,15 +10,14 @@ from pathlib import Path
 from torch import Tensor
 
 from src import atomic
-from src.data.template import save_template
+from src.data.template import jinja, save_template
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.exporting.new_folder import new_folder
-from src.hub import local_folder
 from src.model.gpt2 import GPT2
 from src.model.pretrained import save_pretrained
 from src.talk.chat_template import template_source
-from src.talk.model_folder import FILES, REQUIRED, load_model_folder
+from src.talk.model_folder import FILES, load_model_folder, model_folder
 
 WEIGHTS = "*.safetensors"
 MODEL = "model.gguf"
@@ -31,8 +30,15 @@ class Source:
     name: str  # of the run, or of the model on the hub, in characters that a file's name may have
     model: GPT2
     tokenizer: Tokenizer
+    end_ids: frozenset[int]  # any of them ends a reply
     folder: Path
     weights_in_folder: bool  # whether the folder's weights are the model's
+
+    @property
+    def ordered_end_ids(self) -> list[int]:
+        """The tokens that end a reply, the tokenizer's first."""
+        end_id = self.tokenizer.end_id
+        return [end_id, *sorted(self.end_ids - {end_id})]
 
 
 def open_model_folder(name_or_path: str) -> Source:
@@ -41,11 +47,11 @@ def open_model_folder(name_or_path: str) -> Source:
     Raises:
         UserError: there is none, it is no GPT-2, or it is broken.
     """
-    folder = local_folder(name_or_path, FILES, required=REQUIRED, key="model_path")
-    model, tokenizer, _ = load_model_folder(name_or_path)
+    folder = model_folder(name_or_path, "model_path")
+    model, tokenizer, _, end_ids = load_model_folder(name_or_path)
     here = Path(name_or_path).expanduser().is_dir()
     name = _name(folder.resolve()) if here else name_or_path.rsplit("/", 1)[-1]
-    return Source(_plain(name), model, tokenizer, folder, any(folder.glob(WEIGHTS)))
+    return Source(_plain(name), model, tokenizer, end_ids, folder, any(folder.glob(WEIGHTS)))
 
 
 def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Source:
@@ -63,7 +69,7 @@ def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Sou
             f"checkpoint={path}: {folder}, which holds its tokenizer, is not there: leave the "
             f"checkpoint in its run folder"
         )
-    model, tokenizer, _ = load_model_folder(str(folder), "checkpoint")
+    model, tokenizer, _, end_ids = load_model_folder(str(folder), "checkpoint")
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
@@ -71,7 +77,7 @@ def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Sou
             f"checkpoint={path}: its weights are not those of {folder}, for example {wrong[0][0]}"
         )
     model.load_state_dict(weights)
-    return Source(_plain(f"{run.name}-step{step}"), model, tokenizer, folder, False)
+    return Source(_plain(f"{run.name}-step{step}"), model, tokenizer, end_ids, folder, False)
 
 
 def write_hugging_face_folder(source: Source, folder: Path, overwrite: bool) -> None:
@@ -85,13 +91,14 @@ def write_hugging_face_folder(source: Source, folder: Path, overwrite: bool) -> 
     """
     with new_folder(folder, overwrite) as building:
         if not source.weights_in_folder:
-            save_pretrained(source.model, building, source.tokenizer.end_id)
+            first, *others = source.ordered_end_ids
+            save_pretrained(source.model, building, first, others)
         for path in _files(source):
             shutil.copyfile(path, building / path.name)
             if not filecmp.cmp(path, building / path.name, shallow=False):
                 raise UserError(f"output={folder}: {path.name} was not written as it was read")
         if template_source(building) is None:
-            save_template(building)
+            save_template(building, source.tokenizer.end_token)
 
 
 def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool) -> None:
@@ -105,11 +112,18 @@ def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool)
 
     with new_folder(folder, overwrite) as building:
         template = template_source(source.folder)
-        text = modelfile(MODEL, source.folder, template, source.model.config.n_positions)
+        ends = [source.tokenizer.decode([index]) for index in source.ordered_end_ids]
+        text = modelfile(MODEL, source.folder, template, source.model.config.n_positions, ends)
         atomic.write_text(building / "Modelfile", text)
         try:
             write_gguf(
-                building / MODEL, source.model, source.tokenizer, template, dtype, source.name
+                building / MODEL,
+                source.model,
+                source.tokenizer,
+                template or jinja(source.tokenizer.end_token),
+                dtype,
+                source.name,
+                source.ordered_end_ids,
             )
         except UserError as error:
             raise UserError(f"{source.folder}: {error}") from error
@@ -118,7 +132,7 @@ def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool)
 def _files(source: Source) -> list[Path]:
     paths = {path for pattern in FILES for path in source.folder.glob(pattern)}
     if not source.weights_in_folder:
-        paths -= set(source.folder.glob(f"{WEIGHTS}*"))
+        paths -= {*source.folder.glob(f"{WEIGHTS}*"), source.folder / "config.json"}
     return sorted(paths)
 
 

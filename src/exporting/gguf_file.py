@@ -6,6 +6,7 @@ GPT2LMHeadModel. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import gguf
 from gguf import GGMLQuantizationType as GGMLType
 from gguf import LlamaFileType, TokenType
 
-from src.data.template import JINJA
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.model.config import ACTIVATIONS
@@ -23,6 +23,9 @@ from src.model.pretrained import PREFIX
 ARCHITECTURE = gguf.MODEL_ARCH.GPT2
 CONTEXT_STEP = 256  # llama.cpp's context is a multiple of this
 FLOAT32_MATRICES = ("position_embd.weight",)  # vectors are float32, too
+
+# An answer ends with any of them: of a text, of a turn, of a message.
+END_KEYS = (gguf.Keys.Tokenizer.EOS_ID, gguf.Keys.Tokenizer.EOT_ID, gguf.Keys.Tokenizer.EOM_ID)
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
@@ -35,7 +38,13 @@ log = logging.getLogger(__name__)
 
 
 def write_gguf(
-    path: Path, model: GPT2, tokenizer: Tokenizer, template: str | None, dtype: str, name: str
+    path: Path,
+    model: GPT2,
+    tokenizer: Tokenizer,
+    template: str,
+    dtype: str,
+    name: str,
+    end_ids: Sequence[int] = (),
 ) -> None:
     """Write the file at ``path``.
 
@@ -43,9 +52,10 @@ def write_gguf(
         path: of the file.
         model: its weights and shape.
         tokenizer: its vocabulary, merges and special tokens.
-        template: the chat template in Jinja; None: ours.
+        template: the chat template in Jinja.
         dtype: of matrices: f32, f16 or q8_0, which f16 replaces if 32 does not divide their rows.
         name: of the model, for people.
+        end_ids: the tokens that end a reply; the file holds the first ``len(END_KEYS)``.
 
     Raises:
         UserError: llama.cpp has no tokenizer that gives the same ids.
@@ -55,7 +65,8 @@ def write_gguf(
     writer.add_name(name)
     _add_shape(writer, model, dtype)
     _add_tokenizer(writer, tokenizer, model.config.vocab_size)
-    writer.add_chat_template(JINJA if template is None else template)
+    _add_special_tokens(writer, tokenizer, end_ids or [tokenizer.end_id])
+    writer.add_chat_template(template)
     _add_weights(writer, model, dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -68,7 +79,7 @@ def _add_shape(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
     writer.add_context_length(config.n_positions)
     writer.add_embedding_length(config.n_embd)
     writer.add_block_count(config.n_layer)
-    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_feed_forward_length(config.inner_width)
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
     kind = "ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"
@@ -116,11 +127,29 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: in
     if not merges:
         raise UserError("its tokenizer merges nothing, which llama.cpp cannot read")
     writer.add_token_merges(merges)
-    writer.add_bos_token_id(tokenizer.end_id)
-    writer.add_eos_token_id(tokenizer.end_id)
-    writer.add_pad_token_id(tokenizer.end_id)
+
+
+def _add_special_tokens(
+    writer: gguf.GGUFWriter, tokenizer: Tokenizer, end_ids: Sequence[int]
+) -> None:
+    for key, end_id in zip(END_KEYS, end_ids, strict=False):
+        writer.add_uint32(key, end_id)
+    if more := end_ids[len(END_KEYS) :]:
+        log.warning(
+            "warning: a GGUF holds %d tokens that end an answer; left out: %s",
+            len(END_KEYS),
+            ", ".join(tokenizer.decode([index]) for index in more),
+        )
+    writer.add_bos_token_id(_named_id(tokenizer, "bos_token"))
+    writer.add_pad_token_id(_named_id(tokenizer, "pad_token"))
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
+
+
+def _named_id(tokenizer: Tokenizer, name: str) -> int:
+    """Return the id of a special token; without one of this name, the end token's."""
+    index = tokenizer.backend.token_to_id(tokenizer.names.get(name, tokenizer.end_token))
+    return tokenizer.end_id if index is None else index
 
 
 def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[TokenType]]:

@@ -3,16 +3,19 @@
 https://docs.ollama.com/modelfile
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.data.template import JINJA, PROMPT_HEADER, RESPONSE_HEADER
+from src.data.template import PROMPT_HEADER, RESPONSE_HEADER, jinja
 from src.data.tokenizer import END_OF_TEXT
+from src.errors import UserError
+from src.json_file import is_number, read_settings
 from src.model.generation_config import NUMBERS
-from src.talk.json_file import read_settings
 from src.talk.model_folder import GENERATION_SETTINGS
 
-# Our template in Go's language, which cannot trim: white space around a text stays.
+# Our template in Go's language, which cannot trim: white space around a text stays. Its end token
+# is the tokenizer's.
 GO_TEMPLATE = (
     "{{ range .Messages }}"
     '{{ if eq .Role "system" }}{{ if .Content }}{{ .Content }}\n\n{{ end }}'
@@ -22,7 +25,13 @@ GO_TEMPLATE = (
 )
 
 
-def modelfile(weights: str, folder: Path, template: str | None, num_positions: int) -> str:
+def modelfile(
+    weights: str,
+    folder: Path,
+    template: str | None,
+    num_positions: int,
+    ends: Sequence[str] = (END_OF_TEXT,),
+) -> str:
     """Return the Modelfile of a model folder.
 
     Args:
@@ -31,30 +40,42 @@ def modelfile(weights: str, folder: Path, template: str | None, num_positions: i
         template: its chat template in Jinja; None: ours. Ollama runs ours only; for any other it
             looks in the GGUF for one that it knows.
         num_positions: the most tokens that the model reads and writes together.
+        ends: the texts of the tokens that end an answer, the tokenizer's end token first.
 
     Raises:
         UserError: ``generation_config.json`` is broken.
     """
     lines = [f"FROM ./{weights}"]
-    if template in (None, JINJA):
-        lines.append(f'TEMPLATE """{GO_TEMPLATE}"""')
+    if template in (None, jinja(ends[0])):
+        lines.append(f'TEMPLATE """{GO_TEMPLATE.replace(END_OF_TEXT, ends[0])}"""')
     else:
         lines.append("# TEMPLATE: the model's own is Jinja; Ollama wants it in Go's language here")
-    parameters = {"stop": f'"{END_OF_TEXT}"', "num_ctx": num_positions, **_parameters(folder)}
+    lines += [f"PARAMETER stop {_quoted(end)}" for end in ends]
+    parameters = {"num_ctx": num_positions, **_parameters(folder)}
     lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    # Between three quotes a text may hold one.
+    return f'"""{text}"""' if '"' in text else f'"{text}"'
+
+
 def _parameters(folder: Path) -> dict[str, Any]:
     """Return the folder's settings by Ollama's names; without settings, greedy."""
-    settings = read_settings(folder / GENERATION_SETTINGS)
+    path = folder / GENERATION_SETTINGS
+    settings = read_settings(path)
     is_sampling = settings.get("do_sample", False)
+    if not isinstance(is_sampling, bool | None):
+        raise UserError(f"{path}: do_sample={is_sampling!r:.100} is neither true nor false")
     parameters: dict[str, Any] = {} if is_sampling else {"temperature": 0}
     # Every setting is written, for Ollama has other defaults. Its top_k=0 means all tokens, too.
     for setting in NUMBERS.values():
         if setting.ollama is None or (setting.sampling_only and not is_sampling):
             continue
         value = settings.get(setting.hugging_face) if setting.hugging_face else None
+        if value is not None and not is_number(value):
+            raise UserError(f"{path}: {setting.hugging_face}={value!r:.100} is no number")
         value = setting.to_number(setting.hugging_face_default if value is None else value)
         if value is not None:
             parameters[setting.ollama] = value

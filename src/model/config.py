@@ -24,6 +24,8 @@ class GPT2Config:
     # standard deviation of random weights
     initializer_range: Annotated[float, within("(0, 1)")] = 0.02
     layer_norm_epsilon: float = 1e-5
+    # width inside the MLP; None: 4 * n_embd
+    n_inner: Annotated[int | None, at_least(1)] = None
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
@@ -32,6 +34,11 @@ class GPT2Config:
             raise UserError(
                 f"model.n_embd={self.n_embd} must be a multiple of model.n_head={self.n_head}"
             )
+
+    @property
+    def inner_width(self) -> int:
+        """The width inside the MLP."""
+        return self.n_inner or 4 * self.n_embd
 
 
 @dataclass

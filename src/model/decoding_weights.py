@@ -15,6 +15,7 @@ path are always fp32.
 Shape letters: N rows (tokens read at once), D width, V vocabulary.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -204,10 +205,12 @@ LINEARS: dict[str, Callable[[Tensor, Tensor | None], Linear]] = {
 
 def _pack_int8(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     """Return FBGEMM's layout of ``weight`` (out, in) int8 with ``scale`` (out,)."""
-    # torch warns that quantised tensors are deprecated; the replacement,
-    # onednn.qlinear_pointwise, takes a third more time a token.
     zero_points = torch.zeros(len(scale), dtype=torch.long)
-    quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)
+    # torch calls every way to make a quantised tensor deprecated, once a process, and FBGEMM packs
+    # nothing else; onednn.qlinear_pointwise needs none, but takes a third more time a token.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"torch\.quantize_per_tensor, .*deprecated", UserWarning)
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)
     return torch.ops.quantized.linear_prepack(quantized, None)
 
 

@@ -19,14 +19,14 @@ FLOAT32 = 4
 
 def block_matrices(shape: GPT2Config) -> int:
     """Return how many numbers the matrices of one block hold."""
-    return 12 * shape.n_embd**2
+    return (4 * shape.n_embd + 2 * shape.inner_width) * shape.n_embd
 
 
 def num_parameters(shape: GPT2Config) -> int:
     """Return how many weights there are; the tied head counts once."""
     d, layers = shape.n_embd, shape.n_layer
     embeddings = (shape.vocab_size + shape.n_positions) * d
-    return embeddings + 2 * d + layers * (block_matrices(shape) + 13 * d)
+    return embeddings + 2 * d + layers * (block_matrices(shape) + 9 * d + shape.inner_width)
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,9 @@ class Footprint:
         """Bytes alive while the last block runs backward, beside the activations."""
         d, w = self.shape.n_embd, self.width
         positions = num_blocks * self.block_size
-        flowing = (FLOAT32 + 9 * w) * d * positions
-        matrix = 0 if self.frozen else (FLOAT32 + w) * 4 * d**2
+        inner = self.shape.inner_width
+        flowing = ((FLOAT32 + w) * d + 2 * w * inner) * positions
+        matrix = 0 if self.frozen else (FLOAT32 + w) * inner * d
         supervised = self._supervised(num_blocks)
         recompute = 0
         if self.activation_checkpointing:
@@ -121,7 +122,8 @@ class Footprint:
         """Bytes a position that a block keeps without activation checkpointing."""
         d, w = self.shape.n_embd, self.width
         # Two residuals in fp32; two norms' outputs, qkv, attention's output, both sides of the GELU
-        size = 2 * FLOAT32 * d + w * (1 + 1 + 3 + 1 + 4 + 4) * d + self._attention()
+        size = 2 * FLOAT32 * d + w * (1 + 1 + 3 + 1) * d + self._attention()
+        size += w * 2 * self.shape.inner_width
         if self.shape.dropout:
             size += 2 * dropout_bytes(self.device, w) * d
         return size + self.adapters

@@ -1,6 +1,6 @@
 """Whole answers in one call: ids in, ids out."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 
 from src.model.decoder import Decoder, check_prompt
 from src.model.generation_config import GenerationConfig
@@ -10,19 +10,19 @@ from src.model.gpt2 import GPT2
 def generate(
     model: GPT2,
     prompts: Sequence[Sequence[int]],
-    end_id: int,
+    end_ids: Collection[int],
     config: GenerationConfig,
     decoder: Decoder | None = None,
 ) -> Generator[list[int | None], None, None]:
     """Yield, step by step, the next token of each prompt; None for those that have ended.
 
-    A sequence ends with ``end_id`` (not yielded), after ``max_new_tokens``, or where the model has
+    A sequence ends with any of ``end_ids`` (not yielded), after ``max_new_tokens``, or where the model has
     no more positions. All prompts are decoded together, each as if alone and with the same seed.
 
     Args:
         model: what decodes.
         prompts: token ids, of any lengths.
-        end_id: the token that ends a reply.
+        end_ids: the tokens that end a reply.
         config: the settings of all prompts.
         decoder: one of this model with a free slot for each prompt; None: a new one.
 
@@ -45,7 +45,7 @@ def generate(
             tokens = decoder.step()
             for slot in tuple(budgets):
                 budgets[slot] -= 1
-                ended = tokens[slot] == end_id
+                ended = tokens[slot] in end_ids
                 if ended:
                     del tokens[slot]
                 if ended or not budgets[slot]:

@@ -26,12 +26,12 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with a hidden width of 4D."""
+    """Two layers, with a hidden width of 4D unless the config says otherwise."""
 
     def __init__(self, config: GPT2Config):
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.c_fc = nn.Linear(config.n_embd, config.inner_width)
+        self.c_proj = nn.Linear(config.inner_width, config.n_embd)
         approximate = "tanh" if config.activation == "gelu_new" else "none"
         self.activation = partial(F.gelu, approximate=approximate)
 

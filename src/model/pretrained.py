@@ -2,36 +2,38 @@
 
 Differences: Hugging Face prefixes ``transformer.``, stores the four projections of a block as
 ``Conv1D`` (in, out) where ours are ``Linear`` (out, in), keeps old mask buffers, and leaves the
-tied head out of the file.
+tied head out of the file. Attention scores that are scaled in another way than ours become a factor
+of the query's weights.
 """
 
-import hashlib
-import json
-import pickle
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from src import atomic
 from src.errors import UserError
-from src.hub import local_folder
-from src.model.config import ACTIVATIONS, GPT2Config
+from src.model.config import GPT2Config
 from src.model.gpt2 import GPT2
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLED = "pytorch_model.bin"
-FILES = ("config.json", "*.safetensors", INDEX)
+from src.model.pretrained_config import (
+    FILE,
+    PretrainedConfig,
+    hugging_face_config,
+    read_config,
+)
+from src.model.weights_file import WEIGHTS, checksum, folder_with_weights, read_weights
 
 PREFIX = "transformer."
+HEAD = "lm_head.weight"
+EMBEDDING = "wte.weight"
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks that old files carry
-SAME_ACTIVATION = {"gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new"}
+
+log = logging.getLogger(__name__)
 
 
 def to_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -45,19 +47,27 @@ def to_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return Hugging Face's weights under our names and layout, in float32.
 
+    The prefix of their names may be any, such as ``module.transformer.``; tensors of other names
+    and types are kept as they are.
+
     Raises:
-        UserError: the head is not tied to the embedding.
+        UserError: there is no embedding, or the head is not tied to it.
     """
+    prefixes = [name.removesuffix(EMBEDDING) for name in state if name.endswith(EMBEDDING)]
+    if not prefixes:
+        raise UserError(f"its weights hold no {PREFIX}{EMBEDDING}: they are not those of a GPT-2")
+    prefix = min(prefixes, key=len)
     ours = {}
     for name, tensor in state.items():
-        name = name.removeprefix(PREFIX)
+        name = name.removeprefix(prefix)
         if name.endswith(BUFFERS):
             continue
-        if name.endswith(TRANSPOSED):
+        if name.endswith(TRANSPOSED) and tensor.dim() == 2:
             tensor = tensor.t()
-        ours[name] = tensor.to(torch.float32).contiguous()
-    head = ours.pop("lm_head.weight", None)
-    if head is not None and not torch.equal(head, ours["wte.weight"]):
+        is_number = tensor.is_floating_point() and tensor.layout == torch.strided
+        ours[name] = tensor.to(torch.float32).contiguous() if is_number else tensor
+    heads = [name for name in ours if name.endswith(HEAD)]
+    if any(not torch.equal(ours.pop(name), ours[EMBEDDING]) for name in heads):
         raise UserError("its head is not tied to its embedding, which this GPT-2 cannot hold")
     return ours
 
@@ -71,6 +81,8 @@ def load_pretrained(
 ) -> GPT2:
     """Load a GPT-2 of Hugging Face's format from a folder or the hub, in float32.
 
+    Tensors that are no part of a GPT-2 are left out and named in the log.
+
     Args:
         name_or_path: a folder with ``config.json`` and weights, or a hub name.
         dropout: of the loaded model.
@@ -80,20 +92,75 @@ def load_pretrained(
     Raises:
         UserError: there is none, it is not a GPT-2, or its files are broken.
     """
-    folder = local_folder(name_or_path, FILES, required=FILES[:2], key=key)
+    folder = folder_with_weights(name_or_path, (FILE,), required=(FILE,), key=key)
     try:
-        config = _read_config(folder, dropout, activation)
-        state = from_hugging_face(_read_weights(folder))
+        config = read_config(folder, dropout, activation)
+        weights = read_weights(folder)
+        state = from_hugging_face(weights)
+        if not config.is_tied and not any(name.endswith(HEAD) for name in weights):
+            raise UserError(f"{FILE} says tie_word_embeddings=false, but there is no {HEAD}")
+        _check_size(config.shape, state)
         with torch.device("meta"), _NoInit():
-            model = GPT2(config)
-        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        shapes = {name: tensor.shape for name, tensor in state.items()}
-        if wrong := sorted(set(expected.items()) ^ set(shapes.items())):
-            raise UserError(f"weights do not fit its config.json, for example {wrong[0][0]}")
+            model = GPT2(config.shape)
+        extra = _check_fit(model, state)
+        for name in extra:
+            del state[name]
+        _scale_queries(config, state)
         model.load_state_dict(state, assign=True)
-        return model.requires_grad_()
     except UserError as error:
         raise UserError(f"{key}={name_or_path}: {error}") from error
+    if extra:
+        log.warning(
+            "%s=%s: %d tensors are no part of a GPT-2 of this shape and are left out: %s",
+            key,
+            name_or_path,
+            len(extra),
+            ", ".join(extra[:5]) + (", ..." if len(extra) > 5 else ""),
+        )
+    return model.requires_grad_()
+
+
+def _check_size(shape: GPT2Config, state: dict[str, Tensor]) -> None:
+    """Check the numbers of a config that decide how much memory is asked for."""
+    width, inner = shape.n_embd, shape.inner_width
+    last = f"h.{shape.n_layer - 1}.mlp.c_fc.weight"
+    expected = {
+        EMBEDDING: (shape.vocab_size, width),
+        "wpe.weight": (shape.n_positions, width),
+        last: (inner, width),
+    }
+    for name, size in expected.items():
+        if name not in state:
+            raise UserError(f"weights do not fit its {FILE}: {name} is missing")
+        if (found := tuple(state[name].shape)) != size:
+            raise UserError(
+                f"weights do not fit its {FILE}: {name} is of {found}, by the config {size}"
+            )
+
+
+def _check_fit(model: GPT2, state: dict[str, Tensor]) -> list[str]:
+    """Return the names in ``state`` that ``model`` has not; all that it has must be there."""
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise UserError(f"weights do not fit its {FILE}: {name} is missing")
+        found = state[name]
+        if found.shape != tensor.shape or found.dtype != torch.float32:
+            raise UserError(
+                f"weights do not fit its {FILE}: {name} is of {tuple(found.shape)} "
+                f"{str(found.dtype).removeprefix('torch.')}, by the config {tuple(tensor.shape)}"
+            )
+    return sorted(state.keys() - expected.keys())
+
+
+def _scale_queries(config: PretrainedConfig, state: dict[str, Tensor]) -> None:
+    """Multiply the scores of each layer by its factor, by way of the query's weights."""
+    width = config.shape.n_embd
+    for layer, factor in enumerate(config.query_factors):
+        if factor != 1:
+            for kind in ("weight", "bias"):
+                name = f"h.{layer}.attn.c_attn.{kind}"
+                state[name] = torch.cat([state[name][:width] * factor, state[name][width:]])
 
 
 class _NoInit(TorchFunctionMode):
@@ -106,114 +173,16 @@ class _NoInit(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def save_pretrained(model: GPT2, folder: Path, end_id: int) -> None:
+def save_pretrained(
+    model: GPT2, folder: Path, end_id: int, other_end_ids: Sequence[int] = ()
+) -> None:
     """Write ``config.json`` and ``model.safetensors`` as GPT2LMHeadModel reads them.
 
     The weights replace older ones in a single step, with a checksum inside: whoever reads the
     folder meanwhile, or after a crash, finds the complete old file or the complete new one.
     """
-    atomic.write_json(folder / "config.json", _hugging_face_config(model.config, end_id))
+    config = hugging_face_config(model.config, [end_id, *other_end_ids])
+    atomic.write_json(folder / FILE, config)
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
     with atomic.file(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", "sha256": checksum(tensors)})
-
-
-def checksum(tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of names and bytes of tensors on the CPU, in any order."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().data.cast("B"))
-    return digest.hexdigest()
-
-
-def _hugging_face_config(config: GPT2Config, end_id: int) -> dict[str, Any]:
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.n_positions,
-        "n_ctx": config.n_positions,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_inner": None,
-        "activation_function": config.activation,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
-        "layer_norm_epsilon": config.layer_norm_epsilon,
-        "initializer_range": config.initializer_range,
-        "bos_token_id": end_id,
-        "eos_token_id": end_id,
-        "tie_word_embeddings": True,
-        "dtype": "float32",
-    }
-
-
-def _read_config(folder: Path, dropout: float, activation: str | None) -> GPT2Config:
-    path = folder / "config.json"
-    if not path.exists():
-        raise UserError("no config.json in it: not a Hugging Face model folder")
-    try:
-        values = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"config.json is broken: {error}") from error
-    if values.get("model_type") != "gpt2":
-        raise UserError(f"model_type is {values.get('model_type')}, not gpt2")
-    function = values.get("activation_function", "gelu_new")
-    function = SAME_ACTIVATION.get(function, function)
-    unsupported = {
-        "activation_function": function not in ACTIVATIONS,
-        "n_inner": values.get("n_inner") not in (None, 4 * values["n_embd"]),
-        "scale_attn_weights": not values.get("scale_attn_weights", True),
-        "scale_attn_by_inverse_layer_idx": values.get("scale_attn_by_inverse_layer_idx", False),
-        "add_cross_attention": values.get("add_cross_attention", False),
-    }
-    for name, is_set in unsupported.items():
-        if is_set:
-            raise UserError(f"its {name}={values.get(name)} is not supported")
-    return GPT2Config(
-        vocab_size=values["vocab_size"],
-        n_positions=values.get("n_positions", values.get("n_ctx", 1024)),
-        n_embd=values["n_embd"],
-        n_layer=values["n_layer"],
-        n_head=values["n_head"],
-        activation=activation or function,
-        dropout=dropout,
-        initializer_range=values.get("initializer_range", 0.02),
-        layer_norm_epsilon=values.get("layer_norm_epsilon", 1e-5),
-    )
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    try:
-        if (folder / INDEX).exists():
-            names = json.loads((folder / INDEX).read_text())["weight_map"].values()
-            state: dict[str, Tensor] = {}
-            for name in sorted(set(names)):
-                state |= _read_safetensors(folder / name)
-            return state
-        if (folder / WEIGHTS).exists():
-            return _read_safetensors(folder / WEIGHTS)
-        if (folder / PICKLED).exists():
-            return torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        json.JSONDecodeError,
-    ) as error:
-        raise UserError(f"its weights cannot be read: {error}") from error
-    raise UserError(f"no weights in it ({WEIGHTS} or {PICKLED})")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        expected = (file.metadata() or {}).get("sha256")
-    if expected is not None and expected != checksum(tensors):
-        raise UserError(f"{path.name} is damaged: its checksum is wrong; copy it again")
-    return tensors

@@ -9,7 +9,7 @@ al., 2022: Orca).
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -56,14 +56,17 @@ class Completion:
 class Engine:
     """Computes completions inside ``with Engine(...) as engine``; ``max_queue`` may wait.
 
-    ``make_decoder`` makes an empty decoder, and another one after a failure.
+    ``make_decoder`` makes an empty decoder, and another one after a failure; any of ``end_ids``
+    ends a reply.
     """
 
-    def __init__(self, make_decoder: Callable[[], Decoder], end_id: int, max_queue: int):
+    def __init__(
+        self, make_decoder: Callable[[], Decoder], end_ids: Collection[int], max_queue: int
+    ):
         self.make_decoder = make_decoder
         self.decoder = make_decoder()
         self.num_slots = self.decoder.num_free_slots
-        self.end_id = end_id
+        self.end_ids = end_ids
         self.max_queue = max_queue
         self._waiting: list[Completion] = []
         self._joining: list[Completion] = []  # the decoder reads their prompts
@@ -190,8 +193,9 @@ class Engine:
         if completion.ended:  # cancelled during the step
             return
         reply = completion.reply
-        piece = reply.push(token) if token != self.end_id else ""
-        if not completion.ended and (token == self.end_id or reply.is_full):
+        is_end = token in self.end_ids
+        piece = "" if is_end else reply.push(token)
+        if not completion.ended and (is_end or reply.is_full):
             piece += reply.end()
         completion.deliver(piece, completion.ended)
 

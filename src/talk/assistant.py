@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Literal
 
@@ -116,16 +116,25 @@ class Reply:
 
 
 class Assistant:
-    """A model with its tokenizer and its chat template (None: ours).
+    """A model with its tokenizer, its chat template (None: ours) and its end tokens.
+
+    Any of ``end_ids`` ends a reply; None: the tokenizer's end token.
 
     Between two replies it keeps packed weights and the cache, so the next turn of a conversation
     computes only its new tokens. The model must not change meanwhile.
     """
 
-    def __init__(self, model: GPT2, tokenizer: Tokenizer, template: ChatTemplate | None = None):
+    def __init__(
+        self,
+        model: GPT2,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None = None,
+        end_ids: Collection[int] | None = None,
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.template = template or default_template(tokenizer)
+        self.end_ids = frozenset([tokenizer.end_id] if end_ids is None else end_ids)
         # Decoders of one slot, by the precision of their weights.
         self._idle: dict[str, list[Decoder]] = defaultdict(list)
 
@@ -161,7 +170,7 @@ class Assistant:
         except IndexError:
             decoder = Decoder(self.model, 1, generation.weights, remembers=True)
         try:
-            steps = generate(self.model, [ids], self.tokenizer.end_id, generation, decoder)
+            steps = generate(self.model, [ids], self.end_ids, generation, decoder)
             with closing(steps):
                 yield from (token for (token,) in steps if token is not None)
         finally:
@@ -183,7 +192,7 @@ class Assistant:
             rows = by_length[start : start + batch_size]
             streams = [TextStream(self.tokenizer, generation.stop) for _ in rows]
             batch = [ids[i] for i in rows]
-            steps = generate(self.model, batch, self.tokenizer.end_id, generation, decoder)
+            steps = generate(self.model, batch, self.end_ids, generation, decoder)
             with closing(steps):
                 for step in steps:
                     for stream, token in zip(streams, step, strict=True):
@@ -212,5 +221,5 @@ def load_assistant(model_path: str, device: torch.device, key: str = "model_path
     Raises:
         UserError: there is none, it is no GPT-2, or it is broken; names ``key``.
     """
-    model, tokenizer, template = load_model_folder(model_path, key)
-    return Assistant(model.to(device), tokenizer, template)
+    folder = load_model_folder(model_path, key)
+    return Assistant(folder.model.to(device), folder.tokenizer, folder.template, folder.end_ids)

@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from src.data.template import JINJA, TEMPLATE_FILE, encode_prompt
+from src.data.template import TEMPLATE_FILE, encode_prompt, jinja
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
 from src.hub import first_line
-from src.talk.json_file import read_settings
+from src.json_file import read_settings
 from src.talk.messages import Message
 
 ChatTemplate = Callable[[Sequence[Message]], list[int]]
@@ -36,28 +37,50 @@ def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
     Raises:
         UserError: it is broken.
     """
-    source = template_source(folder)
-    if source is None or source == JINJA:
+    source, ours = template_source(folder), jinja(tokenizer.end_token)
+    # Other tokenizers than GPT-2's may treat the beginning of a piece of text in their own way.
+    if source in (None, ours) and tokenizer.is_byte_level:
         return default_template(tokenizer)
-    return jinja_template(source, tokenizer, read_settings(folder / SETTINGS))
+    return jinja_template(source or ours, tokenizer)
 
 
 def template_source(folder: Path) -> str | None:
     """Return the chat template of a model folder, in Jinja; None: it has none.
 
     Raises:
-        UserError: it has several.
+        UserError: it has several, none of them the default, or it is no text.
     """
     path = folder / TEMPLATE_FILE
     if path.exists():
-        return path.read_text()
+        try:
+            return path.read_bytes().decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     source = read_settings(folder / SETTINGS).get("chat_template")
+    if isinstance(source, list):
+        source = _default_of(source, folder)
     if source is not None and not isinstance(source, str):
-        raise UserError(f"{folder}: several chat templates in one folder are not supported")
+        raise UserError(f"{folder / SETTINGS} is broken: its chat_template is no text")
     return source
 
 
-def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object]) -> ChatTemplate:
+def _default_of(named: list[Any], folder: Path) -> Any:
+    """Return the template called default, which transformers takes too."""
+    templates = {each["name"]: each.get("template") for each in named if _is_named(each)}
+    if "default" not in templates:
+        names = ", ".join(map(str, templates)) or "none with a name"
+        raise UserError(
+            f"{folder / SETTINGS} holds several chat templates ({names}), none of them called "
+            f"default: put the one to use into {TEMPLATE_FILE}"
+        )
+    return templates["default"]
+
+
+def _is_named(template: Any) -> bool:
+    return isinstance(template, dict) and isinstance(template.get("name"), str)
+
+
+def jinja_template(source: str, tokenizer: Tokenizer) -> ChatTemplate:
     """Return a template written in Jinja, as ``transformers`` runs it.
 
     Only the template writes special tokens; one that a person typed is text.
@@ -75,17 +98,23 @@ def jinja_template(source: str, tokenizer: Tokenizer, settings: dict[str, object
     except ERRORS as error:
         raise UserError(f"the model's chat template is broken: {first_line(error)}") from error
     special = tokenizer.special_tokens
-    splitter = re.compile("(" + "|".join(map(re.escape, special)) + ")")
-    names = {key: value for key, value in settings.items() if key.endswith("_token")}
+    longest_first = sorted(special, key=len, reverse=True)
+    splitter = re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
+    values: dict[str, Any] = {"tools": None, "documents": None, **tokenizer.names}
 
     def encode(messages: Sequence[Message]) -> list[int]:
-        texts = [asdict(replace(m, content=_as_text(m.content, splitter))) for m in messages]
+        is_typed = any(splitter.search(message.content) for message in messages)
+        if is_typed:
+            messages = [replace(m, content=_as_text(m.content, splitter)) for m in messages]
+        texts = [asdict(message) for message in messages]
         try:
-            text = compiled.render(messages=texts, add_generation_prompt=True, **names)
+            text = compiled.render(messages=texts, add_generation_prompt=True, **values)
         except UserError:  # the template refuses
             raise
         except ERRORS as error:
             raise UserError(f"the model's chat template is broken: {first_line(error)}") from error
+        if not is_typed:
+            return tokenizer.encode_special(text)
         ids: list[int] = []
         for piece in splitter.split(text):
             if piece in special:

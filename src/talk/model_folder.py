@@ -4,31 +4,39 @@
 ``chat_template.jinja``, ``generation_config.json``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from src import atomic
 from src.data.template import save_template
-from src.data.tokenizer import SETTINGS, Tokenizer, load_tokenizer
+from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.data.tokenizer_files import FILES as TOKENIZER_FILES
+from src.data.tokenizer_files import VOCABULARIES
 from src.errors import UserError
-from src.hub import local_folder
+from src.json_file import read_settings
 from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained, save_pretrained
+from src.model.weights_file import SAFETENSORS_FILES, folder_with_weights
 from src.talk.chat_template import ChatTemplate, load_chat_template
+from src.talk.messages import Message
 
 GENERATION_SETTINGS = "generation_config.json"
+GPT2_END_ID = 50256  # what transformers takes where config.json is silent
 
 # The files that are fetched from the hub, and that an export copies.
-FILES = (
-    "config.json",
-    "*.safetensors*",
-    "tokenizer*.json",
-    "vocab.json",
-    "merges.txt",
-    "*.jinja",
-    GENERATION_SETTINGS,
-)
-REQUIRED = ("config.json", "*.safetensors", SETTINGS)  # in a complete copy of the hub's cache
+FILES = ("config.json", *TOKENIZER_FILES, "*.jinja", GENERATION_SETTINGS, *SAFETENSORS_FILES)
+REQUIRED = ("config.json", "|".join(VOCABULARIES))  # in a complete copy of the hub's cache
+
+
+class ModelFolder(NamedTuple):
+    """What a folder holds; any of ``end_ids`` ends a reply."""
+
+    model: GPT2
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    end_ids: frozenset[int]
 
 
 def save_model_folder(
@@ -45,28 +53,90 @@ def save_model_folder(
     with atomic.folder(folder) as building:
         save_pretrained(model, building, tokenizer.end_id)
         tokenizer.save(building)
-        save_template(building)
+        save_template(building, tokenizer.end_token)
         settings = _generation_settings(generation, tokenizer.end_id)
         atomic.write_json(building / GENERATION_SETTINGS, settings)
 
 
-def load_model_folder(
-    name_or_path: str, key: str = "model_path"
-) -> tuple[GPT2, Tokenizer, ChatTemplate]:
-    """Load model, tokenizer and chat template of a folder or hub name.
+def load_model_folder(name_or_path: str, key: str = "model_path") -> ModelFolder:
+    """Load model, tokenizer, chat template and end tokens of a folder or hub name.
 
     Raises:
         UserError: there is none, or it is no GPT-2; names ``key``.
     """
-    folder = local_folder(name_or_path, FILES, required=REQUIRED, key=key)
+    folder = model_folder(name_or_path, key)
     model = load_pretrained(str(folder), key=key)
     tokenizer = load_tokenizer(str(folder), key=key)
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(
-            f"{key}={name_or_path}: its tokenizer has {tokenizer.vocab_size} tokens, its model "
-            f"only {model.config.vocab_size}"
-        )
-    return model, tokenizer, load_chat_template(folder, tokenizer)
+    template = load_chat_template(folder, tokenizer)
+    vocab_size = model.config.vocab_size
+    if tokenizer.vocab_size > vocab_size:
+        if not _only_added_tokens_beyond(vocab_size, tokenizer):
+            raise UserError(
+                f"{key}={name_or_path}: its tokenizer has {tokenizer.vocab_size} tokens, its model "
+                f"only {vocab_size}"
+            )
+        template = _bounded(template, tokenizer, vocab_size)
+    return ModelFolder(model, tokenizer, template, end_ids(folder, tokenizer, vocab_size))
+
+
+def model_folder(name_or_path: str, key: str) -> Path:
+    """Return the local folder of a model with all files that we read.
+
+    Raises:
+        UserError: it is neither a folder here nor a model that the hub or its cache holds.
+    """
+    return folder_with_weights(name_or_path, FILES, REQUIRED, key)
+
+
+def end_ids(folder: Path, tokenizer: Tokenizer, vocab_size: int) -> frozenset[int]:
+    """Return the tokens that end a reply: the tokenizer's end token, and those of the model.
+
+    The model's are in ``generation_config.json``, or else in ``config.json``, as transformers
+    takes them. A ``config.json`` is saved with GPT-2's own number for any vocabulary: beside a
+    generation config, its token counts only if it is a special one.
+
+    Raises:
+        UserError: a file is broken, or names what is no token.
+    """
+    special = set(tokenizer.special_tokens.values())
+    of_generation = _token_ids(folder / GENERATION_SETTINGS)
+    of_config = _token_ids(folder / "config.json")
+    if of_config is None:
+        of_config = {GPT2_END_ID} & special
+    elif of_generation is not None:
+        of_config &= special
+    ids = {tokenizer.end_id} | (of_generation or set()) | of_config
+    return frozenset(index for index in ids if 0 <= index < vocab_size)
+
+
+def _token_ids(path: Path) -> set[int] | None:
+    """Return the end tokens that a file names; None: it is silent."""
+    settings = read_settings(path)
+    if "eos_token_id" not in settings:
+        return None
+    value = settings["eos_token_id"]
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(index, int) and not isinstance(index, bool) for index in ids):
+        raise UserError(f"{path}: eos_token_id={value!r:.100} is neither a token's id nor several")
+    return set(ids)
+
+
+def _only_added_tokens_beyond(vocab_size: int, tokenizer: Tokenizer) -> bool:
+    """Whether the ids beyond a model's are of added tokens, such as one for padding."""
+    added = tokenizer.backend.get_added_tokens_decoder()
+    ids = tokenizer.backend.get_vocab(with_added_tokens=True).values()
+    return tokenizer.end_id < vocab_size and all(i < vocab_size or i in added for i in ids)
+
+
+def _bounded(template: ChatTemplate, tokenizer: Tokenizer, vocab_size: int) -> ChatTemplate:
+    def encode(messages: Sequence[Message]) -> list[int]:
+        ids = template(messages)
+        if (largest := max(ids, default=0)) >= vocab_size:
+            token = tokenizer.backend.id_to_token(largest)
+            raise UserError(f"the model has no weights for {token!r}, which its tokenizer added")
+        return ids
+
+    return encode
 
 
 def model_folders(runs: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Sequence
 
-from src.data.tokenizer import Tokenizer
+from src.data.tokenizer import REPLACEMENT, Tokenizer
 
 UTF8 = codecs.getincrementaldecoder("utf-8")
 
@@ -24,15 +24,30 @@ class TextStream:
         self.text = ""
         self.stopped = False  # a stop string came
         self.decoder = UTF8("replace")  # keeps the bytes of an incomplete character
+        self.tokens: list[int] = []  # where their texts depend on each other
+        self.decoded = ""
         self.tail = ""  # characters that may begin a stop string
 
     def push(self, token: int) -> str:
         """Return the text that ``token`` completes, perhaps none."""
-        return self._release(self.decoder.decode(self.tokenizer.bytes_of(token)), final=False)
+        return self._release(self._decode(token), final=False)
 
     def finish(self) -> str:
         """Return the rest of the text: no token follows."""
-        return self._release(self.decoder.decode(b"", final=True), final=True)
+        return self._release(self._decode(None), final=True)
+
+    def _decode(self, token: int | None) -> str:
+        """Return the text that ``token`` completes; of None, what is left at the end."""
+        if self.tokenizer.is_byte_level:
+            new = b"" if token is None else self.tokenizer.bytes_of(token)
+            return self.decoder.decode(new, final=token is None)
+        if token is not None:
+            self.tokens.append(token)
+        text = self.tokenizer.decode(self.tokens)
+        if text.endswith(REPLACEMENT) and token is not None:
+            return ""
+        piece, self.decoded = text[len(self.decoded) :], text
+        return piece
 
     def _release(self, text: str, final: bool) -> str:
         if self.stopped:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.model.gpt2 import GPT2
-from src.model.pretrained import checksum
+from src.model.weights_file import checksum
 from src.training.config import LoRAConfig
 
 MATRICES = ["c_attn", "c_proj", "c_fc"]

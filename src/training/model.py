@@ -6,6 +6,7 @@ from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
 from src.training.config import TrainConfig
 from src.training.lora import add_adapters
+from src.training.vocabulary import check_pieces, check_vocabulary
 
 MAX_BLOCK_LENGTHS = 64  # of a block, in the model's positions: examples are no longer than these
 
@@ -17,6 +18,11 @@ def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
         UserError: the weights cannot be loaded; model, tokenizer and block size do not fit each
             other; or adapters are wanted and peft is not installed.
     """
+    name = config.model.tokenizer
+    if name is not None:
+        check_pieces(name, tokenizer)
+    if config.model.pretrained is not None and name is not None:
+        check_vocabulary(config.model.pretrained, name, tokenizer)
     if config.model.pretrained is not None:
         model = load_pretrained(
             config.model.pretrained,

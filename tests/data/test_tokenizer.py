@@ -135,9 +135,12 @@ def test_a_tokenizer_that_cannot_be_used_is_named_by_its_key(tokenizer, tmp_path
     whole["added_tokens"] = []
     del whole["model"]["vocab"][END_OF_TEXT]
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    (tmp_path / "tokenizer_config.json").unlink()
     assert f"has no {END_OF_TEXT} token" in complaint(str(tmp_path))
 
     (tmp_path / "tokenizer.json").write_text("{")
+    assert "tokenizer.json is broken" in complaint(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
     assert "the tokenizer is broken" in complaint(str(tmp_path))
     assert "is a file" in complaint(str(tmp_path / "tokenizer.json"))
 

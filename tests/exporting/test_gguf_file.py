@@ -17,7 +17,7 @@ from tests.model.conftest import random_model, tiny_config
 
 @pytest.fixture(scope="module")
 def trained(model_folder):
-    model, tokenizer, _ = load_model_folder(str(model_folder))
+    model, tokenizer, *_ = load_model_folder(str(model_folder))
     return model, tokenizer
 
 
@@ -27,7 +27,9 @@ def export(tmp_path, trained):
 
     def run(model=None, tokenizer=None, template=None, dtype="f32") -> gguf.GGUFReader:
         path = tmp_path / "model.gguf"
-        write_gguf(path, model or trained[0], tokenizer or trained[1], template, dtype, "some")
+        write_gguf(
+            path, model or trained[0], tokenizer or trained[1], template or JINJA, dtype, "some"
+        )
         return gguf.GGUFReader(path)
 
     return run

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -77,3 +80,13 @@ def test_a_model_of_few_bits_scores_almost_as_one_of_fp32(weights):
     difference = (scores[weights] - scores["fp32"]).std() / scores["fp32"].std()
     assert 0 < difference < 0.05
     assert scores[weights].dtype == torch.float32
+
+
+def test_int8_says_nothing_that_is_torchs():
+    """torch warns once a process, so it is asked in a new one."""
+    code = (
+        "import torch; from src.model.decoding_weights import Int8Linear;"
+        "Int8Linear(torch.randn(96, 64), None)(torch.randn(2, 64))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -17,7 +17,7 @@ def settings(**changes) -> GenerationConfig:
 
 def decode(model, prompts, end_id=NEVER, **changes) -> list[list[int]]:
     tokens = [[] for _ in prompts]
-    for step in generate(model, prompts, end_id, settings(**changes)):
+    for step in generate(model, prompts, {end_id}, settings(**changes)):
         for row, token in enumerate(step):
             if token is not None:
                 tokens[row].append(token)
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(model):
 
 def test_an_answer_nobody_waits_for_frees_its_slots(model):
     decoder = Decoder(model, 2, "fp32")
-    steps = generate(model, [[1, 2], [3]], NEVER, settings(), decoder)
+    steps = generate(model, [[1, 2], [3]], {NEVER}, settings(), decoder)
     next(steps)
     assert decoder.num_free_slots == 0
     steps.close()

@@ -136,8 +136,8 @@ def set_config(folder, **changes):
         (lambda f: (f / "config.json").write_text("{"), "config.json is broken"),
         (lambda f: set_config(f, model_type="llama"), "llama, not gpt2"),
         (lambda f: set_config(f, n_layer=4), "do not fit its config.json"),
-        (lambda f: set_config(f, scale_attn_by_inverse_layer_idx=True), "not supported"),
-        (lambda f: set_config(f, activation_function="relu"), "activation_function=relu"),
+        (lambda f: set_config(f, add_cross_attention=True), "not supported"),
+        (lambda f: set_config(f, activation_function="relu"), "activation_function='relu'"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(damage, message, tmp_path):

@@ -55,7 +55,7 @@ def running_engine(assistant: Assistant, num_slots: int, max_queue: int) -> Iter
     def decoder() -> GatedDecoder:
         return GatedDecoder(assistant.model, num_slots, "fp32")
 
-    with Engine(decoder, assistant.tokenizer.end_id, max_queue) as engine:
+    with Engine(decoder, assistant.end_ids, max_queue) as engine:
         try:
             yield engine
         finally:

@@ -182,7 +182,7 @@ def test_a_failure_of_ours_is_500_and_the_next_request_is_answered(client, assis
 
 def test_an_answer_that_ends_after_its_loop_is_nobodys(assistant):
     """A server that is told twice to stop is gone before its engine."""
-    engine = Engine(lambda: Decoder(assistant.model, 1, "fp32"), 0, 1)  # not entered: it waits
+    engine = Engine(lambda: Decoder(assistant.model, 1, "fp32"), {0}, 1)  # not entered: it waits
 
     async def asked() -> Answers:
         return Answers(engine, assistant.tokenizer, [[1]], [greedy(3)], False, 1.0)

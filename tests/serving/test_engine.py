@@ -185,7 +185,7 @@ def test_a_decoder_that_cannot_be_made_again_ends_the_engine(assistant, monkeypa
         return made[0]
 
     monkeypatch.setattr(threading, "excepthook", lambda args: None)  # it goes to standard error
-    with Engine(make, assistant.tokenizer.end_id, 5) as engine:
+    with Engine(make, assistant.end_ids, 5) as engine:
         engine.decoder.step = lambda: 1 / 0
         asked = [Asked(assistant, "Hello"), Asked(assistant, "you?")]
         engine.submit([one.completion for one in asked])
