@@ -21,6 +21,7 @@ BINARY = [
     (rb"FEA1", "an old Feather file", "write it again as Parquet"),
     (rb"GGUF", "a model in GGUF", "name the file of the rows"),
     (rb"(?s).{8}\{\"", "a model in safetensors", "name the file of the rows"),
+    (rb"PK\x05\x06", "an empty zip archive", "name the file of the rows"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
     (rb"Rar!", "a RAR archive", "unpack it first"),
     (rb"(?s).{257}ustar", "a tar archive", "unpack it and name the folder"),
@@ -39,8 +40,11 @@ TEXT = [
         "download the file again, logged in, and look at it",
     ),
     (r"<\?xml|<[A-Za-z][\w:.-]*[\s>]", "XML", JSON_LINES),
+]
+PROSE = [
     (r"%YAML|---\s*\n", "YAML or Markdown", JSON_LINES),
     (r"#{1,6} \S|```|[*-] \S", "a Markdown text", JSON_LINES),
+    (r"\(lp0|\(dp0", "a Python pickle, which can run code when it is opened", JSON_LINES),
 ]
 SUFFIXES = {
     ".md": "a Markdown text",
@@ -90,9 +94,9 @@ def binary(head: bytes) -> What | None:
 
 def text(name: str, start: str) -> What | None:
     """Return what a file that begins with the text ``start`` is, if it holds no rows."""
-    for pattern, what, way in TEXT:
+    kind = SUFFIXES.get(PurePath(name).suffix.lower())
+    by_suffix = [(r"", kind, JSON_LINES)] if kind else []
+    for pattern, what, way in (*TEXT, *by_suffix, *PROSE):
         if re.match(pattern, start.lstrip()):
             return what, way
-    if what_ := SUFFIXES.get(PurePath(name).suffix.lower()):
-        return what_, JSON_LINES
     return None

@@ -20,7 +20,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from src.data.files.json_text import BadJson, JsonStream, scan, values_of
+from src.data.files.json_text import BadJson, JsonStream, NameTwice, scan, values_of
 from src.data.files.objects import as_row, is_message, rows_of
 from src.data.files.part import Broken, Part, Record
 from src.data.files.text import Text
@@ -73,12 +73,31 @@ def _is_lines(text: Text) -> bool:
         lines = (line for line in iter(partial(file.readline, LINE_LIMIT), "") if line.strip())
         first = next(lines, "")
         rest = list(islice(lines, LINES_LOOKED_AT))
-    if not first.endswith(("\n", "\r")) or not rest:
+    if not rest:
         return _is_several(first)
-    return _is_values(first) or any(
-        line.startswith(("{", "[")) and _is_values(line) and line.strip() not in ("{}", "[]")
-        for line in rest
-    )
+    if _is_values(first):
+        return True
+    start = first.lstrip()[:1]
+    closed = first.rstrip().rstrip(",").endswith(("}", "]"))
+    if (start == "{" and _is_value(text)) or (start == "[" and not closed):
+        return False  # on several lines
+    alike = [line for line in rest if line.startswith(start if start in "{[" else ("{", "["))]
+    return any(map(_is_values, alike)) or (closed and len(alike) == len(rest))
+
+
+def _is_value(text: Text) -> bool:
+    """Whether the text begins with a value that takes several lines."""
+    with text.open() as file:
+        stream = JsonStream(file)
+        stream.peek()
+        line = stream.line
+        try:
+            stream.value()
+        except NameTwice:
+            return stream.line > line
+        except BadJson:
+            return False
+    return stream.line > line
 
 
 def _is_values(line: str) -> bool:
@@ -125,8 +144,7 @@ def _unusual(line: str, text: Text) -> Iterator[Any]:
         yield Broken(complaint)
         return
     try:
-        for value in values_of(line):
-            yield _checked(value)
+        yield from map(_checked, list(values_of(line)))  # all of them or none
     except BadJson as error:
         yield Broken(_no_json(str(error), line, error.position))
 
@@ -185,16 +203,17 @@ def _elements(text: Text) -> Iterator[Record]:
                 line = stream.line
                 try:
                     value = stream.value()
-                    comma = stream.skip(",")
-                    if not comma and stream.peek() != "]":
-                        raise BadJson("a comma or the end of the list is expected", stream.line)
                 except BadJson as error:
                     yield error.position, Broken(f"not valid JSON: {error}")
-                    if not indent or not stream.find(indent + "{"):
+                    if isinstance(error, NameTwice):
+                        stream.skip(",")
+                    elif indent is None or not stream.find(indent + "{"):
                         return
                     continue
                 complaint = _complaint(value, text) if stream.has_bad_bytes else None
                 yield line, Broken(complaint) if complaint else _checked(value)
+                if not stream.skip(",") and stream.peek() not in ("]", ""):
+                    yield stream.line, Broken("not valid JSON: a comma is missing before this")
             if not stream.skip("]"):
                 yield stream.line, Broken("not valid JSON: the list has no end; the file is cut")
             elif stream.peek():
@@ -214,7 +233,7 @@ def _values(text: Text) -> Iterator[Record]:
                     value = stream.value()
                 except BadJson as error:
                     yield error.position, Broken(f"not valid JSON: {error}")
-                    if not stream.find("{"):
+                    if not isinstance(error, NameTwice) and not stream.find("{", outside=True):
                         return
                     continue
                 complaint = _complaint(value, text) if stream.has_bad_bytes else None

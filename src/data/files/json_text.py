@@ -23,12 +23,20 @@ class BadJson(ValueError):
         self.position = position
 
 
+class NameTwice(BadJson):
+    """A value that is whole, but in which a name stands twice in an object."""
+
+
+class _Twice(ValueError):
+    pass
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'the name "{twice}" stands twice in an object')
+        raise _Twice(f'the name "{twice}" stands twice in an object')
     return values
 
 
@@ -50,8 +58,10 @@ def decode(text: str, start: int = 0) -> tuple[Any, int]:
         raise BadJson(error.msg, error.pos) from None
     except RecursionError:
         raise BadJson("nested too deeply", start) from None
-    except ValueError as error:  # a name twice, or a number of 5,000 digits
-        raise BadJson(str(error), start + _place_of_name_twice(text[start:])) from None
+    except _Twice as error:
+        raise NameTwice(str(error), start + _place_of_name_twice(text[start:])) from None
+    except ValueError as error:  # a number of 5,000 digits
+        raise BadJson(str(error), start) from None
 
 
 def _place_of_name_twice(text: str) -> int:
@@ -63,9 +73,7 @@ def _place_of_name_twice(text: str) -> int:
         nonlocal place
         try:
             return parse_object(text_and_start, *options)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:
+        except _Twice:
             place = place or text_and_start[1]
             raise
 
@@ -101,6 +109,9 @@ class JsonStream:
 
     def peek(self) -> str:
         """Return the next character that is no space; empty at the end."""
+        next_one = self.text[self.position : self.position + 1]
+        if next_one > " ":
+            return next_one
         while True:
             match = SPACE.match(self.text, self.position)
             assert match is not None
@@ -114,7 +125,7 @@ class JsonStream:
         """Go past ``character`` if it comes next."""
         if self.peek() != character:
             return False
-        self._advance(self.position + 1)
+        self.position += 1
         return True
 
     def value(self) -> Any:
@@ -122,11 +133,16 @@ class JsonStream:
 
         Raises:
             BadJson: it is broken; ``position`` is then that of the line, counted from 1.
+            NameTwice: likewise, and the value is passed over.
         """
         self.peek()
         while True:
             try:
                 value, end = decode(self.text, self.position)
+            except NameTwice as error:
+                line = self.line + self.text.count("\n", self.position, error.position)
+                self._advance(json.JSONDecoder().raw_decode(self.text, self.position)[1])
+                raise NameTwice(str(error), line) from None
             except BadJson as error:
                 certain = not str(error).startswith(
                     "Unterminated"
@@ -134,6 +150,8 @@ class JsonStream:
                 line = self.line + self.text.count("\n", self.position, error.position)
                 if not certain and not self.ended and self._read():
                     continue
+                if not certain and error.position >= len(self.text.rstrip()):
+                    raise BadJson("the file ends in the middle of a value", line) from None
                 raise BadJson(str(error), line) from None
             if end == len(self.text) and not self.ended and not isinstance(value, (dict, list)):
                 self._read()  # a number may go on
@@ -141,11 +159,17 @@ class JsonStream:
             self._advance(end)
             return value
 
-    def find(self, line_start: str) -> bool:
-        """Go to the next line after this one that begins with ``line_start``, if there is one."""
+    def find(self, line_start: str, outside: bool = False) -> bool:
+        """Go to the next line after this one that begins with ``line_start``, if there is one.
+
+        A line that seems to lie in a list is none, if it must be ``outside`` of lists.
+        """
         while True:
             found = self.text.find("\n" + line_start, self.position)
             if found >= 0:
+                before = self.text[self.position : found]
+                if outside and before.count("[") > before.count("]"):
+                    return False
                 self._advance(found + 1)
                 return True
             self._advance(max(self.position, len(self.text) - len(line_start)))

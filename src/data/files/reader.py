@@ -14,7 +14,7 @@ from src.data.files.json_rows import json_parts
 from src.data.files.json_text import BadJson, values_of
 from src.data.files.part import Part
 from src.data.files.places import Place, split_of_name
-from src.data.files.tables import table_parts
+from src.data.files.tables import is_table, table_parts
 from src.data.files.text import Text, as_text
 from src.data.files.unpacking import Stored, on_disk, unpack
 from src.errors import UserError
@@ -64,20 +64,20 @@ def _parts(stored: Stored, head: bytes, encoding: str | None) -> list[Part]:
     if not wide and (what := foreign.binary(head)):
         raise foreign.refusal(stored.name, what)
     start = head.decode(text.encoding, errors="replace").lstrip("\ufeff \t\r\n")
-    reader = _reader(stored.name, start)
+    reader = _reader(stored.name, start, text)
     if reader is table_parts and (what := foreign.text(stored.name, start)):
         raise foreign.refusal(stored.name, what)
     return reader(text)
 
 
-def _reader(name: str, start: str) -> Callable[[Text], list[Part]]:
+def _reader(name: str, start: str, text: Text) -> Callable[[Text], list[Part]]:
     """Return what reads a text that begins with ``start``."""
-    if start.startswith(("{", "[")):
+    if start.startswith(("{", "[")) or any(map(_is_object, start.splitlines()[1:10])):
         return json_parts
-    is_json = any(map(_is_object, start.splitlines()[1:10]))
     named_json = any(suffix.lower() in JSON_SUFFIXES for suffix in PurePath(name).suffixes)
-    is_other = foreign.text(name, start) is not None
-    return json_parts if is_json or (named_json and not is_other) else table_parts
+    if not named_json or foreign.text(name, start) or is_table(text):
+        return table_parts
+    return json_parts  # its errors name the lines
 
 
 def _is_object(line: str) -> bool:

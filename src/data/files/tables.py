@@ -20,6 +20,7 @@ from src.errors import UserError
 
 SAMPLE = 1 << 16  # characters
 SEP_LINE = re.compile(r'"?sep=(.)"?[\r\n]*\Z', re.I | re.S)
+TABLE_NAME = re.compile(r"(?i)\.(csv|tsv|tab)\b")
 SEPARATORS = ",;\t|"
 
 
@@ -52,23 +53,44 @@ def table_parts(text: Text) -> list[Part]:
         UserError: it is a plain text, or its header is broken.
     """
     name = text.stored.name
-    try:
-        with text.open() as file:
-            sample = file.read(SAMPLE)
-            whole = not file.read(1)
-    except STOPS as error:
-        raise UserError(f"{name}: {end_of_reading(error)}") from error
-    first, *_ = sample.splitlines(keepends=True) or [""]
-    sep_line = SEP_LINE.match(first)
-    dialect = find_dialect(sample[len(first) :] if sep_line else sample, whole, sep_line, name)
-    header, line = _header(text, dialect, bool(sep_line))
-    if len(header) == 1 and not name.lower().endswith((".csv", ".tsv")) and header[0] != "text":
+    sample, dialect, sep_line = _look(text)
+    header, line = _header(text, dialect, sep_line)
+    if not TABLE_NAME.search(name) and _is_prose(header, sample, dialect):
         shown = header[0][:60]
         raise UserError(
             f"{name}: this is a plain text (it begins with {shown!r}), not rows: write it as JSON "
             f"lines (one object a line), or as CSV with a line of names above the columns"
         )
     return [Part(name, None, partial(_records, text, dialect, header, line))] if header else []
+
+
+def is_table(text: Text) -> bool:
+    """Whether a text has columns: most of its lines have as many fields as the first."""
+    sample, dialect, sep_line = _look(text)
+    return sep_line or not _is_prose(["", ""], sample, dialect)
+
+
+def _look(text: Text) -> tuple[str, Dialect, bool]:
+    """Return the beginning after a ``sep=`` line, its dialect, and whether there is such a line."""
+    try:
+        with text.open() as file:
+            sample = file.read(SAMPLE)
+            whole = not file.read(1)
+    except STOPS as error:
+        raise UserError(f"{text.stored.name}: {end_of_reading(error)}") from error
+    first, *_ = sample.splitlines(keepends=True) or [""]
+    sep_line = SEP_LINE.match(first)
+    sample = sample[len(first) :] if sep_line else sample
+    return sample, find_dialect(sample, whole, sep_line, text.stored.name), bool(sep_line)
+
+
+def _is_prose(header: list[str], sample: str, dialect: Dialect) -> bool:
+    """Whether a text of no known kind has no columns, but a comma here and there."""
+    if len(header) == 1:
+        return header[0] != "text"
+    lines = [line for line in sample.splitlines(keepends=True) if line.strip()]
+    several, fitting, _ = _score(lines, dialect)
+    return not several or 2 * (fitting - 1) < len(lines) - 1
 
 
 def find_dialect(
@@ -93,20 +115,23 @@ def find_dialect(
         for quotes, separator in product(_quotes(sample), separators)
         if quotes[0] or separator == "\t"
     ]
-    return max(dialects, key=partial(_score, lines, whole))  # the first of the best
+    return max(dialects, key=partial(_score, lines))  # the first of the best
 
 
 def _quotes(sample: str) -> Iterator[tuple[str | None, str | None]]:
     """Yield the quotes and escapes of which a sample shows a sign, the usual ones first."""
-    yield '"', None
-    if '\\"' in sample:
+    escapes = '\\"' in sample
+    doubles = not escapes or '""' in sample
+    if doubles:
+        yield '"', None
+    if escapes:
         yield '"', "\\"
     if re.search(r"(?m)(^|[,;|\t])\s?'", sample):
         yield "'", None
     yield None, None  # tabs often separate texts with quotes that mean nothing
 
 
-def _score(lines: list[str], whole: bool, dialect: Dialect) -> tuple[bool, int, int]:
+def _score(lines: list[str], dialect: Dialect) -> tuple[bool, int, int]:
     """Return how well a dialect fits: several columns, lines that fit, fields."""
     reader = dialect.reader(iter(lines))
     header: list[str] = []
@@ -181,7 +206,7 @@ def _records(text: Text, dialect: Dialect, header: list[str], header_line: int) 
                         continue
                     fields = _trimmed(fields, width)
                 if not all(map(str.isascii, fields)) and (
-                    complaint := text.complaint("".join(fields))
+                    complaint := text.complaint(" ".join(fields))
                 ):
                     yield first, Broken(complaint)
                 elif len(fields) != width:

@@ -62,7 +62,9 @@ class Stored:
 def damage(error: BaseException) -> str:
     """Return what is wrong with a file that cannot be unpacked or read further."""
     text = str(error) or type(error).__name__
-    cut = isinstance(error, EOFError) or re.search(r"ended before|truncated|unexpected end", text)
+    cut = isinstance(error, EOFError) or re.search(
+        r"(?i)ended before|truncated|unexpected end", text
+    )
     return f"the file is {'cut' if cut else 'damaged'} here ({text})"
 
 
