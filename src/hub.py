@@ -106,6 +106,18 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def whole_message(error: BaseException) -> str:
+    """Return all that an error and its causes say, each once, on one line."""
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        if not any(text in other for other in said):
+            said.append(text)
+        cause = cause.__cause__
+    return "; ".join(said)
+
+
 def is_hub_name(name: str) -> bool:
     """Whether ``name`` looks like ``name`` or ``owner/name`` rather than a path."""
     return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and bool(name.strip())

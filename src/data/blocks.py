@@ -49,6 +49,7 @@ class Blocks:
         max_length: int | None = None,
         targets: Targets | None = None,
         units: np.ndarray | None = None,
+        copies: np.ndarray | None = None,
     ) -> "Blocks":
         """Cut, drop and pack the documents of ``corpus``.
 
@@ -60,6 +61,7 @@ class Blocks:
             max_length: of a document; None: a block.
             targets: what is due; None: labels.
             units: (units + 1,) offsets into the documents; None: each document is a unit.
+            copies: (units,) how often each unit is in the blocks; None: once.
         """
         max_length = min(max_length or block_size, block_size)
         targets = targets or Labels()
@@ -68,6 +70,9 @@ class Blocks:
         counts = targets.count(corpus, lengths)
         unit_lengths = _sums(lengths, units)
         usable = np.flatnonzero((_sums(counts, units) > 0) & (unit_lengths <= block_size))
+        num_usable = len(usable)
+        if copies is not None:
+            usable = np.repeat(usable, copies[usable])
         sizes = np.diff(units)[usable]
         index = _ranges(units[usable], sizes)
         return cls(
@@ -84,7 +89,7 @@ class Blocks:
             max_length=max_length,
             end_id=end_id,
             num_cut=int((corpus.lengths[index] > max_length).sum()),
-            num_without_room=len(units) - 1 - len(usable),
+            num_without_room=len(units) - 1 - num_usable,
         )
 
     def __len__(self) -> int:

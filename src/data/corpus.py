@@ -8,6 +8,7 @@ the block size: each run packs again, in milliseconds::
                                   supervised.npy  (tokens,) bool: is this token taught?
                                   offsets.npy     (examples + 1,) where each example starts
                                   prompts.npy     (examples,) hash of each first prompt
+                                  sources.npy     (examples,) number of the source of each
 """
 
 import hashlib
@@ -30,15 +31,19 @@ from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import ids_dtype
 
-FORMAT = 1  # part of the key: raise it when the files or the encoding change
+FORMAT = 2  # part of the key: raise it when the files or the encoding change
 BATCH_SIZE = 1024  # rows that are encoded and written at a time
 
 
 @dataclass(frozen=True)
 class Corpus(Examples):
-    """One split's examples, memory-mapped; ``prompts`` (examples,) are hashes."""
+    """One split's examples, memory-mapped.
+
+    ``prompts`` (examples,) are hashes of first prompts, ``sources`` (examples,) numbers.
+    """
 
     prompts: np.ndarray
+    sources: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
@@ -82,7 +87,7 @@ class NpyWriter:
 
 
 class SplitWriter:
-    """Appends the examples of one split to its four files."""
+    """Appends the examples of one split to its five files."""
 
     def __init__(self, folder: Path, vocab_size: int):
         folder.mkdir(parents=True)
@@ -91,16 +96,18 @@ class SplitWriter:
             "supervised": np.bool_,
             "offsets": np.int64,
             "prompts": np.uint64,
+            "sources": np.uint16,
         }
         self.files = {name: NpyWriter(folder / f"{name}.npy", dtypes[name]) for name in dtypes}
         self.files["offsets"].append(np.zeros(1))
 
-    def append(self, examples: Examples, prompts: np.ndarray) -> None:
-        """Append ``examples`` and the hashes of their first prompts (examples,)."""
+    def append(self, examples: Examples, prompts: np.ndarray, sources: np.ndarray) -> None:
+        """Append ``examples``, their first prompts' hashes and their sources (examples,)."""
         self.files["offsets"].append(examples.offsets[1:] + self.files["input_ids"].length)
         self.files["input_ids"].append(examples.input_ids)
         self.files["supervised"].append(examples.supervised)
         self.files["prompts"].append(prompts)
+        self.files["sources"].append(sources)
 
     def close(self) -> None:
         """Finish the files."""
@@ -140,22 +147,26 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
 def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -> RowReport:
     writers = {split: SplitWriter(folder / split, tokenizer.vocab_size) for split in SPLITS}
     report = RowReport()
-    origins: deque[tuple[np.ndarray, np.ndarray]] = deque()  # splits and prompt hashes, by batch
+    origins: deque[tuple[np.ndarray, ...]] = deque()  # splits, prompt hashes and sources, by batch
 
     def batches() -> Iterator[list[Conversation]]:
-        pairs = source.conversations(report)
-        while batch := list(islice(pairs, BATCH_SIZE)):
-            splits, conversations = zip(*batch, strict=True)
-            prompts = [prompt_hash(c.turns[0][0]) for c in conversations]
-            origins.append((np.array(splits), np.array(prompts, dtype=np.uint64)))
+        found = (
+            (number, split, conversation)
+            for number, single in enumerate(source.sources)
+            for split, conversation in single.conversations(report)
+        )
+        while batch := list(islice(found, BATCH_SIZE)):
+            numbers, splits, conversations = zip(*batch, strict=True)
+            prompts = np.array([prompt_hash(c.turns[0][0]) for c in conversations], dtype=np.uint64)
+            origins.append((np.array(splits), prompts, np.array(numbers)))
             yield list(conversations)
 
     with closing(encode_all(batches(), tokenizer, supervise, spare_cores())) as encoded:
         for examples in encoded:
-            splits, prompts = origins.popleft()
+            splits, prompts, numbers = origins.popleft()
             for split in np.unique(splits):
                 mask = splits == split
-                writers[split].append(examples.take(mask), prompts[mask])
+                writers[split].append(examples.take(mask), prompts[mask], numbers[mask])
     for writer in writers.values():
         writer.close()
     return report

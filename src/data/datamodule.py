@@ -15,6 +15,7 @@ from src.data.blocks import Blocks
 from src.data.config import DataConfig
 from src.data.conversation import Conversation
 from src.data.corpus import Corpus, build_corpus, corpus_key, read_report
+from src.data.mixture import Share, copies, shares
 from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
 from src.data.sources import SPLITS, RowReport, Source, open_source
 from src.data.targets import Targets
@@ -91,7 +92,41 @@ class ChatDataModule(L.LightningDataModule):
                 self.tokenizer.end_id,
                 max_length=self.max_length,
                 targets=self.targets,
+                copies=copies(corpus, self.weights, self.seed) if split == "train" else None,
             )
+
+    @property
+    def labels(self) -> list[str]:
+        """What the figures of each source are called."""
+        return [source.label for source in self.source.sources]
+
+    @property
+    def weights(self) -> list[float]:
+        """How often each row of each source is in an epoch of training."""
+        return [source.weight for source in self.source.sources]
+
+    def shares(self, split: str = "train") -> list[Share]:
+        """Return how much of a split each source makes."""
+        return shares(self.splits[split], self.labels, self.weights)
+
+    def by_source(self, split: str) -> dict[str, Blocks]:
+        """Return the blocks of each source of a split that has any, by its label."""
+        whole = self.splits[split]
+        if len(self.labels) == 1:
+            return {self.labels[0]: whole} if len(whole) else {}
+        parts = {
+            label: Blocks.build(
+                whole.corpus,
+                self.block_size,
+                packing=True,
+                end_id=self.tokenizer.end_id,
+                max_length=self.max_length,
+                targets=self.targets,
+                copies=(whole.corpus.sources == number).astype(np.int64),
+            )
+            for number, label in enumerate(self.labels)
+        }
+        return {label: blocks for label, blocks in parts.items() if len(blocks)}
 
     @property
     def key(self) -> str:
@@ -121,8 +156,8 @@ class ChatDataModule(L.LightningDataModule):
         rows = self.source.conversations(RowReport())
         return [conversation for name, conversation in rows if name == split]
 
-    def _micro_batches(self, split: str) -> MicroBatches:
-        blocks, batching, train = self.splits[split], self.batching, split == "train"
+    def _micro_batches(self, blocks: Blocks, train: bool) -> MicroBatches:
+        batching = self.batching
         if not train:  # one micro-batch a step
             batch_size = batching.micro_batch_size * batching.num_devices
             batching = replace(batching, batch_size=batch_size)
@@ -137,16 +172,27 @@ class ChatDataModule(L.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Return the micro-batches of the whole run, as one long epoch."""
         return ResumableLoader(
-            self._micro_batches("train"), self.config.num_workers, self._pin_memory()
+            self._micro_batches(self.splits["train"], train=True),
+            self.config.num_workers,
+            self._pin_memory(),
         )
 
-    def val_dataloader(self) -> DataLoader:
-        """Return the validation blocks in order; padding gives each rank the same number."""
-        return data_loader(self._micro_batches("validation"), 0, 0, self._pin_memory())
+    def val_dataloader(self) -> list[DataLoader]:
+        """Return the validation blocks in order, a loader for each source that has any.
 
-    def test_dataloader(self) -> DataLoader:
-        """Return the test blocks in order."""
-        return data_loader(self._micro_batches("test"), 0, 0, self._pin_memory())
+        Each rank gets the same number of batches; padding fills them up.
+        """
+        return self._loaders("validation")
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Return the test blocks in order, a loader for each source that has any."""
+        return self._loaders("test")
+
+    def _loaders(self, split: str) -> list[DataLoader]:
+        return [
+            data_loader(self._micro_batches(blocks, train=False), 0, 0, self._pin_memory())
+            for blocks in self.by_source(split).values()
+        ]
 
     def _pin_memory(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -1,4 +1,4 @@
-"""Where rows come from: a hub dataset, a local file, or the embedded corpus.
+"""Where rows come from: files, hub data sets, the embedded corpus, or several of these.
 
 A source yields ``(split, conversation)`` pairs; a ``RowReport`` counts the rows it cannot use.
 """
@@ -6,19 +6,20 @@ A source yields ``(split, conversation)`` pairs; a ``RowReport`` counts the rows
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from src.data.config import DataConfig
-from src.data.conversation import Conversation, Row, RowReader, UnusableRow
-from src.data.files import read_rows
+from src.data.config import DataConfig, SourceConfig
+from src.data.conversation import Conversation, RowReader, UnusableRow
+from src.data.file_rows import file_parts
+from src.data.files.part import SPLITS, Broken, Part, Record
+from src.data.hub_rows import hub_parts
 from src.errors import UserError
-from src.hub import first_line, is_hub_name, probe_hub
 
-SPLITS = ("train", "validation", "test")
+MOST_NAMED = 10  # broken rows that one message names
 
 
 @dataclass
@@ -28,7 +29,12 @@ class RowReport:
     read: int = 0
     used: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    first_dropped: dict[str, str] = field(default_factory=dict)  # reason -> "a.csv row 7"
+    first_dropped: dict[str, str] = field(default_factory=dict)  # reason -> "a.csv, line 7"
+
+    def drop(self, reason: str, place: str) -> None:
+        """Count a row that is not used."""
+        self.dropped[reason] += 1
+        self.first_dropped.setdefault(reason, place)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
@@ -41,40 +47,54 @@ class RowReport:
         return cls(**values | counters)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows of one file or hub split. ``split`` None: the key "split" of each row."""
-
-    name: str
-    split: str | None
-    rows: Callable[[], Iterable[Row]]
-
-
 class Source:
-    """The rows of one dataset, with the split that each conversation belongs to.
+    """The rows of one data set, with the split that each conversation belongs to.
 
     A split without its own rows gets a share of train's, by a hash of the first prompt: equal
     prompts are always in the same split.
+
+    Args:
+        config: the values of ``conf/data`` for this source alone.
+        parts: its rows.
+        content_hash: of the rows.
+        label: what its figures are called.
+        weight: how often each row of train is in an epoch.
     """
 
-    def __init__(self, config: DataConfig, parts: list[Part], content_hash: str):
+    def __init__(
+        self,
+        config: DataConfig,
+        parts: list[Part],
+        content_hash: str,
+        label: str = "rows",
+        weight: float = 1.0,
+    ):
         self.config = config
         self.parts = parts
         self.content_hash = content_hash
+        self.label = label
+        self.weight = weight
         splits = set(SPLITS) if parts[0].split is None else {part.split for part in parts}
         self.test_fraction = 0.0 if "test" in splits else config.test_fraction
         self.validation_fraction = 0.0 if "validation" in splits else config.validation_fraction
+
+    @property
+    def sources(self) -> "list[Source]":
+        """The data sets that this is made of."""
+        return [self]
 
     def fingerprint(self) -> str:
         """Return a hash of the rows and of everything that decides their conversations."""
         facts = [
             self.content_hash,
             self.config.columns,
+            self.config.encoding,
+            self.config.on_bad_row,
             self.config.max_rows,
             self.test_fraction,
             self.validation_fraction,
         ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return _hash(facts)
 
     def conversations(self, report: RowReport) -> Iterator[tuple[str, Conversation]]:
         """Yield ``(split, conversation)`` of every usable row; count all rows in ``report``.
@@ -82,28 +102,38 @@ class Source:
         Raises:
             UserError: the source is empty, broken, or has no recognised columns.
         """
+        used: Counter[str] = Counter()
+        read, dropped = report.read, report.dropped.copy()
         for part in self.parts:
             reader: RowReader | None = None
-            for number, row in enumerate(part.rows(), start=1):
+            records = iter(part.records())
+            for number, row in records:
+                report.read += 1
+                if isinstance(row, Broken):
+                    if self.config.on_bad_row == "stop":
+                        raise _stop(part, number, row, records)
+                    report.drop("broken_line", f"{part.place(number)}: {row.what}")
+                    continue
                 if reader is None:
                     reader = RowReader(list(row), self.config.columns, part.name)
-                report.read += 1
                 try:
                     conversation = reader(row)
                 except UnusableRow as problem:
-                    report.dropped[str(problem)] += 1
-                    report.first_dropped.setdefault(str(problem), f"{part.name} row {number}")
+                    report.drop(str(problem), part.place(number))
                     continue
                 split = self._split(part.split or row["split"], conversation.turns[0][0])
-                if self.config.max_rows and report.used[split] >= self.config.max_rows:
+                if self.config.max_rows and used[split] >= self.config.max_rows:
                     report.dropped["over_max_rows"] += 1
                     continue
+                used[split] += 1
                 report.used[split] += 1
                 yield split, conversation
-        if not report.used["train"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+        if not used["train"]:
+            reasons = ", ".join(
+                f"{count} {reason}" for reason, count in (report.dropped - dropped).items()
+            )
             raise UserError(
-                f"{self.parts[0].name}: no usable training rows among {report.read}"
+                f"{self.parts[0].name}: no usable training rows among {report.read - read}"
                 + (f" ({reasons})" if reasons else "; the dataset is empty")
             )
 
@@ -118,97 +148,103 @@ class Source:
         return "train"
 
 
+class Mixture(Source):
+    """Several data sets, one after another."""
+
+    def __init__(self, config: DataConfig, sources: list[Source]):
+        self.config = config
+        self.members = sources
+        self.parts = [part for source in sources for part in source.parts]
+
+    @property
+    def sources(self) -> list[Source]:
+        """The data sets that this is made of."""
+        return self.members
+
+    def fingerprint(self) -> str:
+        """Return a hash of all rows, and not of the weights, which come in after them."""
+        return _hash([source.fingerprint() for source in self.members])
+
+    def conversations(self, report: RowReport) -> Iterator[tuple[str, Conversation]]:
+        """Yield the conversations of each source in turn; see ``Source``."""
+        for source in self.members:
+            yield from source.conversations(report)
+
+
+def _stop(part: Part, number: int, row: Broken, rest: Iterator[Record]) -> UserError:
+    """Return the error that names this broken row of a file and the next ones."""
+    others = ((n, other) for n, other in rest if isinstance(other, Broken))
+    broken = [(number, row), *islice(others, MOST_NAMED)]
+    named = "; ".join(
+        f"{part.unit} {n}: {bad.what}"
+        for n, bad in broken[:MOST_NAMED]  # type: ignore[union-attr]
+    )
+    several = len(broken) > 1
+    more = "; and more" if len(broken) > MOST_NAMED else ""
+    them = "them" if several else "it"
+    return UserError(
+        f"{part.name}, {named}{more}: mend or remove {them}, or leave {them} out with "
+        f"data.on_bad_row=skip"
+    )
+
+
 def prompt_hash(prompt: str) -> int:
     """Return a 64-bit hash of a prompt, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest())
 
 
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 def open_source(config: DataConfig) -> Source:
-    """Open the source of ``config``; its rows are read later.
+    """Open the source or sources of ``config``; their rows are read later.
 
     Raises:
-        UserError: the file or hub dataset cannot be opened.
+        UserError: a file or hub data set cannot be opened.
     """
+    if config.sources is None:
+        return _open_one(config)
+    entries = config.mixture()
+    labels = _labels(entries)
+    return Mixture(
+        config,
+        [
+            _open_one(entry.in_place_of(config), label, entry.weight)
+            for entry, label in zip(entries, labels, strict=True)
+        ],
+    )
+
+
+def _labels(entries: Sequence[SourceConfig]) -> list[str]:
+    """Return a name for each source, each once."""
+    labels: list[str] = []
+    for entry in entries:
+        first = entry.path if isinstance(entry.path, str) else entry.path[0]
+        label = entry.label or Path(first.rstrip("/")).name.split(".")[0] or "rows"
+        while label in labels:
+            extra = entry.name or entry.split
+            label = (
+                f"{label}-{extra}" if extra and extra not in label else f"{label}-{len(labels) + 1}"
+            )
+        labels.append(label)
+    return labels
+
+
+def _open_one(config: DataConfig, label: str = "rows", weight: float = 1.0) -> Source:
     if config.source == "hub":
-        return _hub(config)
-    return _file(config) if config.source == "file" else _sample(config)
+        parts, content_hash = hub_parts(config)
+    elif config.source == "file":
+        parts, content_hash = file_parts(config)
+    else:
+        parts, content_hash = _sample_parts(config)
+    return Source(config, parts, content_hash, label, weight)
 
 
-def _sample(config: DataConfig) -> Source:
+def _sample_parts(config: DataConfig) -> tuple[list[Part], str]:
     from src.data.sample import sample_rows
 
     if config.path is not None:
         raise UserError(f"data.path={config.path}: the embedded rows have no path; add data=file")
     rows = list(sample_rows())
-    content = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-    return Source(config, [Part("the embedded corpus", None, lambda: rows)], content)
-
-
-def _file(config: DataConfig) -> Source:
-    assert config.path is not None
-    parts, content = [], hashlib.sha256()
-    for split, name in _names(config, config.path):
-        path = Path(name).expanduser()
-        if not path.is_file():
-            key = "path" if split == "train" else f"{split}_split"
-            raise UserError(f"data.{key}={name}: there is no such file; name an existing one")
-        with path.open("rb") as file:
-            content.update(hashlib.file_digest(file, "sha256").digest() + split.encode())
-        parts.append(Part(str(path), split, partial(read_rows, path)))
-    return Source(config, parts, content.hexdigest())
-
-
-def _names(config: DataConfig, train: str) -> Iterator[tuple[str, str]]:
-    """Yield each split that has rows, with the name of its file or hub split."""
-    for split, name in zip(
-        SPLITS, (train, config.validation_split, config.test_split), strict=True
-    ):
-        if name is not None:
-            yield split, name
-
-
-def _hub(config: DataConfig) -> Source:
-    assert config.path is not None
-    if not is_hub_name(config.path) or Path(config.path).is_file():
-        raise UserError(f"data.path={config.path} is no hub name; for a file say data=file")
-    if problem := probe_hub():
-        _load_from_cache_only()
-        hint = (
-            f"data.path={config.path} is not in the local cache and {problem}: use a file with "
-            f"data=file data.path=..., the embedded corpus with data=sample, or download it once "
-            f"where there is a network"
-        )
-    else:
-        hint = f"data.path={config.path}: the hub did not give this dataset"
-
-    import datasets  # seconds to import: only when needed
-    import httpx2
-
-    parts, prints = [], []
-    for split, name in _names(config, config.train_split or "train"):
-        try:
-            rows = datasets.load_dataset(config.path, split=name)
-        except ValueError as error:
-            raise UserError(
-                f"data.{split}_split={name} of {config.path}: {first_line(error)}"
-            ) from error
-        except (datasets.exceptions.DatasetsError, httpx2.HTTPError, OSError) as error:
-            raise UserError(f"{hint} ({first_line(error)})") from error
-        prints.append([split, rows._fingerprint, len(rows)])
-        parts.append(Part(f"{config.path}[{name}]", split, partial(_hub_rows, rows)))
-    return Source(config, parts, hashlib.sha256(json.dumps(prints).encode()).hexdigest())
-
-
-def _hub_rows(rows: Any) -> Iterator[Row]:
-    for batch in rows.iter(batch_size=1000):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
-
-
-def _load_from_cache_only() -> None:
-    """Switch both libraries to their caches: they read HF_HUB_OFFLINE only when imported."""
-    import datasets.config
-    import huggingface_hub.constants
-
-    datasets.config.HF_HUB_OFFLINE = True
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    return [Part("the embedded corpus", None, lambda: enumerate(rows, 1), "row")], _hash(rows)

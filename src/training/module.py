@@ -52,6 +52,7 @@ class TrainingModule(L.LightningModule, ABC):
         self.train_metrics = Sums(self.sum_types)
         self.val_metrics = Sums(self.sum_types)
         self.test_metrics = Sums(self.sum_types)
+        self.by_source: dict[int, Sums] = {}  # of the validation or test now, by loader
         self.latest: dict[str, float] = {}  # the figures logged last, for whoever shows them
         self.frozen_checksum = frozen_checksum(model)
         # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
@@ -176,26 +177,40 @@ class TrainingModule(L.LightningModule, ABC):
             "grad_norm": float(self.grad_norm),
         }
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add up one micro-batch of the validation split."""
-        self.val_metrics.update(self.sums(batch))
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add up one micro-batch of the validation split; each loader is a source."""
+        self._add_up(self.val_metrics, batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the validation split."""
-        self._log_and_reset("val", self.val_metrics)
+        self._log_and_reset("val", self.val_metrics, "validation")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add up one micro-batch of the test split."""
-        self.test_metrics.update(self.sums(batch))
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add up one micro-batch of the test split; each loader is a source."""
+        self._add_up(self.test_metrics, batch, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
         """Log the figures of the test split."""
-        self._log_and_reset("test", self.test_metrics)
+        self._log_and_reset("test", self.test_metrics, "test")
 
-    def _log_and_reset(self, split: str, metrics: Sums) -> None:
+    def _add_up(self, metrics: Sums, batch: Batch, source: int) -> None:
+        sums = self.sums(batch)
+        metrics.update(sums)
+        if source not in self.by_source:
+            self.by_source[source] = Sums(self.sum_types).to(self.device)
+        self.by_source[source].update(sums)
+
+    def _log_and_reset(self, prefix: str, metrics: Sums, split: str) -> None:
         reshard(self.model)
         figures = self.figures(metrics.compute())
-        self.log_figures({f"{split}/{name}": value for name, value in figures.items()})
+        logged = {f"{prefix}/{name}": value for name, value in figures.items()}
+        if len(self.by_source) > 1:
+            labels = list(self.trainer.datamodule.by_source(split))
+            for source, sums in sorted(self.by_source.items()):
+                of_source = self.figures(sums.compute())
+                logged |= {f"{prefix}/{name}/{labels[source]}": of_source[name] for name in figures}
+        self.by_source.clear()
+        self.log_figures(logged)
         metrics.reset()
 
     def log_figures(self, figures: dict[str, float]) -> None:

@@ -23,6 +23,7 @@ def preflight_report(
     devices = f"{batching.num_devices} x " if several else ""
     rows = {
         "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
+        **_sources(data),
         "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
@@ -67,6 +68,21 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
                 f"that is in train too: their {split} figures flatter the model"
             )
     return warnings
+
+
+def _sources(data: ChatDataModule) -> dict[str, str]:
+    """Return a line for each of several sources: its rows in an epoch, and its shares."""
+    found = data.shares()
+    if len(found) < 2:
+        return {}
+    tokens = max(sum(share.tokens for share in found), 1)
+    supervised = max(sum(share.supervised_tokens for share in found), 1)
+    texts = [
+        f"{s.label} x {s.weight:g}: {s.rows:,} rows, {s.tokens / tokens:.1%} of the tokens, "
+        f"{s.supervised_tokens / supervised:.1%} of those taught"
+        for s in found
+    ]
+    return {"sources": ("\n" + " " * 11).join(texts)}
 
 
 def _adapters(step: TrainingStep) -> str:

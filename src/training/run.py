@@ -175,5 +175,16 @@ class Run:
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,
+            **self._shares(),
             **self.objective.final_figures(best),
+        }
+
+    def _shares(self) -> dict[str, int]:
+        """Return what each of several sources brings to an epoch."""
+        found = self.data.shares()
+        return {
+            f"train_{name}/{share.label}": getattr(share, name)
+            for share in found
+            for name in ("rows", "tokens", "supervised_tokens")
+            if len(found) > 1
         }

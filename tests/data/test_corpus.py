@@ -35,7 +35,7 @@ class Rows:
         for i in range(self.count):
             if i == self.breaks_at:
                 raise OSError("the disk is gone")
-            yield {"prompt": f"question {i}", "response": f"answer {i}" * (i % 3)}
+            yield i + 1, {"prompt": f"question {i}", "response": f"answer {i}" * (i % 3)}
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ class SlowRows:
         with self.log.open("a") as log:
             log.write("read\n")
         time.sleep(0.3)
-        yield {"prompt": "Q", "response": "A"}
+        yield 1, {"prompt": "Q", "response": "A"}
 
 
 def build_at_once(barrier, config, rows, corpora, result) -> None:
@@ -214,7 +214,7 @@ def test_the_report_is_plain_json_that_people_can_read(source, tokenizer, corpor
         "read": 30,
         "used": {"train": 20},
         "dropped": {"empty_response": 10},
-        "first_dropped": {"empty_response": "rows row 1"},
+        "first_dropped": {"empty_response": "rows, line 1"},
     }
 
 

@@ -104,7 +104,7 @@ def test_scoring_covers_every_block_once_over_all_ranks(make, tokenizer, split, 
     batches, lengths = [], set()
     for rank in range(world_size):
         on_rank(data, rank, world_size)
-        loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
+        (loader,) = data.val_dataloader() if split == "validation" else data.test_dataloader()
         mine = list(loader)
         assert len(mine) == len(loader)
         lengths.add(len(mine))

@@ -147,10 +147,10 @@ def test_every_dropped_row_is_counted_and_the_first_of_each_reason_named(data_co
         used={"train": 2},
         dropped={"empty_response": 2, "empty_prompt": 1, "missing_column": 1, "not_text": 1},
         first_dropped={
-            "empty_response": f"{path} row 2",
-            "empty_prompt": f"{path} row 3",
-            "missing_column": f"{path} row 5",
-            "not_text": f"{path} row 6",
+            "empty_response": f"{path}, line 2",
+            "empty_prompt": f"{path}, line 3",
+            "missing_column": f"{path}, line 5",
+            "not_text": f"{path}, line 6",
         },
     )
     assert RowReport.from_json(json.loads(json.dumps(report.to_json()))) == report
@@ -173,7 +173,7 @@ def test_rows_that_leave_nothing_to_train_on_are_refused(data_config, write_rows
 @pytest.mark.parametrize("key", ["path", "validation_split", "test_split"])
 def test_a_missing_file_is_named_by_its_key(data_config, write_rows, key):
     files = {"path": write_rows([row("q")]), key: "absent.jsonl"}
-    with pytest.raises(UserError, match=rf"data\.{key}=absent\.jsonl: there is no such file"):
+    with pytest.raises(UserError, match=rf"data\.{key}=absent\.jsonl: there is no such file or"):
         open_source(data_config(source="file", **files))
 
 
@@ -251,7 +251,7 @@ def test_hub_rows_become_conversations(data_config, hub):
     prompts, report = read(open_source(config))
     assert prompts["train"] == [f"question {i}" for i in range(count) if i != 7]
     assert prompts["validation"] == ["v"]
-    assert report.first_dropped == {"empty_response": "owner/name[train] row 8"}
+    assert report.first_dropped == {"empty_response": "owner/name[train], row 8"}
 
 
 def test_hub_messages_become_turns(data_config, hub):
