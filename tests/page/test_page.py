@@ -14,8 +14,8 @@ from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
-#            max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed
-SETTINGS = (8, 0, 0, 1, 0, 1, None)
+# max_new_tokens, temperature, top_k, top_p, min_p, repetition_, frequency_, presence_penalty, seed
+SETTINGS = (8, 0, 0, 1, 0, 1, 0, 0, None)
 
 
 @pytest.fixture
@@ -84,10 +84,11 @@ def test_one_model_can_be_compared_with_itself(handlers, folders):
 
 
 def test_settings_reach_the_decoder(handlers, folders):
-    config = handlers.generation_of((3, 0.5, 7, 0.9, 0.1, 1.5, 42))
+    config = handlers.generation_of((3, 0.5, 7, 0.9, 0.1, 1.5, 0.3, -1, 42))
     assert (config.max_new_tokens, config.temperature, config.top_k) == (3, 0.5, 7)
     assert (config.top_p, config.repetition_penalty, config.seed) == (0.9, 1.5, 42)
     assert config.min_p == 0.1
+    assert (config.frequency_penalty, config.presence_penalty) == (0.3, -1)
     off = handlers.generation_of(SETTINGS)
     assert (off.top_k, off.min_p) == (None, None)
     seeds = {handlers.generation_of(SETTINGS).seed for _ in range(5)}
@@ -110,12 +111,12 @@ def test_a_mistake_is_one_line_on_the_page(handlers, folders, question, model, m
 
 def test_settings_out_of_range_are_refused(handlers, folders):
     with pytest.raises(gr.Error, match="top_p"):
-        list(handlers.converse("hello", [], folders[0], 8, 0, 0, float("nan"), 0, 1, None))
+        list(handlers.converse("hello", [], folders[0], 8, 0, 0, float("nan"), *SETTINGS[4:]))
 
 
 def test_an_answer_takes_no_longer_than_it_may(models, folders):
     handlers = Handlers(models, folders, greedy(8), Limits(100, 0.0, 4))
-    *_, (_, status) = handlers.converse("hello", [], folders[0], 100, 0, 0, 1, 0, 1, None)
+    *_, (_, status) = handlers.converse("hello", [], folders[0], 100, *SETTINGS[1:])
     assert "it took longer than 0 seconds" in status
     assert int(status.split()[0]) < 100
 
@@ -175,6 +176,8 @@ def test_the_sliders_reach_what_is_configured(models, folders):
         "top_p": 0.01,
         "min_p": 0.05,
         "repetition_penalty": 0.5,
+        "frequency_penalty": 1.5,
+        "presence_penalty": -0.5,
     }
     page = build_page(models, folders, [], replace(greedy(8), **given), Limits(100, 60.0, 4))
     sliders = {b.label: b for b in page.blocks.values() if isinstance(b, gr.Slider)}
