@@ -38,13 +38,15 @@ class Completion:
     """One reply to compute.
 
     The engine's thread calls ``deliver(piece, ended)`` at every new token; it must not block. After
-    the end, ``reply.stop_reason`` or ``error`` gives the reason.
+    the end, ``reply.stop_reason`` or ``error`` gives the reason. With ``ignore_eos`` the end token
+    is read on, without a text, as in vLLM.
     """
 
     prompt: Sequence[int]
     generation: GenerationConfig
     reply: Reply
     deliver: Callable[[str, bool], None]
+    ignore_eos: bool = False
     error: Exception | None = None
 
     @property
@@ -190,8 +192,13 @@ class Engine:
         if completion.ended:  # cancelled during the step
             return
         reply = completion.reply
-        piece = reply.push(token) if token != self.end_id else ""
-        if not completion.ended and (token == self.end_id or reply.is_full):
+        is_end = token == self.end_id
+        piece = ""
+        if not is_end:
+            piece = reply.push(token)
+        elif completion.ignore_eos:
+            reply.num_new_tokens += 1
+        if not completion.ended and (reply.is_full or (is_end and not completion.ignore_eos)):
             piece += reply.end()
         completion.deliver(piece, completion.ended)
 
