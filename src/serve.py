@@ -1,9 +1,11 @@
 """Answer programs: ``python -m src.serve``, an API that OpenAI's clients speak."""
 
 import json
+import logging
 import shlex
 import signal
 import sys
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
@@ -12,11 +14,17 @@ from src.cli import RUNS, require, run_door, typed
 from src.serving.config import ServeConfig
 
 EXTRA = ("fastapi", "pydantic", "starlette", "uvicorn")
+FREE_TEXT = ("model_path", "api_key")
+LISTS = ("allow_origins", "allowed_hosts")  # null: none, and as the config says
 
 
 def serve(config: DictConfig, **text: str) -> None:
     """Serve until Ctrl-C (exit code 130) or SIGTERM, a server's ordinary end (0)."""
-    settings = typed(ServeConfig, config, **text)
+    changes = {
+        key: None if value == "null" else _list(value) if key in LISTS else value
+        for key, value in text.items()
+    }
+    settings = replace(typed(ServeConfig, config), **changes)  # checks them all
     for module in EXTRA:
         require(module, "web", "the server")
 
@@ -28,6 +36,7 @@ def serve(config: DictConfig, **text: str) -> None:
     from src.talk.assistant import load_assistant
     from src.talk.model_folder import newest_model_folder
 
+    logging.getLogger("src.serving").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _end)
     listener = bind(settings.host, settings.port)
     folder = settings.model_path or str(newest_model_folder(RUNS))
@@ -44,13 +53,21 @@ def serve(config: DictConfig, **text: str) -> None:
         make_server(app, engine, settings, ready).run(sockets=[listener])
 
 
+def _list(text: str) -> list[str]:
+    """Return the values of ``a,b`` or ``[a,b]``."""
+    values = (value.strip(" '\"") for value in text.strip("[] ").split(","))
+    return [value for value in values if value]
+
+
 def _welcome(settings: ServeConfig, folder: str, port: int) -> str:
     api = url(settings.host, port) + "/v1"
     message = {"role": "user", "content": "Who are you?"}
     body = json.dumps({"model": settings.model_name, "messages": [message]})
+    key = "" if settings.api_key is None else "-H 'Authorization: Bearer <the key>' "
     return (
         f"{folder} answers at {api} as model {settings.model_name}; Ctrl-C stops it. For example:\n"
-        f"curl {api}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        f"curl {api}/chat/completions -H 'Content-Type: application/json' "
+        f"{key}-d {shlex.quote(body)}"
     )
 
 
@@ -59,4 +76,4 @@ def _end(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    run_door(serve, "serve", free_text=("model_path",))
+    run_door(serve, "serve", free_text=(*FREE_TEXT, *LISTS))

@@ -130,6 +130,8 @@ def greedy(max_new_tokens: int, **changes) -> GenerationConfig:
         "top_p": None,
         "min_p": None,
         "repetition_penalty": 1.0,
+        "frequency_penalty": 0.0,
+        "presence_penalty": 0.0,
         "stop": [],
         "seed": 0,
         "weights": "fp32",

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,36 @@ def test_it_says_where_it_listens_and_how_to_ask(folder):
         answer = post(to, body.encode())
         assert answer["choices"][0]["message"]["content"]
         assert answer["model"] == "a name"
-        assert end(process, signal.SIGTERM) == (0, "", "")
+        code, out, err = end(process, signal.SIGTERM)
+        assert (code, out) == (0, "")
+        usage = answer["usage"]
+        tokens = f"{usage['prompt_tokens']} \\+ {usage['completion_tokens']} tokens"
+        line = (
+            rf"\d\d:\d\d:\d\d POST /v1/chat/completions 200 {answer['id']}: {tokens}, \d+\.\d\d s\n"
+        )
+        assert re.fullmatch(line, err)
+
+
+def test_a_key_names_and_pages_are_set_on_the_command_line(folder):
+    arguments = (
+        "api_key=1729",
+        "allow_origins=http://a.example,http://b.example",
+        "allowed_hosts=[a]",
+    )
+    with served(folder, *arguments) as (process, (where, example)):
+        port = re.search(r":(\d+)/v1", where)[1]
+        assert "Authorization: Bearer" in example
+        assert "1729" not in example
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/models")
+        request.add_header("Host", f"a:{port}")
+        request.add_header("Authorization", "Bearer 1729")
+        request.add_header("Origin", "http://b.example")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "http://b.example"
+        request.remove_header("Authorization")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(request, timeout=30)
+        assert end(process, signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.slow
@@ -91,7 +121,9 @@ def test_ctrl_c_lets_running_answers_end(folder):
             thread.start()
         for thread in asking[:1]:
             thread.join()
-        assert end(process, signal.SIGINT) == (130, "", "")
+        code, out, err = end(process, signal.SIGINT)
+        assert (code, out) == (130, "")
+        assert err.count("\n") == err.count("POST /v1/chat/completions 200") == 4
         assert answers[0]["usage"]["completion_tokens"] == 100
 
 
@@ -105,7 +137,7 @@ def mistake(monkeypatch, tmp_path, capsys):
         before = signal.getsignal(signal.SIGTERM)
         GlobalHydra.instance().clear()
         with pytest.raises(SystemExit) as stop:
-            run_door(serve.serve, "serve", free_text=("model_path",))
+            run_door(serve.serve, "serve", free_text=(*serve.FREE_TEXT, *serve.LISTS))
         signal.signal(signal.SIGTERM, before)
         out, err = capsys.readouterr()
         assert (stop.value.code, out) == (2, "")
@@ -126,6 +158,11 @@ def mistake(monkeypatch, tmp_path, capsys):
         (["max_seconds=0"], "max_seconds=0.0: must be above 0"),
         (["receive_seconds=nan"], "receive_seconds=nan: must be above 0"),
         (["model_name="], "model_name is empty"),
+        (["api_key="], "api_key must be of visible ASCII characters"),
+        (["api_key=a b"], "api_key must be of visible ASCII characters"),
+        (["allow_origins=http://a.example/page"], "an origin is like http://localhost:3000"),
+        (["allow_origins=localhost"], "allow_origins=localhost: an origin is like"),
+        (["allowed_hosts=a.example:80"], "allowed_hosts=a.example:80: must be a name"),
         (["generation.top_p=2"], "top_p=2.0: must be in (0, 1]"),
         (["generation=lucky"], "there is no preset generation=lucky"),
         (["port=0"], "no trained model"),
@@ -161,8 +198,8 @@ def test_memory_stays_bounded_whatever_is_sent(folder):
         port = int(re.search(r":(\d+)/v1", where)[1])
         memory = psutil.Process(process.pid).memory_info
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-            "Content-Length: 10000000\r\n\r\n"
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            "Content-Type: application/json\r\nContent-Length: 10000000\r\n\r\n"
         )
 
         def send() -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from src.data.content import UnusableRow
 from src.errors import UserError
 
 Row = Mapping[str, Any]
@@ -12,16 +13,19 @@ Row = Mapping[str, Any]
 class Conversation(NamedTuple):
     """Stripped pairs of prompt and response, after an optional system text.
 
-    ``family`` is an optional label of the source, for scores by family.
+    Args:
+        turns: prompts and responses.
+        system: stands before the first prompt.
+        opening: the assistant's text before the first prompt; context, never taught.
+        taught: for each response, whether it is taught or only read; empty: all are taught.
+        family: an optional label of the source, for scores by family.
     """
 
     turns: tuple[tuple[str, str], ...]
     system: str = ""
+    opening: str = ""
+    taught: tuple[bool, ...] = ()
     family: str = ""
-
-
-class UnusableRow(Exception):
-    """A row without a usable conversation; the message is the reason that the report counts."""
 
 
 USER_ROLES = {"user", "human", "prompter"}

@@ -32,6 +32,7 @@ class Running:
 
     slot: int
     tokens: list[int]  # prompt and reply
+    num_prompt_tokens: int
     config: GenerationConfig
     generator: torch.Generator = field(repr=False)
 
@@ -110,7 +111,7 @@ class Decoder:
             spans.append(Span(row, start, len(tokens)))
             ids += tokens[start:]
             generator = torch.Generator(self.device).manual_seed(config.seed)
-            sequences.append(Running(self.free_slots.pop(), tokens, config, generator))
+            sequences.append(Running(self.free_slots.pop(), tokens, len(tokens), config, generator))
             self.rows.append(sequences[-1])
         positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
         hidden = self.weights.forward(
@@ -175,7 +176,9 @@ class Decoder:
             token, config = tokens[row], sequence.config
             if not is_plain(config):
                 seen = torch.tensor(sequence.tokens, device=self.device)
-                token = next_token(logits[row], config, sequence.generator, seen)
+                token = next_token(
+                    logits[row], config, sequence.generator, seen, sequence.num_prompt_tokens
+                )
             sequence.tokens.append(token)
 
 

@@ -156,6 +156,24 @@ class GenerationConfig:
             )
         }
     )
+    frequency_penalty: float = field(
+        metadata={
+            "setting": Setting(
+                must="in [-2, 2]; 0 is none",  # OpenAI's range
+                limits={"ge": -2, "le": 2},
+                slider=Slider(-2, 2, 0.05, "of a token, for each time that the reply has it"),
+            )
+        }
+    )
+    presence_penalty: float = field(
+        metadata={
+            "setting": Setting(
+                must="in [-2, 2]; 0 is none",
+                limits={"ge": -2, "le": 2},
+                slider=Slider(-2, 2, 0.05, "of a token that the reply has already"),
+            )
+        }
+    )
     stop: list[str]
     seed: int = field(
         metadata={"setting": Setting(must="in [-2^63, 2^63)", limits={"ge": -INT64, "lt": INT64})}

@@ -16,7 +16,8 @@ class Answers:
     """Several replies, computed at once; each has its prompt and its settings.
 
     Iterate over (number of the answer, piece of its text, whether it has ended). ``strip`` leaves
-    out white space at the beginning of an answer; ``max_seconds`` is the time limit of all.
+    out white space at the beginning of an answer; ``max_seconds`` is the time limit of all;
+    ``ignore_eos`` reads on after the end token.
 
     Raises:
         ApiError: the queue is full, or the server is stopping.
@@ -30,6 +31,7 @@ class Answers:
         generations: Sequence[GenerationConfig],
         strip: bool,
         max_seconds: float,
+        ignore_eos: bool = False,
     ):
         self._engine = engine
         self._loop = asyncio.get_running_loop()
@@ -40,7 +42,8 @@ class Answers:
         for number, (prompt, config) in enumerate(zip(prompts, generations, strict=True)):
             stream = TextStream(tokenizer, config.stop, strip)
             reply = Reply(None, stream, len(prompt), config.max_new_tokens)
-            self._jobs.append(Completion(prompt, config, reply, partial(self._deliver, number)))
+            deliver = partial(self._deliver, number)
+            self._jobs.append(Completion(prompt, config, reply, deliver, ignore_eos))
         self.replies = [completion.reply for completion in self._jobs]
         try:
             engine.submit(self._jobs)

@@ -1,10 +1,17 @@
-"""A request's body is read before anything parses it; its bytes and its seconds are limited."""
+"""A request's body: its bytes and its seconds are limited, then it is JSON of a known kind."""
 
 import asyncio
+import json
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from src.serving.errors import ApiError
+from src.serving.errors import ApiError, invalid
+from src.serving.fields import translate
+
+T = TypeVar("T", bound=BaseModel)
 
 DISCARD = 32  # times the limit is read and forgotten, so that the client reads the refusal
 
@@ -62,3 +69,26 @@ class BoundedBody:
             reason = f"the body has more than {self.max_bytes} bytes"
             raise ApiError(reason, code="request_too_large", status=413)
         return bytes(body)
+
+
+def parse(body: bytes, headers: Headers, kind: type[T]) -> T:
+    """Return a body as a request of ``kind``. This takes time: not in the event loop.
+
+    A page of another site can send anything but ``application/json`` without asking us first.
+
+    Raises:
+        ApiError: it is no JSON object, or a field has a wrong value or is not supported.
+    """
+    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    try:
+        fields = json.loads(body) if media_type == "application/json" else None
+    except (ValueError, RecursionError) as error:
+        at = f", byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ApiError(f"the body is not valid JSON: {reason}{at}") from error
+    if not isinstance(fields, dict):
+        raise ApiError("the body must be a JSON object, sent with Content-Type: application/json")
+    try:
+        return kind.model_validate(translate(fields))
+    except ValidationError as error:
+        raise invalid(error) from error

@@ -38,13 +38,15 @@ class Completion:
     """One reply to compute.
 
     The engine's thread calls ``deliver(piece, ended)`` at every new token; it must not block. After
-    the end, ``reply.stop_reason`` or ``error`` gives the reason.
+    the end, ``reply.stop_reason`` or ``error`` gives the reason. With ``ignore_eos`` the end token
+    is read on, without a text, as in vLLM.
     """
 
     prompt: Sequence[int]
     generation: GenerationConfig
     reply: Reply
     deliver: Callable[[str, bool], None]
+    ignore_eos: bool = False
     error: Exception | None = None
 
     @property
@@ -194,8 +196,12 @@ class Engine:
             return
         reply = completion.reply
         is_end = token in self.end_ids
-        piece = "" if is_end else reply.push(token)
-        if not completion.ended and (is_end or reply.is_full):
+        piece = ""
+        if not is_end:
+            piece = reply.push(token)
+        elif completion.ignore_eos:
+            reply.num_new_tokens += 1
+        if not completion.ended and (reply.is_full or (is_end and not completion.ignore_eos)):
             piece += reply.end()
         completion.deliver(piece, completion.ended)
 

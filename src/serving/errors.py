@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -62,12 +62,9 @@ def handle_errors(app: FastAPI) -> None:
     """Give every error of ``app`` OpenAI's shape."""
 
     @app.exception_handler(ApiError)
-    async def refused(_: Request, error: ApiError) -> JSONResponse:
+    async def refused(request: Request, error: ApiError) -> JSONResponse:
+        request.state.record.fault = " ".join(filter(None, (error.param, error.code)))
         return error.response()
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _validation_error(error).response()
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -83,23 +80,13 @@ def handle_errors(app: FastAPI) -> None:
         return ApiError("the server failed; its log says why", status=500).response()
 
 
-def _validation_error(error: RequestValidationError) -> ApiError:
-    """Return the first fault of a body."""
-    first = error.errors()[0]
-    location, kind, message = first["loc"][1:], first["type"], first["msg"]
-    if kind == "json_invalid":
-        return ApiError(f"the body is not valid JSON: {first['ctx']['error']}, byte {location[0]}")
-    if kind == "string_unicode":
-        return ApiError("the name of a field is not valid Unicode")
-    if not location:
-        return ApiError("the body must be a JSON object, sent with Content-Type: application/json")
+def invalid(error: ValidationError) -> ApiError:
+    """Return the refusal of a body for its first fault."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    location, kind, message = first["loc"], first["type"], first["msg"]
     param = ".".join(map(str, location))
-    if kind == "extra_forbidden":
-        return ApiError(f"{param}: not supported here", param, "unsupported_parameter")
     if kind == "missing":
         return ApiError(f"{param} is missing", param, "missing_required_parameter")
-    if kind == "unsupported":
-        return ApiError(f"{param}: {message}", param, "unsupported_parameter")
     return ApiError(f"{param}: {message[0].lower()}{message[1:]}", param, "invalid_value")
 
 

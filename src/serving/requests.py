@@ -1,10 +1,9 @@
-"""The bodies of requests, checked strictly: wrong types, ranges and unknown fields are refused.
+"""The bodies of requests: wrong types and ranges are refused, null is a field's default.
 
-The names are OpenAI's; a setting that OpenAI lacks has vLLM's name. A field that we do not support
-may hold its neutral value, for some clients always send it.
+The names are OpenAI's; a setting that OpenAI lacks has vLLM's name. ``fields.py`` has the others.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -19,19 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from src.model.generation_config import KINDS, NUMBERS
 
-MAX_STOP = 4
-
-
-def only(*neutral: object) -> AfterValidator:
-    """Allow the neutral values of a field, and null."""
-
-    def check(value: object) -> object:
-        for one in (None, *neutral):
-            if value == one and isinstance(value, bool) is isinstance(one, bool):  # 0 == False
-                return value
-        raise PydanticCustomError("unsupported", "not supported here")
-
-    return AfterValidator(check)
+MAX_STOP = 64  # OpenAI takes 4; programs with characters to play send more
 
 
 def _whole_characters(value: str) -> str:
@@ -72,19 +59,16 @@ Text = Annotated[str, AfterValidator(_whole_characters)]
 
 
 def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    """Return a list of the stop strings; an empty one stops nothing."""
+    if isinstance(value, str):
+        value = [value]
+    return [item for item in value if item != ""] if isinstance(value, list) else value
 
 
-def _text_of_parts(value: object) -> object:
-    """Join the parts of a message that consists of texts."""
-    if not isinstance(value, list):
-        return value
-    for part in value:
-        if not isinstance(part, dict) or part.get("type") != "text" or set(part) - {"type", "text"}:
-            raise PydanticCustomError("unsupported", "only parts of type text are supported")
-        if not isinstance(part.get("text"), str):
-            raise PydanticCustomError("string_type", "a part's text should be a valid string")
-    return "\n".join(part["text"] for part in value)
+def _max_tokens(value: int) -> int:
+    if value < 1 and value != -1:
+        raise PydanticCustomError("range", "should be at least 1, or -1 for all that have room")
+    return value
 
 
 def _prompts(value: object) -> list[str | list[int]]:
@@ -104,16 +88,15 @@ def _prompts(value: object) -> list[str | list[int]]:
 
 
 class Strict(BaseModel):
-    """No conversion, no unknown fields, no NaN."""
+    """No conversion, no NaN. Fields that are not declared are kept for the log."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class StreamOptions(Strict):
     """The parts of a stream that are no text."""
 
     include_usage: bool | None = None
-    include_obfuscation: Annotated[Any, only(False)] = None
 
 
 REQUEST_NUMBERS = [name for name, setting in NUMBERS.items() if setting.in_requests]
@@ -122,29 +105,26 @@ SETTING_FIELDS: dict[str, Any] = {
     for name in REQUEST_NUMBERS
 }
 SettingFields: Any = create_model("SettingFields", __base__=Strict, **SETTING_FIELDS)
+MaxTokens = Annotated[int, AfterValidator(_max_tokens)]
 
 
 class GenerationRequest(SettingFields):
     """The fields of both endpoints. None: the server's setting."""
 
-    model: Text
-    max_tokens: Annotated[int, _limits("max_new_tokens")] | None = None
+    model: Text | None = None
+    max_tokens: MaxTokens | None = None
     stop: (
         Annotated[
-            list[Annotated[Text, Field(min_length=1)]],
+            list[Text],
             Field(max_length=MAX_STOP, fail_fast=True),  # report the first mistake only
             BeforeValidator(_as_list),
         ]
         | None
     ) = None
     n: Annotated[int, Field(ge=1)] | None = None
+    ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Text | None = None  # the name of the client's user: changes nothing
-
-    frequency_penalty: Annotated[Any, only(0)] = None
-    presence_penalty: Annotated[Any, only(0)] = None
-    logit_bias: Annotated[Any, only({})] = None
 
     @property
     def wants_usage(self) -> bool:
@@ -152,33 +132,15 @@ class GenerationRequest(SettingFields):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class ChatMessage(Strict):
-    """A text, or a list of parts of type text, and its author."""
-
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[Text, BeforeValidator(_text_of_parts)]
-
-
 class ChatRequest(GenerationRequest):
-    """The body of ``/v1/chat/completions``."""
+    """The body of ``/v1/chat/completions``; the reader of rows reads its messages."""
 
-    messages: Annotated[list[ChatMessage], Field(fail_fast=True)]
-    max_completion_tokens: Annotated[int, _limits("max_new_tokens")] | None = None
-
-    logprobs: Annotated[Any, only(False)] = None
-    top_logprobs: Annotated[Any, only(0)] = None
-    tools: Annotated[Any, only([])] = None
-    tool_choice: Annotated[Any, only("none")] = None
-    response_format: Annotated[Any, only({"type": "text"})] = None
-    modalities: Annotated[Any, only(["text"])] = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, fail_fast=True)]
+    max_completion_tokens: MaxTokens | None = None
 
 
 class CompletionRequest(GenerationRequest):
     """The body of ``/v1/completions``."""
 
     prompt: Annotated[list[str | list[int]], PlainValidator(_prompts)]
-
-    logprobs: Annotated[Any, only()] = None
-    echo: Annotated[Any, only(False)] = None
-    best_of: Annotated[Any, only(1)] = None
-    suffix: Annotated[Any, only("")] = None
+    parse_special: bool | None = None  # llama.cpp's name; None: the server's setting

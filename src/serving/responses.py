@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from src.serving.answers import Answers
 from src.serving.errors import ApiError
+from src.serving.request_log import Record
 from src.talk.assistant import Reply
 
 FINISH_REASONS = {"end": "stop", "stop": "stop", "length": "length", None: None}
@@ -53,23 +54,22 @@ class TextShape:
 
 
 class Writer:
-    """Writes the answers to one request; ``num_prompt_tokens`` counts each prompt once."""
+    """Writes the answers to one request, and into ``record`` how many tokens they have."""
 
     def __init__(
         self,
         shape: ChatShape | TextShape,
         model_name: str,
-        num_prompt_tokens: int,
+        record: Record,
         answers: Answers,
     ):
         self.shape = shape
         self.answers = answers
-        self.num_prompt_tokens = num_prompt_tokens
-        self.head = {
-            "id": shape.prefix + uuid.uuid4().hex,
-            "created": int(time.time()),
-            "model": model_name,
-        }
+        self.record = record
+        record.id = shape.prefix + uuid.uuid4().hex
+        self.head = {"id": record.id, "created": int(time.time()), "model": model_name}
+        if isinstance(shape, ChatShape):
+            self.head["num_dropped_turns"] = record.num_dropped_turns
 
     async def respond(self, request: Request) -> Response:
         """Return all answers when they have ended; a client that disconnects stops them."""
@@ -81,6 +81,7 @@ class Writer:
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             end.result()
         finally:
+            self._count()
             self.answers.cancel()
             end.cancel()
             disconnect.cancel()
@@ -94,7 +95,7 @@ class Writer:
 
     def stream(self, include_usage: bool) -> StreamingResponse:
         """Return a stream of the answers; a client that disconnects stops them."""
-        return EventStream(self._events(include_usage), self.answers)
+        return EventStream(self._events(include_usage), self.answers, self._count)
 
     async def _events(self, include_usage: bool) -> AsyncGenerator[str]:
         def event(choices: Iterable[Json], usage: Json | None = None) -> str:
@@ -117,32 +118,39 @@ class Writer:
             yield _event(error.body)
         yield "data: [DONE]\n\n"
 
-    def _usage(self) -> Json:
-        replies = self.answers.replies
+    def _count(self) -> None:
         # Other servers count the end token, too.
-        num_new = sum(reply.num_new_tokens + (reply.stop_reason == "end") for reply in replies)
+        self.record.num_new_tokens = sum(
+            reply.num_new_tokens + (reply.stop_reason == "end") for reply in self.answers.replies
+        )
+
+    def _usage(self) -> Json:
+        self._count()
+        num_prompt, num_new = self.record.num_prompt_tokens, self.record.num_new_tokens
         return {
-            "prompt_tokens": self.num_prompt_tokens,
+            "prompt_tokens": num_prompt,
             "completion_tokens": num_new,
-            "total_tokens": self.num_prompt_tokens + num_new,
+            "total_tokens": num_prompt + num_new,
         }
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; when the client disconnects, decoding ends."""
+    """Server-sent events; when the client disconnects, decoding ends. At the end, ``count``."""
 
-    def __init__(self, events: AsyncGenerator[str], answers: Answers):
+    def __init__(self, events: AsyncGenerator[str], answers: Answers, count: Callable[[], None]):
         super().__init__(
             events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
         self.events = events
         self.answers = answers
+        self.count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with aclosing(self.events):
                 await super().__call__(scope, receive, send)
         finally:
+            self.count()
             self.answers.cancel()
 
 
@@ -157,4 +165,5 @@ def _choice(number: int, content: Json, reply: Reply | None = None) -> Json:
 
 
 def _event(data: Json) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    # ASCII: some clients take U+2028, and others of its kind, for the end of a line.
+    return f"data: {json.dumps(data)}\n\n"

@@ -24,7 +24,10 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
 
     def encode(messages: Sequence[Message]) -> list[int]:
         system = messages[0].content.strip() if messages[0].role == "system" else ""
-        texts = [message.content for message in messages if message.role != "system"]
+        spoken = [message for message in messages if message.role != "system"]
+        if spoken[0].role == "assistant":  # an opening answers an empty prompt
+            spoken.insert(0, Message("user", ""))
+        texts = [message.content for message in spoken]
         history = list(zip(texts[:-1:2], texts[1::2], strict=True))
         return encode_prompt(tokenizer, texts[-1], history, system)
 

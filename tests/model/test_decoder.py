@@ -21,6 +21,7 @@ SETTINGS = (
     {"temperature": 0.8, "top_k": 9, "top_p": 0.9, "seed": 4},
     {"repetition_penalty": 1.5},
     {"temperature": 1.2, "repetition_penalty": 1.2, "seed": 5},
+    {"frequency_penalty": 1.0, "presence_penalty": 0.5},
 )
 
 

@@ -19,6 +19,7 @@ from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
 QUESTIONS = ["Hello", "how are you?", "1 2 3", "I am fine: are you there?", "you?", "3 2 1 fine"]
+HOST = "http://127.0.0.1"  # as a client of this machine names it
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -82,6 +83,10 @@ def serve_config(**changes) -> ServeConfig:
         "model_path": None,
         "model_name": "tiny",
         "device": "cpu",
+        "api_key": None,
+        "allow_origins": [],
+        "allowed_hosts": None,
+        "parse_special": True,
         "num_slots": 4,
         "max_queue": 64,
         "max_answers": 4,
@@ -104,7 +109,7 @@ def client(assistant: Assistant) -> Iterator[TestClient]:
     """Asks the API without a network; four answers at a time."""
     with running_engine(assistant, 4, 64) as engine:
         app = create_app(assistant, engine, serve_config())
-        with TestClient(app, raise_server_exceptions=False) as client:
+        with TestClient(app, HOST, raise_server_exceptions=False) as client:
             yield client
 
 

@@ -4,6 +4,8 @@ import threading
 
 import pytest
 
+from src.model.decoder import Decoder
+from src.model.generation import generate
 from src.serving.engine import Completion, Engine, EngineStopped, QueueFull
 from src.talk.assistant import Reply
 from src.talk.text_stream import TextStream
@@ -192,3 +194,19 @@ def test_a_decoder_that_cannot_be_made_again_ends_the_engine(assistant, monkeypa
         assert all(one.done.wait(20) for one in asked)
         wait_until(lambda: not engine.is_alive)
         assert isinstance(asked[1].completion.error, EngineStopped)
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_with_ignore_eos_the_end_token_is_read_on_without_a_text(ignore_eos, assistant):
+    asked = Asked(assistant, "Hello", 24)
+    prompt = asked.completion.prompt
+    tokens = [token for (token,) in generate(assistant.model, [prompt], -1, greedy(24))]
+    end_id = tokens[5]
+    asked.completion.ignore_eos = ignore_eos
+    with Engine(lambda: Decoder(assistant.model, 2, "fp32"), end_id, 4) as engine:
+        engine.submit([asked.completion])
+        text, reply = asked.text(), asked.completion.reply
+    num_new = 24 if ignore_eos else tokens.index(end_id)
+    assert (reply.num_new_tokens, reply.stop_reason) == (num_new, "length" if ignore_eos else "end")
+    shown = [token for token in tokens[:num_new] if token != end_id]
+    assert text == assistant.tokenizer.decode(shown).lstrip()

@@ -13,7 +13,7 @@ from src.serving.errors import ApiError
 from src.serving.prompts import answer_settings
 from src.serving.requests import ChatRequest
 from tests.conftest import greedy
-from tests.serving.conftest import CHAT, TEXT, ask, running_engine, serve_config, wait_until
+from tests.serving.conftest import CHAT, HOST, TEXT, ask, running_engine, serve_config, wait_until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -61,10 +61,8 @@ def refused(response, status: int = 400) -> dict[str, str]:
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_tokens": "5"}, "max_tokens"),
-        ({"max_tokens": 10**400}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "max_completion_tokens"),
         ({"top_k": -2}, "top_k"),
@@ -79,31 +77,24 @@ def refused(response, status: int = 400) -> dict[str, str]:
         ({"n": 0}, "n"),
         ({"n": 5}, "n"),
         ({"n": True}, "n"),
-        ({"stop": [""]}, "stop.0"),
-        ({"stop": ""}, "stop.0"),
-        ({"stop": list("abcde")}, "stop"),
+        ({"max_tokens": -2}, "max_tokens"),
+        ({"stop": ["x"] * 65}, "stop"),
         ({"stop": [1]}, "stop.0"),
         ({"stop": {"a": 1}}, "stop"),
         ({"stream": "yes"}, "stream"),
-        ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage"),
         ({"messages": []}, "messages"),
         ({"messages": "Hello"}, "messages"),
-        ({"messages": [{"role": "user"}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
-        ({"messages": [{"role": "robot", "content": "a"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages.0.name"),
+        ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": ["Hello"]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages"),
+        ({"messages": [{"role": "king", "content": "a"}]}, "messages"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "messages"),
         ({"messages": [{"role": "user", "content": " \n"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "a"}] * 2}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages"),
         ({"model": 1}, "model"),
-        ({"model": None}, "model"),
-        ({"user": 1}, "user"),
-        ({"user": "\ud800"}, "user"),
         ({"model": "\udfff"}, "model"),
         ({"stop": "\ud800"}, "stop.0"),
-        ({"messages": [{"role": "user", "content": "a \ud800"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "a \ud800"}]}, "messages"),
     ],
     ids=lambda value: ascii(value)[:60],
 )
@@ -116,20 +107,24 @@ def test_a_wrong_value_is_named(fields, param, client):
     "fields",
     [
         {"tools": [{"type": "function"}]},
-        {"tool_choice": "auto"},
-        {"functions": []},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto"},
+        {"tool_choice": "required"},
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"functions": [{"name": "f"}]},
         {"logprobs": True},
         {"top_logprobs": 2},
         {"logit_bias": {"5": 100}},
         {"response_format": {"type": "json_object"}},
-        {"frequency_penalty": 0.5},
-        {"presence_penalty": -1},
-        {"frequency_penalty": False},
-        {"modalities": ["audio"]},
-        {"reasoning_effort": "high"},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
+        {"modalities": ["text", "audio"]},
+        {"audio": {"voice": "alloy", "format": "wav"}},
+        {"web_search_options": {}},
+        {"guided_json": {"type": "object"}},
+        {"grammar": "root ::= [0-9]"},
         {"typical_p": 0.1},
-        {"anything": 1},
-        {"k" * 5000: 1},
+        {"mirostat_mode": 2},
+        {"dry_multiplier": 0.8},
+        {"min_tokens": 5},
     ],
     ids=lambda value: ascii(value)[:60],
 )
@@ -137,28 +132,6 @@ def test_what_is_not_supported_is_refused_and_not_ignored(fields, client):
     error = refused(client.post(CHAT, content=json.dumps(ask(**fields)), headers=JSON))
     assert error["code"] == "unsupported_parameter"
     assert len(error["param"]) < 450
-
-
-def test_values_that_ask_for_nothing_are_no_mistake(client):
-    neutral = {
-        "frequency_penalty": 0,
-        "presence_penalty": 0.0,
-        "logit_bias": {},
-        "logprobs": False,
-        "top_logprobs": None,
-        "tools": [],
-        "tool_choice": "none",
-        "response_format": {"type": "text"},
-        "n": 1,
-        "stream": False,
-        "stop": None,
-        "temperature": 0,
-        "top_p": 1,
-        "min_p": 0,
-        "seed": None,
-        "user": "me",
-    }
-    assert client.post(CHAT, json=ask(**neutral)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -176,16 +149,14 @@ def test_values_that_ask_for_nothing_are_no_mistake(client):
         {"prompt": None},
         {"prompt": {"text": "a"}},
         {"prompt": "half \ud800 pair"},
-        {"prompt": ["a"] * 5},
-        {"prompt": ["a", "b"], "n": 3},
+        {"prompt": ["a"] * 69},
+        {"prompt": ["a"] * 40, "n": 2},
+        {"prompt": "a", "n": 5},
         {"prompt": [7] * 128},
-        {"prompt": [7] * 100, "max_tokens": 29},
         {"prompt": "a", "echo": True},
         {"prompt": "a", "logprobs": 0},
         {"prompt": "a", "best_of": 2},
         {"prompt": "a", "suffix": "b"},
-        {"prompt": "a", "max_completion_tokens": 2},
-        {"prompt": "a", "messages": []},
         {},
     ],
     ids=lambda value: ascii(value)[:60],
@@ -237,15 +208,20 @@ def test_other_models_paths_and_methods_are_refused_in_the_same_shape(client):
     refused(client.get(CHAT), 405)
 
 
-def test_prompt_and_answer_together_fit_the_model_or_are_refused(client, assistant):
+@pytest.mark.parametrize("asked", [121, 4096, 10**400, -1], ids=lambda n: ascii(n)[:9])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+def test_an_answer_is_as_long_as_there_is_room_for(name, asked, client, assistant):
     num_prompt = len(encode_prompt(assistant.tokenizer, "Hello"))
-    most = client.post(CHAT, json=ask("Hello", max_tokens=128 - num_prompt))
-    assert most.json()["usage"]["total_tokens"] == 128
-    error = refused(client.post(CHAT, json=ask("Hello", max_tokens=129 - num_prompt)))
-    assert (error["code"], error["param"]) == ("context_length_exceeded", "max_tokens")
-    assert "128" in error["message"]
+    answer = client.post(CHAT, json=ask("Hello", **{name: asked}))
+    assert answer.json()["usage"]["total_tokens"] == 128
+    assert answer.json()["usage"]["completion_tokens"] == 128 - num_prompt
+    assert answer.json()["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_question_that_fills_the_model_is_refused(client):
     error = refused(client.post(CHAT, json=ask("Hello " * 200)))
     assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+    assert "128" in error["message"]
 
 
 def test_the_size_of_a_request_is_bounded(client):
@@ -253,8 +229,8 @@ def test_the_size_of_a_request_is_bounded(client):
     refused(client.post(CHAT, json=ask(stop=["x" * 70_000])))
     refused(client.post(TEXT, json={"model": "tiny", "prompt": ["a" * 40_000] * 2}))
     refused(client.post(CHAT, json=ask("x" * 10_000_000)), 413)
-    many = [{"role": ("user", "assistant")[i % 2], "content": "a"} for i in range(9001)]
-    refused(client.post(CHAT, json=ask() | {"messages": many}))
+    system = [{"role": "system", "content": "x" * 70_000}, {"role": "user", "content": "a"}]
+    refused(client.post(CHAT, json=ask() | {"messages": system}))
 
 
 def test_of_many_mistakes_only_the_first_is_looked_for():
@@ -276,7 +252,7 @@ def test_settings_that_ours_refuse_are_400_whatever_the_request_allowed(assistan
 def test_settings_without_a_token_to_draw_do_not_end_the_neighbours_answer(assistant, expected):
     with running_engine(assistant, 4, 64) as engine:
         app = create_app(assistant, engine, serve_config())
-        with TestClient(app) as client, ThreadPoolExecutor(3) as pool:
+        with TestClient(app, HOST) as client, ThreadPoolExecutor(3) as pool:
             engine.decoder.hold_after = 2
             neighbour = pool.submit(client.post, CHAT, json=ask(max_tokens=8))
             wait_until(lambda: not engine.decoder.gate.is_set())

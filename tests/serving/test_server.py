@@ -24,7 +24,7 @@ def server(assistant):
 def request(body: dict[str, object], length: int | None = None) -> bytes:
     content = json.dumps(body).encode()
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content) if length is None else length}\r\n\r\n"
     )
     return head.encode() + content
@@ -141,7 +141,7 @@ def test_a_client_that_dawdles_over_a_request_is_dropped(start, assistant):
 
 def test_a_second_request_has_no_more_time_than_the_first(assistant):
     with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
-        slow.sendall(b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n")
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert slow.recv(15) == b"HTTP/1.1 200 OK"
         slow.sendall(b"GET /hea")
         began = time.monotonic()
@@ -256,8 +256,8 @@ def test_a_client_that_does_not_read_is_dropped(assistant, monkeypatch):
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 200_000 + b"\r\n\r\n",
-        b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-        b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+        b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
     ids=["tls", "long header", "negative length", "no chunk"],
