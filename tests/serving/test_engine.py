@@ -200,10 +200,10 @@ def test_a_decoder_that_cannot_be_made_again_ends_the_engine(assistant, monkeypa
 def test_with_ignore_eos_the_end_token_is_read_on_without_a_text(ignore_eos, assistant):
     asked = Asked(assistant, "Hello", 24)
     prompt = asked.completion.prompt
-    tokens = [token for (token,) in generate(assistant.model, [prompt], -1, greedy(24))]
+    tokens = [token for (token,) in generate(assistant.model, [prompt], (), greedy(24))]
     end_id = tokens[5]
     asked.completion.ignore_eos = ignore_eos
-    with Engine(lambda: Decoder(assistant.model, 2, "fp32"), end_id, 4) as engine:
+    with Engine(lambda: Decoder(assistant.model, 2, "fp32"), {end_id}, 4) as engine:
         engine.submit([asked.completion])
         text, reply = asked.text(), asked.completion.reply
     num_new = 24 if ignore_eos else tokens.index(end_id)
