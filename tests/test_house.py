@@ -16,8 +16,11 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "atomic",
     "checks",
     "cli",
+    "command_line",
     "errors",
     "hub",
+    "overrides",
+    "streams",
 }
 GROUND = {"talk", "data", "model"}
 ROOM_MAY_IMPORT = {
@@ -34,7 +37,7 @@ ROOM_MAY_IMPORT = {
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
-SHARED = {"address", "atomic", "checks", "errors", "hub"}
+SHARED = {"address", "atomic", "checks", "command_line", "errors", "hub"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}
