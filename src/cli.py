@@ -5,6 +5,7 @@ anything else is a bug of ours and comes with its traceback.
 """
 
 import difflib
+import errno
 import importlib.util
 import os
 import re
@@ -85,6 +86,7 @@ def run_door(
     streams.decode_as_utf8(job.__module__)
     streams.open_closed()
     streams.escape_what_has_no_sign()
+    streams.watch_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("swept", swept_name, replace=True)
@@ -117,16 +119,15 @@ def _reported(mistakes: list[Exception]) -> Iterator[None]:
     except MISTAKES as error:
         mistakes.append(error)
         print(f"error: {one_line(error)}", file=sys.stderr)
+    except streams.OutputLost as error:
+        streams.give_up_output()
+        if error.errno == errno.EPIPE:  # the reader has enough
+            sys.exit(141)
+        mistakes.append(error)
+        print(f"error: standard output: {error.strerror}", file=sys.stderr)
     except OSError as error:
-        problem = streams.output_problem(error)
-        if problem is not None:
-            streams.give_up_output()
-            if isinstance(problem, BrokenPipeError):  # the reader has enough
-                sys.exit(141)
-            text = f"standard output: {problem.strerror}"
-        else:
-            text = streams.refusal(error) or ""
-        if not text:
+        text = streams.refusal(error)
+        if text is None:
             raise
         mistakes.append(error)
         print(f"error: {text}", file=sys.stderr)

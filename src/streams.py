@@ -5,7 +5,8 @@ import errno
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 def decode_as_utf8(module: str) -> None:
@@ -57,28 +58,47 @@ def escape_what_has_no_sign() -> None:
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
 
 
+class OutputLost(OSError):
+    """Standard output takes no more: its reader has gone, its disk is full, or it is closed."""
+
+
+class Output(io.TextIOWrapper):
+    """Standard output, whose errors can be told from those of other files."""
+
+    def write(self, text: str) -> int:
+        with _lost():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _lost():
+            super().flush()
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except OutputLost:  # write flushes, too
+        raise
+    except OSError as error:
+        raise OutputLost(error.errno, error.strerror) from error
+
+
+def watch_output() -> None:
+    """Let standard output raise OutputLost."""
+    if type(sys.stdout) is io.TextIOWrapper:
+        names = ("encoding", "errors", "line_buffering", "write_through")
+        settings = {name: getattr(sys.stdout, name) for name in names}
+        sys.stdout = Output(sys.stdout.detach(), **settings)
+
+
 def flush() -> None:
     """Write what standard output still holds.
 
     Raises:
-        OSError: it cannot be written.
+        OutputLost: it cannot be written.
     """
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def output_problem(error: OSError) -> OSError | None:
-    """Return what keeps standard output from being written, if ``error`` came from that.
-
-    What could not be written stays in its buffer, so another try fails in the same way.
-    """
-    try:
-        flush()
-    except OSError as problem:
-        return problem
-    except ValueError:  # closed by a library that met the same error
-        return error
-    return error if isinstance(error, BrokenPipeError) else None
+    sys.stdout.flush()
 
 
 def give_up_output() -> None:

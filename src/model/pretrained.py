@@ -156,7 +156,7 @@ def _read_config(folder: Path, dropout: float, activation: str | None) -> GPT2Co
     if not path.exists():
         raise UserError("no config.json in it: not a Hugging Face model folder")
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"config.json is broken: {error}") from error
     if values.get("model_type") != "gpt2":
@@ -189,7 +189,7 @@ def _read_config(folder: Path, dropout: float, activation: str | None) -> GPT2Co
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         if (folder / INDEX).exists():
-            names = json.loads((folder / INDEX).read_text())["weight_map"].values()
+            names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
             state: dict[str, Tensor] = {}
             for name in sorted(set(names)):
                 state |= _read_safetensors(folder / name)

@@ -70,7 +70,7 @@ def sample_prompts(model_path: str) -> list[str]:
     if not record.exists():
         return []
     try:
-        prompts = json.loads(record.read_text())["settings"]["sample_prompts"]
+        prompts = json.loads(record.read_text(encoding="utf-8"))["settings"]["sample_prompts"]
         if not (isinstance(prompts, list) and all(isinstance(each, str) for each in prompts)):
             raise TypeError("sample_prompts is no list of texts")
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:

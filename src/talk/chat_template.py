@@ -50,7 +50,7 @@ def template_source(folder: Path) -> str | None:
     """
     path = folder / TEMPLATE_FILE
     if path.exists():
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     source = read_settings(folder / SETTINGS).get("chat_template")
     if source is not None and not isinstance(source, str):
         raise UserError(f"{folder}: several chat templates in one folder are not supported")
