@@ -3,10 +3,10 @@
 Standard output gets answers and nothing else.
 """
 
-import io
 import json
 import sys
 from dataclasses import dataclass, fields, make_dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from omegaconf import DictConfig
@@ -16,7 +16,8 @@ from src.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 from src.talk.messages import Message, check_messages
-from src.talk.screen import note, show
+from src.talk.screen import Answer, note, waiting
+from src.terminal.keys import unseen_keys
 
 if TYPE_CHECKING:  # otherwise imported after the config is checked
     from src.talk.assistant import Assistant
@@ -64,8 +65,6 @@ class ChatConfig(GenerationKeys):
 
 def chat(config: DictConfig, **text: str) -> None:
     """Hold a conversation at a terminal, or answer one prompt."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding has no sign for
     settings = typed(ChatConfig, config, **text)
     if settings.prompt is None and not (sys.stdin and sys.stdin.isatty()):
         settings.prompt = _read_standard_input()
@@ -74,16 +73,22 @@ def chat(config: DictConfig, **text: str) -> None:
     elif settings.format != "text" or settings.num_answers > 1:
         raise UserError("format and num_answers are for one prompt: add prompt=... or pipe it in")
 
-    from src.model.device import choose_device
-    from src.talk.assistant import load_assistant
-    from src.talk.model_folder import newest_model_folder
+    with unseen_keys():
+        model_path, assistant = _load(settings)
+        if settings.prompt is None:
+            _talk(assistant, settings, model_path)
+        else:
+            _answer(assistant, settings, model_path, settings.prompt)
 
-    model_path = settings.model_path or str(newest_model_folder(RUNS))
-    assistant = load_assistant(model_path, choose_device(settings.device))
-    if settings.prompt is None:
-        _talk(assistant, settings, model_path)
-    else:
-        _answer(assistant, settings, model_path, settings.prompt)
+
+def _load(settings: ChatConfig) -> "tuple[str, Assistant]":
+    with waiting("loading the model"):
+        from src.model.device import choose_device
+        from src.talk.assistant import load_assistant
+        from src.talk.model_folder import newest_model_folder
+
+        model_path = settings.model_path or str(newest_model_folder(RUNS))
+        return model_path, load_assistant(model_path, choose_device(settings.device))
 
 
 def _talk(assistant: "Assistant", settings: ChatConfig, model_path: str) -> None:
@@ -121,9 +126,12 @@ def _answer(assistant: "Assistant", settings: ChatConfig, model_path: str, promp
             continue
         if settings.num_answers > 1:
             note(f"answer {number + 1} of {settings.num_answers}, seed={seed}")
-        for piece in reply:
-            show(piece)
-        show("\n")
+        answer, pieces = Answer(), iter(reply)
+        with waiting("reading"):
+            first = next(pieces, "")
+        for piece in chain([first], pieces):
+            answer.show(piece)
+        answer.end()
 
 
 def check_arguments(arguments: list[str]) -> list[str]:

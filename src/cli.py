@@ -5,6 +5,7 @@ anything else is a bug of ours and comes with its traceback.
 """
 
 import difflib
+import errno
 import importlib.util
 import os
 import re
@@ -17,13 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src import streams
 from src.errors import UserError
+from src.overrides import CONF, PATHS, readable
 
-CONF = Path(__file__).parents[1] / "conf"
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
 MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 T = TypeVar("T")
@@ -76,41 +79,58 @@ def run_door(
     Args:
         job: the work; gets the config, and by name each key of ``free_text`` that a person sets.
         config_name: the file under ``conf``.
-        free_text: keys whose values are any text; Hydra's grammar does not read them.
-        rewrite: turns the other arguments into those that Hydra reads.
+        free_text: keys whose values are any text, not even null; Hydra's grammar does not read
+            them. A path among them comes with ``config``, like the paths of other keys.
+        rewrite: turns the other arguments, made readable, into those that Hydra composes.
     """
+    streams.decode_as_utf8(job.__module__)
+    streams.open_closed()
+    streams.escape_what_has_no_sign()
+    streams.watch_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("swept", swept_name, replace=True)
-    texts, arguments = _take_free_text(sys.argv[1:], free_text)
-
-    mistakes = []
-
-    @contextmanager
-    def report_mistakes() -> Iterator[None]:
-        try:
-            yield
-        except MISTAKES as error:
-            mistakes.append(error)
-            print(f"error: {one_line(error)}", file=sys.stderr)
-        except BrokenPipeError:  # the reader has closed our output: no flush can succeed
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+    mistakes: list[Exception] = []
+    texts: dict[str, str] = {}
 
     def hydra_job(config: DictConfig) -> None:
-        with report_mistakes():  # a mistake in one job of a multirun does not stop the others
+        with _reported(mistakes):  # a mistake in one job of a multirun does not stop the others
             job(config, **texts)
 
     hydra_job.__module__ = job.__module__
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     try:
-        with report_mistakes():
-            sys.argv[1:] = rewrite(arguments)
+        with _reported(mistakes):
+            texts, arguments = _take_free_text(sys.argv[1:], free_text)
+            sys.argv[1:] = rewrite(readable(arguments))
             hydra_main(hydra_job)()
+            streams.flush()
     except KeyboardInterrupt:
         sys.exit(130)
     if mistakes:
         sys.exit(2)
+
+
+@contextmanager
+def _reported(mistakes: list[Exception]) -> Iterator[None]:
+    """Print a person's mistake in one line, and add it to ``mistakes``."""
+    try:
+        yield
+    except MISTAKES as error:
+        mistakes.append(error)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+    except streams.OutputLost as error:
+        streams.give_up_output()
+        if error.errno == errno.EPIPE:  # the reader has enough
+            sys.exit(141)
+        mistakes.append(error)
+        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+    except OSError as error:
+        text = streams.refusal(error)
+        if text is None:
+            raise
+        mistakes.append(error)
+        print(f"error: {text}", file=sys.stderr)
 
 
 def run_name() -> str:
@@ -120,9 +140,23 @@ def run_name() -> str:
 
 def swept_name(overrides: Sequence[str]) -> str:
     """Return a name for one run of a sweep: what differs between the runs, and nothing else."""
+    if isinstance(overrides, ListConfig):
+        overrides = as_typed(overrides)
     arguments = {argument.lower() for argument in sys.argv}
     differences = [override for override in overrides if override.lower() not in arguments]
-    return ",".join(differences).replace("/", "_")[:120]
+    name = re.sub(r"[/:*?<>|\x00-\x1f]", "_", re.sub(r"[\"'\\]", "", ",".join(differences)))
+    return name.encode("utf-8", "replace")[:120].decode("utf-8", "ignore")
+
+
+def as_typed(overrides: ListConfig) -> list[str]:
+    """Return overrides as Hydra got them: ``${...}`` in one is a text here, and nothing to find."""
+    typed: Any = OmegaConf.to_container(overrides, resolve=False)
+    return typed
+
+
+def task_overrides() -> list[str]:
+    """Return the overrides of the running job, for another process or a later time."""
+    return as_typed(HydraConfig.get().overrides.task)
 
 
 def _take_free_text(
@@ -131,7 +165,7 @@ def _take_free_text(
     texts, others = {}, []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if equals and key in keys:
+        if equals and key in keys and key not in PATHS:
             texts[key] = value
         else:
             others.append(argument)

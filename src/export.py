@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from src.checks import check, one_of
 from src.cli import RUNS, require, run_door, typed
+from src.command_line import command
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _next_commands(kind: str, folder: Path) -> list[str]:
             f"Ollama:        ollama create gpt2-chat -f {path}/Modelfile && ollama run gpt2-chat",
         ]
     return [
-        f'here:          python -m src.chat model_path={path} prompt="Who are you?"',
+        f'here:          {command("chat", model_path=folder)} prompt="Who are you?"',
         f"transformers:  transformers serve {path}",
     ]
 

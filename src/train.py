@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.cli import RUNS, Stopped, run_door, typed
+from src.cli import RUNS, Stopped, as_typed, run_door, task_overrides, typed
+from src.command_line import grammatical
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def train(config: DictConfig) -> None:
     settings, objective = read_settings(config)
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    overrides = list(hydra.overrides.task)
-    search = [o for o in hydra.overrides.hydra if o.startswith("hydra.searchpath")]
+    overrides = task_overrides()
+    search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
     command = worker_command(sys.argv[1:], [*search, *overrides], folder)
     if signal := start_run(settings, objective, folder, overrides, command):
         raise Stopped(signal)
@@ -56,12 +57,10 @@ def worker_command(arguments: list[str], overrides: list[str], folder: Path) -> 
         overrides: the values of this run; in a sweep, the command line holds those of all runs.
         folder: of the run.
     """
-    from src.training.resume import quoted
-
     multirun = ("-m", "--multirun")
     flags = [a for a in arguments if a not in (*overrides, *multirun) and not is_override(a)]
     values = [o for o in overrides if not o.startswith("sweep=")]
-    return [*flags, *values, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null"]
+    return [*flags, *values, f"hydra.run.dir={grammatical(folder)}", "hydra.output_subdir=null"]
 
 
 def is_override(argument: str) -> bool:

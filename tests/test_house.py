@@ -16,9 +16,12 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "atomic",
     "checks",
     "cli",
+    "command_line",
     "errors",
     "hub",
     "json_file",
+    "overrides",
+    "streams",
 }
 GROUND = {"talk", "data", "model"}
 ROOM_MAY_IMPORT = {
@@ -35,7 +38,7 @@ ROOM_MAY_IMPORT = {
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
-SHARED = {"address", "atomic", "checks", "errors", "hub", "json_file"}
+SHARED = {"address", "atomic", "checks", "command_line", "errors", "hub", "json_file"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}

@@ -1,27 +1,26 @@
 """Measure: ``python -m src.benchmark [what=train] [data.path=rows.jsonl] ...``, or show again."""
 
 import signal
-import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.cli import Stopped, run_door, typed
+from src.cli import Stopped, run_door, task_overrides, typed
 
 
-def benchmark(config: DictConfig, show: str | None = None) -> None:
+def benchmark(config: DictConfig) -> None:
     """Run the benchmark that ``config`` describes, or print the tables of the one at ``show``."""
     from src.benchmark.benchmark import measure, tables  # seconds to import
     from src.benchmark.config import BenchmarkConfig
 
-    if show is not None:
-        print(tables(Path(show)))
-        return
     settings = typed(BenchmarkConfig, config)
+    if settings.show is not None:
+        print(tables(Path(settings.show)))
+        return
     signal.signal(signal.SIGTERM, _stop)
     run = HydraConfig.get()
-    measure(settings, Path(run.runtime.output_dir), list(run.overrides.task))
+    measure(settings, Path(run.runtime.output_dir), task_overrides())
 
 
 def _stop(number: int, _: object) -> None:
@@ -30,7 +29,9 @@ def _stop(number: int, _: object) -> None:
 
 def composed(arguments: list[str]) -> list[str]:
     """Return the command line to compose: a path alone names a file, with all that is a file's."""
-    if any(argument.startswith("show=") for argument in sys.argv):  # nothing is to be written
+    if any(
+        a.startswith("show=") and a != "show=null" for a in arguments
+    ):  # nothing is to be written
         return [
             *arguments,
             "hydra.run.dir=.",
@@ -43,4 +44,4 @@ def composed(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_door(benchmark, "benchmark", ("show",), composed)
+    run_door(benchmark, "benchmark", rewrite=composed)

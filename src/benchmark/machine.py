@@ -55,7 +55,11 @@ def _output(*command: str) -> str:
 
 
 def _processor() -> str:
-    names = re.findall(r"model name\s*: (.*)", CPU_FACTS.read_text()) if CPU_FACTS.exists() else []
+    names = (
+        re.findall(r"model name\s*: (.*)", CPU_FACTS.read_text(encoding="utf-8"))
+        if CPU_FACTS.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 

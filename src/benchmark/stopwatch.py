@@ -89,5 +89,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     if PROCESS_STATUS.exists():  # Linux; its ru_maxrss would begin with the parent's
-        return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", PROCESS_STATUS.read_text())[0])
+        return 1024 * int(
+            re.findall(r"VmHWM:\s+(\d+)", PROCESS_STATUS.read_text(encoding="utf-8"))[0]
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes

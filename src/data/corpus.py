@@ -174,4 +174,4 @@ def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -
 
 def read_report(folder: Path) -> RowReport:
     """Return the report of the corpus in ``folder``."""
-    return RowReport.from_json(json.loads((folder / "report.json").read_text()))
+    return RowReport.from_json(json.loads((folder / "report.json").read_text(encoding="utf-8")))

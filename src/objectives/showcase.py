@@ -64,7 +64,7 @@ class Showcase:
             zip(readable, assistant.replies(readable, self.config.generation), strict=True)
         )
         answers = [replies.get(prompt, "") for prompt in prompts]  # too long to read: wrong
-        before = json.loads(self.path.read_text()) if self.path.exists() else {}
+        before = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         questions = [c.turns[0][0] for c in self.questions]
         self.rows = [(p, before.get(p, ""), replies.get(p, "")) for p in questions]
 

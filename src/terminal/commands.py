@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+from src.command_line import option
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Reply
@@ -127,7 +128,7 @@ def _save(session: Session, argument: str) -> str:
         raise UserError(f"name the file: /save talk{ROWS}")
     num_turns = session.save(argument)
     turns = "1 turn" if num_turns == 1 else f"{num_turns} turns"
-    return f"saved {turns} as one row; to train on it: data=file data.path={argument}"
+    return f"saved {turns} as one row; to train on it: data=file {option('data.path', argument)}"
 
 
 def _quit(session: Session, argument: str) -> str:

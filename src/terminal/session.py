@@ -100,7 +100,7 @@ class Session:
 
 def _write_new(path: Path, text: str) -> None:
     """Write a file that is not there yet: whole, or not at all."""
-    path.open("x").close()  # the name is ours, or FileExistsError
+    path.open("x", encoding="utf-8").close()  # the name is ours, or FileExistsError
     try:
         atomic.write_text(path, text)
     except BaseException:

@@ -19,8 +19,9 @@ from prompt_toolkit.output import Output, create_output
 
 from src.errors import UserError
 from src.talk.assistant import Reply
-from src.talk.screen import complain, note, show, wants_colour
+from src.talk.screen import Answer, complain, note, waiting, wants_colour
 from src.terminal.commands import COMMANDS, Leave, respond
+from src.terminal.keys import unseen_keys
 from src.terminal.session import Session
 
 PROMPT = "> "
@@ -52,20 +53,23 @@ def _stream(reply: Reply, session: Session) -> None:
         count = reply.num_dropped_turns
         oldest = "the oldest turn was" if count == 1 else f"the oldest {count} turns were"
         note(f"({oldest} left out: the model reads at most {session.num_positions} tokens)")
-    num_shown = 0
+    answer, num_shown = Answer(), 0
+    pieces = iter(reply)
     try:
-        with _interrupts(reply) as interrupted:
-            for piece in reply:
-                show(piece)
+        with _interrupts(reply) as interrupted, unseen_keys():
+            with waiting("reading"):
+                piece = next(pieces, None)
+            while piece is not None:
+                answer.show(piece)
                 num_shown += len(piece)
-                if interrupted.is_set():
-                    break
+                piece = None if interrupted.is_set() else next(pieces, None)
     except KeyboardInterrupt:
         interrupted.set()
     if interrupted.is_set():
         reply.close()
     if reply.text:
-        show(reply.text[num_shown:] + "\n")
+        answer.show(reply.text[num_shown:])
+        answer.end()
     session.keep(reply)
     for remark in _remarks(reply, session):
         note(remark)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src import atomic
+from src.command_line import grammatical, unquoted
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.training.config import TrainConfig
@@ -65,26 +66,21 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
     (resume,) = [argument for argument in arguments if argument.startswith("resume=")]
     if {"-m", "--multirun"} & set(arguments):
         raise UserError(f"{resume} goes on with one run: leave out -m, or resume one after another")
-    folder = find_run(resume.removeprefix("resume="), runs)
+    folder = find_run(unquoted(resume.removeprefix("resume=")), runs)
     if folder is None:
         return None
-    recorded = json.loads((folder / RECORD).read_text())["overrides"]
+    recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["overrides"]
     changes = [a for a in arguments if "=" in a and not a.startswith("-") and a != resume]
     flags = [a for a in arguments if a not in changes and a != resume]
     # Without an output_subdir Hydra does not touch the .hydra folder of the first start.
-    location = [f"resume={quoted(folder)}", f"hydra.run.dir={quoted(folder)}"]
+    location = [f"{key}={grammatical(folder)}" for key in ("resume", "hydra.run.dir")]
     return [*flags, *recorded, *changes, *location, "hydra.output_subdir=null"]
-
-
-def quoted(text: object) -> str:
-    """Return text as a string of Hydra's grammar, whatever characters it holds."""
-    return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def read_machine(run_folder: Path) -> dict[str, Any]:
     """Return what was chosen for the machine when the run started; empty for a new run."""
     path = run_folder / RECORD
-    return json.loads(path.read_text())["machine"] if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8"))["machine"] if path.exists() else {}
 
 
 def forget(run_folder: Path) -> None:
@@ -112,7 +108,7 @@ def write_record(
         record = {"overrides": started, "machine": plan.choices, "settings": settings}
         atomic.write_json(path, record)
         return
-    before = json.loads(path.read_text())["settings"]
+    before = json.loads(path.read_text(encoding="utf-8"))["settings"]
     for key, value in settings.items():
         # An older version may have recorded fewer settings.
         if key.startswith(MAY_CHANGE) or before.get(key, value) == value:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from src import atomic
+from src.command_line import command
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.model.gpt2 import GPT2
@@ -23,7 +24,6 @@ from src.training.lora import has_adapters
 from src.training.objective import Objective
 from src.training.plan import Plan
 from src.training.progress import Progress
-from src.training.resume import quoted
 from src.training.summary import summary
 from src.training.trainer import build_trainer, open_logger
 
@@ -97,7 +97,7 @@ class Run:
             with self.interruption:
                 self._execute()
         except Interrupted as stop:
-            log.info("go on with: python -m src.train resume=%s", quoted(self.folder))
+            log.info("go on with: %s", command("train", resume=self.folder))
             return stop.signal.value
         except torch.OutOfMemoryError as error:
             micro_batch_size = self.plan.batching.micro_batch_size

@@ -1,7 +1,10 @@
 """What a person wants to know after a run, and what to do next."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from src.command_line import command
 
 
 def summary(figures: Mapping[str, float], outcome: Sequence[str], folder: Path) -> list[str]:
@@ -12,7 +15,7 @@ def summary(figures: Mapping[str, float], outcome: Sequence[str], folder: Path) 
         f"trained {figures['train_seconds']:.0f} s at "
         f"{figures['real_tokens_per_second']:,.0f} tokens/s (padding not counted)",
         "",
-        f'talk to it:   python -m src.chat model_path={folder / "model"} prompt="Who are you?"',
-        f"see curves:   tensorboard --logdir {folder.parent}",
+        f'talk to it:   {command("chat", model_path=folder / "model")} prompt="Who are you?"',
+        f"see curves:   tensorboard --logdir {shlex.quote(str(folder.parent))}",
         f"all figures:  {folder / 'metrics.json'}",
     ]

@@ -1,0 +1,124 @@
+"""Standard input, output and error: usable, whatever a shell, a locale or a disk does to them."""
+
+import codecs
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+def decode_as_utf8(module: str) -> None:
+    """Start this process again in Python's UTF-8 mode, if its locale has no letters but ASCII's.
+
+    There, names of files and the texts of a command line arrive as single bytes. The mode is
+    Python's default in the C locale (PEP 540), unless ``PYTHONUTF8=0`` forbids it.
+
+    Args:
+        module: that runs; only a program of its own is started again.
+    """
+    encoding = codecs.lookup(sys.getfilesystemencoding()).name
+    if module == "__main__" and encoding == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def open_closed() -> None:
+    """Give each stream that is closed (``>&-``) its number back, before a file gets it.
+
+    Nothing comes from standard input then, and what goes to standard error is lost. Standard output
+    refuses all that is written to it, so nobody takes an answer for written.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(_devnull(0, os.O_RDONLY), encoding="utf-8")
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(_devnull(1, os.O_RDONLY), "w", encoding="utf-8")
+    if sys.stderr is None:  # print would write to standard output instead
+        sys.stderr = os.fdopen(_devnull(2, os.O_WRONLY), "w", encoding="utf-8")
+
+
+def _devnull(number: int, mode: int) -> int:
+    descriptor = os.open(os.devnull, mode)
+    if descriptor != number:
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    return number
+
+
+def escape_what_has_no_sign() -> None:
+    """Write characters that the encoding of a stream lacks as ``\\u6570``, instead of failing.
+
+    Standard input is UTF-8, as all files are, unless a person types it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+
+
+class OutputLost(OSError):
+    """Standard output takes no more: its reader has gone, its disk is full, or it is closed."""
+
+
+class Output(io.TextIOWrapper):
+    """Standard output, whose errors can be told from those of other files."""
+
+    def write(self, text: str) -> int:
+        with _lost():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _lost():
+            super().flush()
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except OutputLost:  # write flushes, too
+        raise
+    except OSError as error:
+        raise OutputLost(error.errno, error.strerror) from error
+
+
+def watch_output() -> None:
+    """Let standard output raise OutputLost."""
+    if type(sys.stdout) is io.TextIOWrapper:
+        names = ("encoding", "errors", "line_buffering", "write_through")
+        settings = {name: getattr(sys.stdout, name) for name in names}
+        sys.stdout = Output(sys.stdout.detach(), **settings)
+
+
+def flush() -> None:
+    """Write what standard output still holds.
+
+    Raises:
+        OutputLost: it cannot be written.
+    """
+    sys.stdout.flush()
+
+
+def give_up_output() -> None:
+    """Let the interpreter end in peace: what is left in the buffer can be written nowhere."""
+    with suppress(OSError, ValueError, io.UnsupportedOperation):
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, sys.stdout.fileno())
+        os.close(sink)
+
+
+# A person's machine refuses a file, and says why: no mistake of ours.
+REFUSALS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EFBIG),
+}
+
+
+def refusal(error: OSError) -> str | None:
+    """Return in one line why the system refuses a file; None for other errors."""
+    if error.errno not in REFUSALS:
+        return None
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror}"
