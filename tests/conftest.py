@@ -71,6 +71,7 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
             "block_size": 64,
             "packing": True,
             "supervise": "responses",
+            "join_turns": 0.0,
             "corpus_dir": str(tmp_path / "corpora"),
             "num_workers": 0,
         }
