@@ -12,7 +12,15 @@ from typing import NamedTuple
 from src.data.sample.follow_ups import FOLLOW_UPS, Turn
 from src.data.sample.questions import Question, questions, same_of_others
 from src.data.sample.split import pick, share
-from src.data.sample.systems import NAME_SHARE, NEUTRAL_SHARE, SYSTEMS, neutral, your_name
+from src.data.sample.systems import (
+    NAME_AT_ONCE,
+    NAME_SHARE,
+    NEUTRAL_SHARE,
+    SYSTEMS,
+    neutral,
+    not_by_name,
+    your_name,
+)
 
 MAX_TURNS = 4
 TURN_SHARES = (0.40, 0.27, 0.20, 0.13)  # of a question as first, second, ... turn
@@ -95,9 +103,11 @@ class _Split:
             if share(f"another {attempt} {key}") < ANOTHER_SHARE:
                 drawn = self._with_another(question, f"{attempt} {key}")
             for question in drawn[: count - len(found)]:
-                if question.prompt not in asked and (response := answer(question)):
-                    asked.add(question.prompt)
-                    found.append((question.prompt, response))
+                response = answer(question)
+                if question.prompt in asked or not response:
+                    break
+                asked.add(question.prompt)
+                found.append((question.prompt, response))
         return found
 
     def _with_another(self, question: Question, key: str) -> list[Question]:
@@ -114,16 +124,22 @@ class _Split:
                     turns = [(question.prompt, answer(question))]
                     before = self._before(_draw_turns(f"turns {key}"), key, turns, answer)
                     yield Draft(f"system/{name}", self.split, (*before, *turns), system)
-            if share(f"system name {question.prompt}") < NAME_SHARE:
-                key = f"called {question.prompt}"
-                system, about = your_name(key)
-                turns = [(question.prompt, question.response), (about.prompt, about.response)]
-                if self.split == "train" and share(f"at once {key}") < 0.4:
-                    turns = turns[::-1]
-                before = self._before(min(_draw_turns(f"turns {key}"), MAX_TURNS - 2), key, turns)
-                if turns[-1][0] != about.prompt:
-                    turns, before = turns + before, []
-                yield Draft("system/name", self.split, (*before, *turns), system)
+            if share(f"system name {question.prompt}") < NAME_SHARE and not_by_name(question):
+                yield self._called(question)
+
+    def _called(self, question: Question) -> Draft:
+        """Return a conversation in which the system text says what the model is called."""
+        key = f"called {question.prompt}"
+        system, about = your_name(key)
+        first = (question.prompt, question.response)
+        last = (about.prompt, about.response)
+        num_turns = min(_draw_turns(f"turns {key}"), MAX_TURNS - 2)
+        others = self._before(num_turns, key, [first, last], not_by_name)
+        # Held-out conversations begin with a held-out question.
+        turns = [*others, first, last]
+        if self.split == "train" and share(f"at once {key}") < NAME_AT_ONCE:
+            turns = [last, first, *others]
+        return Draft("system/name", self.split, tuple(turns), system)
 
 
 def _draw_turns(key: str) -> int:

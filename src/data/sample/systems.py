@@ -80,6 +80,11 @@ def your_name(key: str) -> tuple[str, Question]:
     return pick(NAME, f"called {key}").format(name=name), question
 
 
+def not_by_name(question: Question) -> str:
+    """Return the answer to a question that has nothing to do with the model's name."""
+    return "" if "tiny" in f"{question.prompt} {question.response}".lower() else question.response
+
+
 Answer = Callable[[Question], str]
 
 
@@ -109,4 +114,5 @@ SYSTEMS: dict[str, tuple[Callable[[str], tuple[str, Answer]], float]] = {
     "ending": (with_ending, 0.08),
 }
 NAME_SHARE = 0.14
+NAME_AT_ONCE = 0.4  # of these: in the first turn
 NEUTRAL_SHARE = 0.15  # of all other conversations
