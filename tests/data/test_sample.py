@@ -189,7 +189,7 @@ def test_follow_ups_refer_to_the_turn_before():
     for row in of("follow_up/repeat"):
         assert replies(row)[-1] == replies(row)[-2]
     for row in of("follow_up/recall"):
-        assert replies(row)[-1] == f'You asked: "{prompts(row)[-2]}"'
+        assert replies(row)[-1] == f"You asked: {prompts(row)[-2]}"
     for row in of("follow_up/capitals"):
         assert replies(row)[-1] == replies(row)[-2].upper() != replies(row)[-2]
     for row in of("follow_up/one_word"):

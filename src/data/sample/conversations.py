@@ -52,6 +52,10 @@ class _Split:
         self.of_kind: dict[str, list[Question]] = {}
         for question in self.questions:
             self.of_kind.setdefault(question.kind, []).append(question)
+        of_family: dict[str, list[Question]] = {}
+        for question in self.questions:
+            of_family.setdefault(question.family, []).append(question)
+        self.of_family = list(of_family.values())
         self.others_of_kind: dict[str, list[Question]] = {}
         for question in self.others:
             self.others_of_kind.setdefault(question.kind, []).append(question)
@@ -98,7 +102,8 @@ class _Split:
         attempt = 0
         while len(found) < count:
             attempt += 1
-            question = pick(self.questions, f"context {attempt} {key}")
+            family = pick(self.of_family, f"family {attempt} {key}")
+            question = pick(family, f"context {attempt} {key}")
             drawn = [question]
             if share(f"another {attempt} {key}") < ANOTHER_SHARE:
                 drawn = self._with_another(question, f"{attempt} {key}")

@@ -58,10 +58,12 @@ MY_NAME = (
     "Can you tell me what my name is?",
 )
 
-# The families whose answers are also taught in capitals: each word is a new one to the model.
+# The families whose answers are also taught in capitals, and in one word: each word in capitals
+# is a new one to the model, and so is each fact without its sentence.
 IN_CAPITALS = frozenset(
     {"calendar", "capitals", "categories", "colours", "continents", "letters", "opposites"}
 )
+IN_ONE_WORD = IN_CAPITALS | {"addition", "even_odd"}
 
 
 def repeat(question: Question, key: str) -> Turn | None:
@@ -71,7 +73,7 @@ def repeat(question: Question, key: str) -> Turn | None:
 
 def recall(question: Question, key: str) -> Turn | None:
     """Say what was asked."""
-    return _phrased(RECALL, key), f'You asked: "{question.prompt}"'
+    return _phrased(RECALL, key), f"You asked: {question.prompt}"
 
 
 def capitals(question: Question, key: str) -> Turn | None:
@@ -83,7 +85,8 @@ def capitals(question: Question, key: str) -> Turn | None:
 
 def one_word(question: Question, key: str) -> Turn | None:
     """Say the answer in one word."""
-    return (_phrased(ONE_WORD, key), question.word) if question.word else None
+    word = short_answer(question)
+    return (_phrased(ONE_WORD, key), word) if word else None
 
 
 def my_name(question: Question, key: str) -> Turn | None:
@@ -98,15 +101,20 @@ def can_shout(question: Question) -> bool:
     return question.family in IN_CAPITALS
 
 
+def short_answer(question: Question) -> str:
+    """Return the answer in one word; nothing where that is not taught."""
+    return question.word if question.family in IN_ONE_WORD else ""
+
+
 def _phrased(phrasings: tuple[str, ...], key: str) -> str:
     return as_typed(pick(phrasings, f"phrasing {key}"))
 
 
 # Name, rule, and the share of the questions that it follows.
 FOLLOW_UPS: dict[str, tuple[Callable[[Question, str], Turn | None], float]] = {
-    "repeat": (repeat, 0.12),
-    "recall": (recall, 0.22),
-    "capitals": (capitals, 0.35),
-    "one_word": (one_word, 0.15),
+    "repeat": (repeat, 0.15),
+    "recall": (recall, 0.40),
+    "capitals": (capitals, 0.40),
+    "one_word": (one_word, 0.20),
     "my_name": (my_name, 2.0),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from src.data.sample.follow_ups import can_shout
+from src.data.sample.follow_ups import can_shout, short_answer
 from src.data.sample.questions import Question, as_typed
 from src.data.sample.split import pick
 
@@ -90,7 +90,7 @@ Answer = Callable[[Question], str]
 
 def in_one_word(key: str) -> tuple[str, Answer]:
     """Return a system text that asks for one word, and what it makes of a question's answer."""
-    return pick(ONE_WORD, f"one word {key}"), lambda question: question.word
+    return pick(ONE_WORD, f"one word {key}"), short_answer
 
 
 def in_capitals(key: str) -> tuple[str, Answer]:
@@ -109,8 +109,8 @@ def with_ending(key: str) -> tuple[str, Answer]:
 
 # Name, rule, and the share of the questions that are asked under it. No answer: not asked.
 SYSTEMS: dict[str, tuple[Callable[[str], tuple[str, Answer]], float]] = {
-    "one_word": (in_one_word, 0.15),
-    "capitals": (in_capitals, 0.30),
+    "one_word": (in_one_word, 0.30),
+    "capitals": (in_capitals, 0.35),
     "ending": (with_ending, 0.08),
 }
 NAME_SHARE = 0.14
