@@ -30,6 +30,7 @@ def even_odd() -> Iterator[tuple[str, Fact]]:
         yield str(number), {"number": str(number), "parity": "odd" if number % 2 else "even"}
 
 
+NUM_ECHOES = 1600
 ECHO_WORDS = (
     "lemon bread house chair table music green friend school window garden orange yellow kitchen "
     "cat dog bird fish tree moon star rain snow apple honey water hot cold big small fast slow "
@@ -40,9 +41,14 @@ ECHO_WORDS = (
 
 def echo() -> Iterator[tuple[str, Fact]]:
     """Two to six words in an order that means nothing."""
-    for number in range(1600):
-        count = 2 + int(share(f"echo length {number}") * 5)
-        words = " ".join(pick(ECHO_WORDS, f"echo {number} {i}") for i in range(count))
+    texts = (
+        " ".join(
+            pick(ECHO_WORDS, f"echo {number} {i}")
+            for i in range(2 + int(share(f"echo length {number}") * 5))
+        )
+        for number in range(NUM_ECHOES)
+    )
+    for words in dict.fromkeys(texts):
         yield words, {"words": words}
 
 
