@@ -46,13 +46,15 @@ def ask(run: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 def test_a_minute_teaches_most_answers_and_every_figure_is_written(quickstart_run):
-    """The full quickstart reaches 97% exact match and more, the first 1,000 steps 87% to 92%."""
+    """A part of the steps: the full quickstart reaches more."""
     figures = json.loads((quickstart_run / "metrics.json").read_text())
-    assert figures["test/accuracy"] > 0.9
+    assert figures["test/accuracy"] > 0.85
     assert figures["test/loss"] < curves(quickstart_run)["val/loss"][0] / 5
-    assert 0.7 < figures["exact_match"] <= 1
-    assert 0.3 < figures["exact_match_nearest_neighbour"] < 0.7
-    assert len([key for key in figures if key.startswith("exact_match/")]) >= 12
+    assert 0.4 < figures["exact_match"] <= 1
+    assert figures["exact_match_nearest_neighbour"] < 0.2
+    labels = {key.removeprefix("exact_match/") for key in figures if "exact_match/" in key}
+    assert labels >= {"turn_1", "turn_2", "turn_3", "system", "follow_up", "capitals"}
+    assert len(labels) >= 30
     assert figures["utilisation"] > 0.98
 
 
