@@ -1,7 +1,7 @@
 """Tokenised examples on disk: built once, atomically, then memory-mapped.
 
 A corpus is one folder. Its name is a hash of rows, tokenizer, template and ``supervise``, not of
-the block size: each run packs again, in milliseconds::
+the block size (unless rows are joined up to it): each run packs again, in milliseconds::
 
     outputs/corpora/<key>/report.json             what became of the rows
     outputs/corpora/<key>/<split>/input_ids.npy   (tokens,) all examples end to end
@@ -14,7 +14,7 @@ the block size: each run packs again, in milliseconds::
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +26,7 @@ from filelock import FileLock
 from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
+from src.data.joining import Joining, is_single_turn
 from src.data.sources import SPLITS, RowReport, Source, prompt_hash
 from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
@@ -33,6 +34,9 @@ from src.data.words import ids_dtype
 
 FORMAT = 2  # part of the key: raise it when the files or the encoding change
 BATCH_SIZE = 1024  # rows that are encoded and written at a time
+
+Columns = Mapping[str, np.ndarray]  # (examples,) each
+COLUMNS: dict[str, type] = {"prompts": np.uint64, "sources": np.uint16}
 
 
 @dataclass(frozen=True)
@@ -95,19 +99,18 @@ class SplitWriter:
             "input_ids": ids_dtype(vocab_size),
             "supervised": np.bool_,
             "offsets": np.int64,
-            "prompts": np.uint64,
-            "sources": np.uint16,
+            **COLUMNS,
         }
         self.files = {name: NpyWriter(folder / f"{name}.npy", dtypes[name]) for name in dtypes}
         self.files["offsets"].append(np.zeros(1))
 
-    def append(self, examples: Examples, prompts: np.ndarray, sources: np.ndarray) -> None:
-        """Append ``examples``, their first prompts' hashes and their sources (examples,)."""
+    def append(self, examples: Examples, columns: Columns) -> None:
+        """Append ``examples`` and their ``columns``, each (examples,)."""
         self.files["offsets"].append(examples.offsets[1:] + self.files["input_ids"].length)
         self.files["input_ids"].append(examples.input_ids)
         self.files["supervised"].append(examples.supervised)
-        self.files["prompts"].append(prompts)
-        self.files["sources"].append(sources)
+        for name in COLUMNS:
+            self.files[name].append(columns[name])
 
     def close(self) -> None:
         """Finish the files."""
@@ -115,14 +118,24 @@ class SplitWriter:
             file.close()
 
 
-def corpus_key(source: Source, tokenizer: Tokenizer, supervise: str) -> str:
+def corpus_key(
+    source: Source, tokenizer: Tokenizer, supervise: str, joining: Joining | None = None
+) -> str:
     """Return a hash of everything that decides the tokens of a corpus."""
     facts = [FORMAT, source.fingerprint(), tokenizer.fingerprint(), JINJA, supervise]
+    if joining:
+        facts += [joining.share, joining.max_length]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: Path) -> Path:
-    """Return the folder of the corpus; build it unless it exists.
+def build_corpus(
+    source: Source,
+    tokenizer: Tokenizer,
+    supervise: str,
+    corpora: Path,
+    joining: Joining | None = None,
+) -> Path:
+    """Return the folder of the corpus; build it unless it exists. None joins no rows.
 
     Rows are read, encoded on all cores and written batch by batch; memory does not grow with their
     number. If several processes ask for it, one builds and the others wait. An interrupted build
@@ -131,7 +144,7 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
     Raises:
         UserError: the source cannot be read or has no usable row.
     """
-    folder = corpora / corpus_key(source, tokenizer, supervise)
+    folder = corpora / corpus_key(source, tokenizer, supervise, joining)
     if folder.exists():
         return folder
     corpora.mkdir(parents=True, exist_ok=True)
@@ -139,15 +152,21 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
         if folder.exists():
             return folder
         with atomic.folder(folder) as temporary:
-            report = _write(source, tokenizer, supervise, temporary)
+            report = _write(source, tokenizer, supervise, temporary, joining)
             atomic.write_json(temporary / "report.json", report.to_json())
     return folder
 
 
-def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -> RowReport:
+def _write(
+    source: Source,
+    tokenizer: Tokenizer,
+    supervise: str,
+    folder: Path,
+    joining: Joining | None,
+) -> RowReport:
     writers = {split: SplitWriter(folder / split, tokenizer.vocab_size) for split in SPLITS}
     report = RowReport()
-    origins: deque[tuple[np.ndarray, ...]] = deque()  # splits, prompt hashes and sources, by batch
+    origins: deque[tuple[np.ndarray, np.ndarray, Columns]] = deque()  # of each batch of rows
 
     def batches() -> Iterator[list[Conversation]]:
         found = (
@@ -157,16 +176,26 @@ def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -
         )
         while batch := list(islice(found, BATCH_SIZE)):
             numbers, splits, conversations = zip(*batch, strict=True)
-            prompts = np.array([prompt_hash(c.turns[0][0]) for c in conversations], dtype=np.uint64)
-            origins.append((np.array(splits), prompts, np.array(numbers)))
+            joinable = [
+                joining is not None and split == "train" and is_single_turn(conversation)
+                for split, conversation in zip(splits, conversations, strict=True)
+            ]
+            prompts = [prompt_hash(c.turns[0][0]) for c in conversations]
+            values = {"prompts": prompts, "sources": numbers}
+            columns = {name: np.array(values[name], dtype) for name, dtype in COLUMNS.items()}
+            origins.append((np.array(splits), np.array(joinable), columns))
             yield list(conversations)
 
     with closing(encode_all(batches(), tokenizer, supervise, spare_cores())) as encoded:
         for examples in encoded:
-            splits, prompts, numbers = origins.popleft()
-            for split in np.unique(splits):
-                mask = splits == split
-                writers[split].append(examples.take(mask), prompts[mask], numbers[mask])
+            splits, joinable, columns = origins.popleft()
+            for split, number in sorted(set(zip(splits, columns["sources"], strict=True))):
+                mask = (splits == split) & (columns["sources"] == number)
+                part, rows = examples.take(mask), np.flatnonzero(mask)
+                if joining:
+                    part, firsts = joining(part, columns["prompts"][rows], joinable[rows])
+                    rows = rows[firsts]
+                writers[split].append(part, {name: of[rows] for name, of in columns.items()})
     for writer in writers.values():
         writer.close()
     return report
