@@ -9,6 +9,7 @@ the block size: each run packs again, in milliseconds::
                                   offsets.npy     (examples + 1,) where each example starts
                                   prompts.npy     (examples,) hash of each first prompt
                                   sources.npy     (examples,) number of the source of each
+                                  normal_prompts.npy  without case, spaces and punctuation
 """
 
 import hashlib
@@ -26,7 +27,8 @@ from filelock import FileLock
 from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
-from src.data.sources import SPLITS, RowReport, Source, prompt_hash
+from src.data.report import OTHERS, RowReport, count_shared, normal_hash, prompt_hash
+from src.data.sources import SPLITS, Source
 from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import ids_dtype
@@ -39,10 +41,11 @@ BATCH_SIZE = 1024  # rows that are encoded and written at a time
 class Corpus(Examples):
     """One split's examples, memory-mapped.
 
-    ``prompts`` (examples,) are hashes of first prompts, ``sources`` (examples,) numbers.
+    The prompts (examples,) are hashes of first prompts, ``sources`` (examples,) numbers.
     """
 
     prompts: np.ndarray
+    normal_prompts: np.ndarray
     sources: np.ndarray
 
     @classmethod
@@ -97,16 +100,18 @@ class SplitWriter:
             "offsets": np.int64,
             "prompts": np.uint64,
             "sources": np.uint16,
+            "normal_prompts": np.uint64,
         }
         self.files = {name: NpyWriter(folder / f"{name}.npy", dtypes[name]) for name in dtypes}
         self.files["offsets"].append(np.zeros(1))
 
     def append(self, examples: Examples, prompts: np.ndarray, sources: np.ndarray) -> None:
-        """Append ``examples``, their first prompts' hashes and their sources (examples,)."""
+        """Append ``examples``, both hashes of their first prompts (examples, 2), their sources."""
         self.files["offsets"].append(examples.offsets[1:] + self.files["input_ids"].length)
         self.files["input_ids"].append(examples.input_ids)
         self.files["supervised"].append(examples.supervised)
-        self.files["prompts"].append(prompts)
+        self.files["prompts"].append(prompts[:, 0])
+        self.files["normal_prompts"].append(prompts[:, 1])
         self.files["sources"].append(sources)
 
     def close(self) -> None:
@@ -157,8 +162,9 @@ def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -
         )
         while batch := list(islice(found, BATCH_SIZE)):
             numbers, splits, conversations = zip(*batch, strict=True)
-            prompts = np.array([prompt_hash(c.turns[0][0]) for c in conversations], dtype=np.uint64)
-            origins.append((np.array(splits), prompts, np.array(numbers)))
+            first = [c.turns[0][0] for c in conversations]
+            prompts = [(prompt_hash(prompt), normal_hash(prompt)) for prompt in first]
+            origins.append((np.array(splits), np.array(prompts, np.uint64), np.array(numbers)))
             yield list(conversations)
 
     with closing(encode_all(batches(), tokenizer, supervise, spare_cores())) as encoded:
@@ -169,7 +175,20 @@ def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -
                 writers[split].append(examples.take(mask), prompts[mask], numbers[mask])
     for writer in writers.values():
         writer.close()
+    report.shared_prompts = _shared_prompts(folder)
     return report
+
+
+def _shared_prompts(folder: Path) -> dict[str, dict[str, int]]:
+    exact, nearly = (
+        {split: np.load(folder / split / f"{name}.npy") for split in SPLITS}
+        for name in ("prompts", "normal_prompts")
+    )
+    return {
+        split: {"exactly": count_shared(exact, split), "nearly": count_shared(nearly, split)}
+        for split in OTHERS
+        if len(exact[split])
+    }
 
 
 def read_report(folder: Path) -> RowReport:
