@@ -9,6 +9,7 @@ the block size (unless rows are joined up to it): each run packs again, in milli
                                   offsets.npy     (examples + 1,) where each example starts
                                   prompts.npy     (examples,) hash of each first prompt
                                   sources.npy     (examples,) number of the source of each
+                                  normal_prompts.npy  without case, spaces and punctuation
 """
 
 import hashlib
@@ -27,7 +28,8 @@ from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
 from src.data.joining import Joining, is_single_turn
-from src.data.sources import SPLITS, RowReport, Source, prompt_hash
+from src.data.report import OTHERS, RowReport, count_shared, normal_hash, prompt_hash
+from src.data.sources import SPLITS, Source
 from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import ids_dtype
@@ -36,17 +38,18 @@ FORMAT = 2  # part of the key: raise it when the files or the encoding change
 BATCH_SIZE = 1024  # rows that are encoded and written at a time
 
 Columns = Mapping[str, np.ndarray]  # (examples,) each
-COLUMNS: dict[str, type] = {"prompts": np.uint64, "sources": np.uint16}
+COLUMNS = {"prompts": np.uint64, "normal_prompts": np.uint64, "sources": np.uint16}
 
 
 @dataclass(frozen=True)
 class Corpus(Examples):
     """One split's examples, memory-mapped.
 
-    ``prompts`` (examples,) are hashes of first prompts, ``sources`` (examples,) numbers.
+    The prompts (examples,) are hashes of first prompts, ``sources`` (examples,) numbers.
     """
 
     prompts: np.ndarray
+    normal_prompts: np.ndarray
     sources: np.ndarray
 
     @classmethod
@@ -180,8 +183,12 @@ def _write(
                 joining is not None and split == "train" and is_single_turn(conversation)
                 for split, conversation in zip(splits, conversations, strict=True)
             ]
-            prompts = [prompt_hash(c.turns[0][0]) for c in conversations]
-            values = {"prompts": prompts, "sources": numbers}
+            prompts = [c.turns[0][0] for c in conversations]
+            values = {
+                "prompts": [prompt_hash(prompt) for prompt in prompts],
+                "normal_prompts": [normal_hash(prompt) for prompt in prompts],
+                "sources": numbers,
+            }
             columns = {name: np.array(values[name], dtype) for name, dtype in COLUMNS.items()}
             origins.append((np.array(splits), np.array(joinable), columns))
             yield list(conversations)
@@ -198,7 +205,20 @@ def _write(
                 writers[split].append(part, {name: of[rows] for name, of in columns.items()})
     for writer in writers.values():
         writer.close()
+    report.shared_prompts = _shared_prompts(folder)
     return report
+
+
+def _shared_prompts(folder: Path) -> dict[str, dict[str, int]]:
+    exact, nearly = (
+        {split: np.load(folder / split / f"{name}.npy") for split in SPLITS}
+        for name in ("prompts", "normal_prompts")
+    )
+    return {
+        split: {"exactly": count_shared(exact, split), "nearly": count_shared(nearly, split)}
+        for split in OTHERS
+        if len(exact[split])
+    }
 
 
 def read_report(folder: Path) -> RowReport:

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,34 +16,11 @@ from src.data.conversation import Conversation, RowReader, UnusableRow
 from src.data.file_rows import file_parts
 from src.data.files.part import SPLITS, Broken, Part, Record
 from src.data.hub_rows import hub_parts
+from src.data.report import RowReport as RowReport
+from src.data.report import prompt_hash
 from src.errors import UserError
 
 MOST_NAMED = 10  # broken rows that one message names
-
-
-@dataclass
-class RowReport:
-    """What became of the rows: read = used in each split + dropped by reason."""
-
-    read: int = 0
-    used: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    first_dropped: dict[str, str] = field(default_factory=dict)  # reason -> "a.csv, line 7"
-
-    def drop(self, reason: str, place: str) -> None:
-        """Count a row that is not used."""
-        self.dropped[reason] += 1
-        self.first_dropped.setdefault(reason, place)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain values."""
-        return vars(self) | {"used": dict(self.used), "dropped": dict(self.dropped)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "RowReport":
-        """Return the report of ``to_json``'s values."""
-        counters = {name: Counter(values[name]) for name in ("used", "dropped")}
-        return cls(**values | counters)
 
 
 class Source:
@@ -103,7 +79,8 @@ class Source:
             UserError: the source is empty, broken, or has no recognised columns.
         """
         used: Counter[str] = Counter()
-        read, dropped = report.read, report.dropped.copy()
+        read = report.read
+        readers: list[RowReader] = []
         for part in self.parts:
             reader: RowReader | None = None
             records = iter(part.records())
@@ -112,15 +89,19 @@ class Source:
                 if isinstance(row, Broken):
                     if self.config.on_bad_row == "stop":
                         raise _stop(part, number, row, records)
-                    report.drop("broken_line", f"{part.place(number)}: {row.what}")
+                    report.drop("broken_line", part.place(number), row.what, most=MOST_NAMED)
                     continue
                 if reader is None:
-                    reader = RowReader(list(row), self.config.columns, part.name)
+                    own = ("split",) if part.split is None else ()
+                    reader = RowReader(list(row), self.config.columns, part.name, own)
+                    readers.append(reader)
                 try:
                     conversation = reader(row)
                 except UnusableRow as problem:
-                    report.drop(str(problem), part.place(number))
+                    report.drop(problem.reason, part.place(number), problem.found)
                     continue
+                if reader.unused:
+                    report.not_used(reader.unused, part.place(number))
                 split = self._split(part.split or row["split"], conversation.turns[0][0])
                 if self.config.max_rows and used[split] >= self.config.max_rows:
                     report.dropped["over_max_rows"] += 1
@@ -128,12 +109,12 @@ class Source:
                 used[split] += 1
                 report.used[split] += 1
                 yield split, conversation
+        if readers and set.intersection(*(reader.absent for reader in readers)):
+            readers[0].finish()
         if not used["train"]:
-            reasons = ", ".join(
-                f"{count} {reason}" for reason, count in (report.dropped - dropped).items()
-            )
+            reasons = "; ".join(report.explain())
             raise UserError(
-                f"{self.parts[0].name}: no usable training rows among {report.read - read}"
+                f"{self.parts[0].name}: no usable training rows among {report.read - read:,}"
                 + (f" ({reasons})" if reasons else "; the dataset is empty")
             )
 
@@ -186,11 +167,6 @@ def _stop(part: Part, number: int, row: Broken, rest: Iterator[Record]) -> UserE
         f"{part.name}, {named}{more}: mend or remove {them}, or leave {them} out with "
         f"data.on_bad_row=skip"
     )
-
-
-def prompt_hash(prompt: str) -> int:
-    """Return a 64-bit hash of a prompt, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest())
 
 
 def _hash(facts: Any) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from src.data.messages import read_messages
 from src.data.template import TEMPLATE_FILE, encode_prompt, jinja
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
@@ -23,13 +24,10 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     """Return the template that we train with."""
 
     def encode(messages: Sequence[Message]) -> list[int]:
-        system = messages[0].content.strip() if messages[0].role == "system" else ""
-        spoken = [message for message in messages if message.role != "system"]
-        if spoken[0].role == "assistant":  # an opening answers an empty prompt
-            spoken.insert(0, Message("user", ""))
-        texts = [message.content for message in spoken]
-        history = list(zip(texts[:-1:2], texts[1::2], strict=True))
-        return encode_prompt(tokenizer, texts[-1], history, system)
+        reading = read_messages([asdict(message) for message in messages], skip_empty=True)
+        return encode_prompt(
+            tokenizer, reading.question or "", reading.turns, reading.system, reading.opening
+        )
 
     return encode
 
