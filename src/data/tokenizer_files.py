@@ -239,8 +239,8 @@ def _by_transformers(folder: Path, has_config: bool) -> TokenizerFiles:
     models_of_sentencepiece = sorted(folder.glob("*.model"))
     if models_of_sentencepiece and not (folder / TOKENIZER).exists() and not _has_sentencepiece():
         raise UserError(
-            f"{models_of_sentencepiece[0].name} is a sentencepiece model: to read it, "
-            f"`pip install sentencepiece`"
+            f"{models_of_sentencepiece[0].name} is a sentencepiece model, which needs its library: "
+            f"pip install 'gpt2-chat[sentencepiece]'"
         )
 
     from transformers import AutoTokenizer, GPT2Config
