@@ -101,7 +101,7 @@ def _has_config(folder: Path) -> bool:
     return (folder / "config.json").exists()
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -1,6 +1,8 @@
 """Old or new, never half: whatever happens while a file or a folder is written."""
 
+import fcntl
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +170,9 @@ def test_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path, monk
     flushed = []
 
     def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        is_writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        assert is_writable != stat.S_ISDIR(status.st_mode)  # as Windows wants it
         flushed.append((os.fstat(descriptor).st_ino, sorted(os.listdir(tmp_path))))
 
     monkeypatch.setattr(os, "fsync", fsync)

@@ -61,7 +61,7 @@ def decode_ours(job: Job, stopwatch: Stopwatch, batch_size: int = 1, weights: st
     generation = replace(job.config.generation, max_new_tokens=num_tokens, temperature=0.0)
 
     def answer() -> int:
-        steps = generate(model, prompts.tolist(), NO_TOKEN, generation, decoder)
+        steps = generate(model, prompts.tolist(), (NO_TOKEN,), generation, decoder)
         return sum(len(tokens) - tokens.count(None) for tokens in steps)
 
     stopwatch.time(answer)

@@ -29,7 +29,7 @@ NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class Tokenizer:
-    """Text to token ids and back, with an end token: ``<|endoftext|>`` unless ``names`` has another.
+    """Text to token ids and back, with an end token: ``<|endoftext|>``, or another of ``names``.
 
     A literal special token in a text is encoded as text, never as the special token; the end token
     is only appended by id, as ``end_id``.
@@ -101,8 +101,9 @@ class Tokenizer:
             return text.encode()
 
     def fingerprint(self) -> str:
-        """Return a hash of everything that decides the ids."""
-        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()
+        """Return a hash of everything that decides the ids, the end token's among them."""
+        end = "" if self.end_token == END_OF_TEXT else self.end_token
+        return hashlib.sha256((self.backend.to_str() + end).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, as AutoTokenizer reads them."""

@@ -77,8 +77,11 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         return TokenizerFiles(backend, names | {"eos_token": _end_token(backend, names, config)})
     except UserError:
         raise
-    except Exception as error:  # the libraries raise bare Exception for a file they cannot parse
-        raise UserError(f"the tokenizer is broken: {first_line(error)}") from error
+    except BaseException as error:
+        # The libraries raise bare Exception for a file they cannot parse; a panic of Rust is none.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise UserError(f"the tokenizer is broken: {first_line(error)}") from error
+        raise
 
 
 def _end_token(backend: tokenizers.Tokenizer, names: dict[str, str], config: dict[str, Any]) -> str:
@@ -236,8 +239,8 @@ def _by_transformers(folder: Path, has_config: bool) -> TokenizerFiles:
     models_of_sentencepiece = sorted(folder.glob("*.model"))
     if models_of_sentencepiece and not (folder / TOKENIZER).exists() and not _has_sentencepiece():
         raise UserError(
-            f"{models_of_sentencepiece[0].name} is a sentencepiece model: to read it, "
-            f"`pip install sentencepiece`"
+            f"{models_of_sentencepiece[0].name} is a sentencepiece model, which needs its library: "
+            f"pip install 'gpt2-chat[sentencepiece]'"
         )
 
     from transformers import AutoTokenizer, GPT2Config

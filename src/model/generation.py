@@ -16,8 +16,9 @@ def generate(
 ) -> Generator[list[int | None], None, None]:
     """Yield, step by step, the next token of each prompt; None for those that have ended.
 
-    A sequence ends with any of ``end_ids`` (not yielded), after ``max_new_tokens``, or where the model has
-    no more positions. All prompts are decoded together, each as if alone and with the same seed.
+    A sequence ends with any of ``end_ids`` (not yielded), after ``max_new_tokens``, or where the
+    model has no more positions. All prompts are decoded together, each as if alone and with the
+    same seed.
 
     Args:
         model: what decodes.

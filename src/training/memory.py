@@ -110,7 +110,8 @@ class TrainingStep:
         """Weights that learn."""
         if self.lora_rank is None:
             return self.num_parameters
-        return 16 * self.lora_rank * self.shape.n_embd * self.shape.n_layer
+        inputs_and_outputs = 8 * self.shape.n_embd + 2 * self.shape.inner_width  # of a block
+        return self.lora_rank * inputs_and_outputs * self.shape.n_layer
 
     @property
     def _footprint(self) -> Footprint:

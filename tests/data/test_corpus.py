@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -104,6 +105,17 @@ def test_a_corpus_is_built_once_and_found_again(source, tokenizer, corpora):
     build_corpus(source(rows), tokenizer, "article", corpora)
     assert rows.readings == 2
     assert len(folders(corpora)) == 2
+
+
+def test_others_may_read_a_corpus_as_far_as_the_umask_lets_them(source, tokenizer, corpora):
+    before = os.umask(0o022)
+    try:
+        folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    finally:
+        os.umask(before)
+    paths = [folder, *folder.rglob("*")]
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in paths}
+    assert modes == {(True, 0o755), (False, 0o644)}
 
 
 @pytest.mark.parametrize("breaks_at", [0, 20, 9000])

@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from src.errors import UserError
+from src.model.footprint import num_parameters
 from src.model.pretrained import load_pretrained, save_pretrained
 from tests.model.conftest import random_model, tiny_config
 from tests.model.test_pretrained import disturb, reference, set_config
@@ -74,6 +75,11 @@ def test_other_names_of_the_same_keys_and_a_byte_order_mark(tmp_path):
     config = {"model_type": "gpt2", "vocab_size": 97, "max_position_embeddings": 64, **names}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8-sig")
     assert_same_logits(model, tmp_path)
+
+
+def test_an_inner_width_is_counted():
+    config = tiny_config(n_inner=48)
+    assert num_parameters(config) == random_model(config).num_parameters
 
 
 def test_a_file_of_2019_names_no_model_type(tmp_path):

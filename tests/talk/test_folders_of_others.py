@@ -17,6 +17,7 @@ from src.data.tokenizer import load_tokenizer, train_tokenizer
 from src.errors import UserError
 from src.talk.chat_template import load_chat_template, template_source
 from src.talk.messages import Message
+from tests.conftest import shared_data
 
 try:  # both declare the same messages, and only one may
     from sentencepiece import sentencepiece_model_pb2 as sentencepiece
@@ -465,9 +466,26 @@ def test_or_it_is_refused_in_one_line(name, tmp_path):
 def test_without_the_library_of_sentencepiece_it_says_what_to_install(tmp_path, monkeypatch):
     sentencepiece_of_t5s_class(tmp_path)
     monkeypatch.setattr("src.data.tokenizer_files._has_sentencepiece", lambda: False)
-    with pytest.raises(UserError, match=r"spiece\.model is a sentencepiece model.*pip install"):
+    with pytest.raises(
+        UserError, match=r"spiece\.model is a sentencepiece model.*pip install 'gpt2-chat"
+    ):
         load_tokenizer(str(tmp_path))
 
 
 def test_there_are_thirty_kinds():
     assert len(KINDS) >= 30
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"[PAD]": 50257, "<|im_start|>": 50258, "<|im_end|>": 50259}]
+)
+def test_gpt2s_own_vocabulary_with_and_without_added_tokens(extra, tmp_path):
+    for path in shared_data("gpt2-tokenizer").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    model_config(tmp_path)
+    if extra:
+        write(tmp_path, added_tokens=extra)
+        (tmp_path / "chat_template.jinja").write_text(TURNS)
+    ids = rendered_by_us(tmp_path)
+    assert ids == rendered_by_transformers(tmp_path)
+    assert not extra or 50258 in ids[0]

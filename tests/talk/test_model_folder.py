@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -126,3 +128,23 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tokenizer, tmp_path)
     save_model_folder(tmp_path / "model", small, tokenizer, GREEDY)
     with pytest.raises(UserError, match="its tokenizer has"):
         load_model_folder(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("kind", ["ours", "GPT-2's"])
+def test_a_folder_that_tokenizers_reads_is_opened_without_transformers(
+    model, tokenizer, tmp_path, kind
+):
+    save_model_folder(tmp_path / "model", model, tokenizer, GREEDY)
+    if kind != "ours":
+        bpe = json.loads((tmp_path / "model" / "tokenizer.json").read_text())["model"]
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (tmp_path / "model" / name).unlink()
+        (tmp_path / "model" / "vocab.json").write_text(json.dumps(bpe["vocab"]))
+        lines = "\n".join(map(" ".join, bpe["merges"]))
+        (tmp_path / "model" / "merges.txt").write_text(lines + "\n")
+    code = (
+        "import sys; from src.talk.model_folder import load_model_folder;"
+        f"load_model_folder({str(tmp_path / 'model')!r}); print('transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
