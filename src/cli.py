@@ -82,7 +82,7 @@ def run_door(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("swept", swept_name, replace=True)
-    texts, arguments = _take_free_text(sys.argv[1:], free_text)
+    texts, arguments = _take_free_text(composable(sys.argv[1:]), free_text)
 
     mistakes = []
 
@@ -136,6 +136,24 @@ def _take_free_text(
         else:
             others.append(argument)
     return texts, others
+
+
+def composable(arguments: list[str]) -> list[str]:
+    """Return ``arguments`` with ``data.columns.prompt=my question`` as Hydra composes it.
+
+    A column has any name, so it is quoted; and its key is new to the config.
+    """
+    quoted = []
+    for argument in arguments:
+        match = re.fullmatch(r"\+{0,2}(data\.columns\.[^=]+)=(.*)", argument, re.S)
+        if match and len(match[2]) > 1 and match[2][0] == match[2][-1] in ("'", '"'):
+            argument = f"++{match[1]}={match[2]}"
+        elif match:
+            name = re.sub(r"(\\*)'", r"\1\1\\'", match[2])  # a backslash before a quote escapes it
+            name = re.sub(r"(\\+)\Z", r"\1\1", name).replace("${", "\\${")
+            argument = f"++{match[1]}='{name}'"
+        quoted.append(argument)
+    return quoted
 
 
 def one_line(error: BaseException) -> str:

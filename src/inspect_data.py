@@ -1,7 +1,8 @@
 """See what the model will be taught: ``python -m src.inspect_data [data=sample model=tiny] ...``.
 
 The figures of the rows, their lengths and their packing, then packed blocks token by token, in the
-order in which a training of the same seed sees them.
+order in which a training of the same seed sees them. With ``format=json``: each conversation as it
+was read, one a line, then the report.
 """
 
 import io
@@ -11,7 +12,7 @@ from typing import Annotated
 
 from omegaconf import DictConfig
 
-from src.checks import at_least, check, within
+from src.checks import at_least, check, one_of, within
 from src.cli import run_door, typed
 from src.data.config import DataConfig
 from src.model.config import ModelConfig
@@ -25,6 +26,7 @@ class InspectConfig:
     model: ModelConfig
     seed: Annotated[int, within("[0, 2^32)")]
     num_blocks: Annotated[int, at_least(0)]
+    format: Annotated[str, one_of(("text", "json"))]
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
@@ -34,6 +36,9 @@ class InspectConfig:
 def inspect_data(config: DictConfig) -> None:
     """Print what the rows become, to standard output."""
     settings = typed(InspectConfig, config)
+    if settings.format == "json":
+        _print_json(settings.data)
+        return
 
     from rich.console import Console
 
@@ -60,6 +65,17 @@ def inspect_data(config: DictConfig) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?"
     viewer.show(data, settings.num_blocks)
+
+
+def _print_json(config: DataConfig) -> None:
+    """Print what is read, before anything is encoded."""
+    from src.data.sources import open_source
+    from src.inspection.conversations import json_lines
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    for line in json_lines(open_source(config)):
+        print(line)
 
 
 if __name__ == "__main__":

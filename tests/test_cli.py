@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from src import chat, export, train
+from src.cli import CONF, composable
 from src.data.tokenizer import train_tokenizer
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
@@ -71,7 +73,7 @@ def test_a_mistake_in_training_is_one_line_and_code_2(arguments, message, door):
     ("text", "name", "message"),
     [
         (GOOD + "{broken\n", "rows.jsonl", "rows.jsonl, line 2: not valid JSON"),
-        ('{"question": "a", "answer": "b"}\n', "rows.jsonl", "(found: question, answer)"),
+        ('{"x": "a", "y": "b"}\n', "rows.jsonl", "columns x, y: name your columns"),
         ("", "rows.jsonl", "the dataset is empty"),
         ("[]", "rows.json", "the dataset is empty"),
         ("prompt,response\na,b,c\n", "rows.csv", "rows.csv, line 2: 3 fields"),
@@ -272,3 +274,15 @@ def test_two_runs_of_the_same_second_have_different_folders():
 def test_nothing_is_written_for_chat(door, tmp_path):
     door(chat.chat, "chat", "prompt=hi", free_text=("prompt",))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["my question", "réponse (final)", "a,b", "it's", "\\\\'", "${x}", "null"]
+)
+def test_a_column_has_any_name(name):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose(
+            "train", ["data=file", *composable([f"data.columns.prompt={name}", "data.path=x"])]
+        )
+    assert config.data.columns.prompt == name
+    assert composable(["data.columns.prompt='as is'"]) == ["++data.columns.prompt='as is'"]

@@ -19,7 +19,7 @@ from src.inspection.inspection import END
 
 MARKUP = "[bold]x[/bold]"
 TRAIN = [
-    {"prompt": MARKUP, "response": "yes"},  # 45 tokens, 5 taught
+    {"prompt": MARKUP, "response": "yes", "topic": "[red]"},  # 45 tokens, 5 taught
     {"prompt": "", "response": "dropped"},
     {"prompt": "é🙂", "response": "🙂 ok"},  # 41 tokens, 9 taught
     {"prompt": "dropped", "response": ""},
@@ -28,7 +28,7 @@ TRAIN = [
     {"prompt": "long", "response": "🙂" * 15},  # 92 tokens; cut to 80, 50 taught
     {"prompt": "a", "response": "b"},  # 30 tokens, 3 taught
 ]
-VALIDATION = [{"prompt": "a", "response": "c"}, {"prompt": "z", "response": "c"}]  # 30 + 30
+VALIDATION = [{"prompt": "a", "response": "c"}, {"prompt": "A", "response": "c"}]  # 30 + 30
 
 
 @pytest.fixture
@@ -70,13 +70,25 @@ def test_all_figures_of_a_small_file_are_right(overrides, capsys, monkeypatch, t
     assert numbers(lines, "used for validation") == ["2"]
     assert numbers(lines, "used for test") == ["0"]
     where = ["first:", str(tmp_path / "train.jsonl"), "row"]
-    assert numbers(lines, "dropped: empty_prompt") == ["2", *where, "2"]
-    assert numbers(lines, "dropped: empty_response") == ["1", *where, "4"]
+    assert numbers(lines, "dropped: empty_prompt") == [
+        "2",
+        *where,
+        "2:",
+        *'before "dropped"'.split(),
+    ]
+    assert numbers(lines, "dropped: empty_response") == [
+        "1",
+        *where,
+        "4:",
+        *'after "dropped"'.split(),
+    ]
+    assert numbers(lines, "not used: column topic") == ["1", *where, "1"]
 
     assert numbers(lines, "examples") == ["4", "2", "0"]
     assert numbers(lines, "cut to fit a block") == ["1", "0", "0"]
     assert numbers(lines, "dropped: no room for response") == ["1", "0", "0"]
     assert numbers(lines, "with a prompt that train has too") == ["1", "0"]
+    assert numbers(lines, "... but for case, spaces and signs") == ["2", "0"]
     assert numbers(lines, "tokens ") == ["196", "60", "0"]  # 80 + 45 + 41 + 30
     assert numbers(lines, "blocks ") == ["3", "1", "0"]  # 80 | 45 + 30 | 41
     assert numbers(lines, "positions that hold a token") == ["81.67%", "75.00%", "0.00%"]
@@ -132,7 +144,24 @@ def test_the_embedded_corpus_is_shown(tmp_path, capsys, monkeypatch):
     assert sum(line.startswith("  block ") for line in lines) == 3
 
 
-@pytest.mark.parametrize("given", ["num_blocks=-1", "seed=-1", "data.block_size=1"])
+def test_json_holds_what_is_read_and_the_report(overrides, capsys, monkeypatch, tmp_path):
+    lines = shown([*overrides, "format=json", "data.max_rows=2"], capsys, monkeypatch)
+    *conversations, last = map(json.loads, lines)
+    expected = {"system": "", "opening": "", "taught": [True]}
+    assert conversations[:2] == [
+        {**expected, "turns": [[MARKUP, "yes"]], "split": "train"},
+        {**expected, "turns": [["é🙂", "🙂 ok"]], "split": "train"},
+    ]
+    report = last["report"]
+    assert report["read"] == 10
+    assert report["used"] == {"train": 2, "validation": 2}
+    assert report["dropped"] == {"empty_prompt": 2, "empty_response": 1, "over_max_rows": 3}
+    assert report["first_dropped"]["empty_response"].startswith(f"{tmp_path / 'train.jsonl'} row 4")
+    assert report["unused"] == {"column topic": 1}
+    assert report["shared_prompts"] == {"validation": {"exactly": 0, "nearly": 0}}
+
+
+@pytest.mark.parametrize("given", ["num_blocks=-1", "seed=-1", "data.block_size=1", "format=xml"])
 def test_a_mistake_is_named(given, overrides, capsys, monkeypatch):
     with pytest.raises(UserError, match=given):
         shown([*overrides, given], capsys, monkeypatch)

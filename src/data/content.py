@@ -46,7 +46,7 @@ def shown(value: Any, most: int = 60) -> str:
 
 def listed(names: Iterable[Any], most: int = 12) -> str:
     """Return names on one short line."""
-    texts = [shown(str(name))[1:-1] for name in names]
+    texts = [" ".join(str(name).split())[:60] for name in names]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
@@ -59,12 +59,18 @@ def content_text(value: Any, unused: list[str]) -> str:
     if value is None:
         return ""
     text = value if type(value) is str else _joined(value, unused)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UnusableRow("invalid_unicode", shown(text)) from None
+    if not text.isascii() and not is_unicode(text):
+        raise UnusableRow("invalid_unicode", shown(text))
     return text.strip()
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether ``text`` is free of halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _joined(value: Any, unused: list[str]) -> str:

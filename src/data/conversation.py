@@ -1,13 +1,18 @@
-"""A row of any known column layout becomes a conversation, or a reason why not."""
+"""A row in any layout that people have becomes a conversation, or a reason why not."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from src.data.content import UnusableRow
+from src.data.columns import Columns, check_roles, name_columns
+from src.data.content import UnusableRow as UnusableRow
+from src.data.content import is_unicode, listed, shown
+from src.data.layouts import Row, holds, row_messages, with_beginning
+from src.data.messages import Message, list_messages, read_turns
+from src.data.shapes import ADVICE, REFUSED
 from src.errors import UserError
 
-Row = Mapping[str, Any]
+NUM_ODD_ROWS = 1000  # so many rows without a conversation at the start, and a source is refused
+IMAGE_SIGNS = ("<image>", "<audio>", "<video>")  # where a text stands for one
 
 
 class Conversation(NamedTuple):
@@ -28,131 +33,149 @@ class Conversation(NamedTuple):
     family: str = ""
 
 
-USER_ROLES = {"user", "human", "prompter"}
-ASSISTANT_ROLES = {"assistant", "gpt", "chatgpt", "bot", "model"}
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise UnusableRow("not_text")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise UnusableRow("invalid_unicode") from None
-    return value.strip()
-
-
-def _single_turn(prompt: str, response: str) -> Conversation:
-    if not prompt:
-        raise UnusableRow("empty_prompt")
-    if not response:
-        raise UnusableRow("empty_response")
-    return Conversation(turns=((prompt, response),))
-
-
-def _from_instruction(row: Row) -> Conversation:
-    instruction, extra = _text(row["instruction"]), _text(row.get("input"))
-    return _single_turn("\n".join(filter(None, (instruction, extra))), _text(row["output"]))
-
-
-def _from_messages(messages: Any, role_key: str, text_key: str) -> Conversation:
-    """User and assistant alternate; a last question without an answer is dropped."""
-    if not isinstance(messages, (list, tuple)):
-        raise UnusableRow("not_a_list_of_messages")
-    system, prompt, turns = "", None, []
-    for position, message in enumerate(messages):
-        if not isinstance(message, Mapping) or role_key not in message or text_key not in message:
-            raise UnusableRow("not_a_list_of_messages")
-        role, text = _text(message[role_key]), _text(message[text_key])
-        if role == "system" and position == 0:
-            system = text
-        elif role in USER_ROLES and prompt is None:
-            if not text:
-                raise UnusableRow("empty_prompt")
-            prompt = text
-        elif role in ASSISTANT_ROLES and prompt is not None:
-            if not text:
-                raise UnusableRow("empty_response")
-            turns.append((prompt, text))
-            prompt = None
-        elif role in USER_ROLES | ASSISTANT_ROLES | {"system"}:
-            raise UnusableRow("unexpected_role_order")
-        else:
-            raise UnusableRow("unknown_role")
-    if not turns:
-        raise UnusableRow("no_complete_turn")
-    return Conversation(turns=tuple(turns), system=system)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which datasets lay out a conversation in columns."""
-
-    required: tuple[str, ...]
-    parse: Callable[[Row], Conversation]
-    optional: tuple[str, ...] = ()
-
-
-LAYOUTS = (
-    Layout(
-        ("prompt", "response"), lambda r: _single_turn(_text(r["prompt"]), _text(r["response"]))
-    ),
-    Layout(
-        ("prompt", "completion"), lambda r: _single_turn(_text(r["prompt"]), _text(r["completion"]))
-    ),
-    Layout(("instruction", "output"), _from_instruction, optional=("input",)),
-    Layout(("messages",), lambda r: _from_messages(r["messages"], "role", "content")),
-    Layout(("conversations",), lambda r: _from_messages(r["conversations"], "from", "value")),
-)
-
-
 class RowReader:
-    """Turns rows of one source into conversations.
+    """Turns rows of one source into conversations; each row by its own columns.
 
     Args:
-        column_names: the columns of the source.
-        columns: None: recognise the layout; or a mapping from a layout's names to the source's,
-            such as ``{"prompt": "question", "response": "answer"}``.
+        column_names: the columns of the first row.
+        columns: names of roles and the columns that hold them, such as ``{"prompt": "frage"}``;
+            other columns are recognised by their names.
         where: the source's name for error messages.
+        in_use: columns that the source itself reads, such as ``split``.
 
     Raises:
-        UserError: no layout fits; names the source's columns.
+        UserError: a role of ``columns`` is misspelt; when called, none of the first
+            ``NUM_ODD_ROWS`` rows is a conversation.
     """
 
-    def __init__(self, column_names: list[str], columns: Mapping[str, str] | None, where: str):
-        listing = ", ".join(column_names) or "none"
-        rename = dict(columns or {name: name for name in column_names})
-        if absent := sorted(set(rename.values()) - set(column_names)):
-            raise UserError(
-                f"{where}: data.columns names {', '.join(absent)}, but the columns are: {listing}"
-            )
-        layout = next((x for x in LAYOUTS if set(x.required) <= rename.keys()), None)
-        if layout is None:
-            known = "; ".join("+".join(layout.required) for layout in LAYOUTS)
-            raise UserError(
-                f"{where}: no recognised columns (found: {listing}); known are {known}; name yours "
-                f"with data.columns={{prompt: ..., response: ...}}"
-            )
-        names = (*layout.required, *layout.optional)
-        if not columns:  # a later row may have an optional column that the first lacks
-            rename |= {name: name for name in names}
-        self.rename = {name: rename[name] for name in names if name in rename}
-        self.required = {self.rename[name] for name in layout.required}
-        self.parse = layout.parse
+    def __init__(
+        self,
+        column_names: list[str],
+        columns: Mapping[str, str] | None,
+        where: str,
+        in_use: tuple[str, ...] = (),
+    ):
+        self.mapping = check_roles(columns or {}, where)
+        self.where = where
+        self.in_use = {*in_use}
+        self.plans: dict[tuple[str, ...], Columns] = {}
+        names = {
+            name for name in column_names if isinstance(name, str)
+        }  # or a bare list's messages
+        self.absent = set(self.mapping.values()) - names
+        self.num_odd: int | None = 0  # rows without a conversation so far; None: one had one
+        self.unused: tuple[str, ...] = ()  # what the last row held and we did not use
 
-    def __call__(self, row: Row) -> Conversation:
-        """Return the row's conversation.
+    def __call__(self, row: Row | list[Any]) -> Conversation:
+        """Return the row's conversation; ``unused`` then names what else the row holds.
 
         Raises:
             UnusableRow: with the reason.
+            UserError: no row so far held a conversation.
         """
-        if not self.required <= row.keys():
-            raise UnusableRow("missing_column")
-        conversation = self.parse(
-            {name: row[column] for name, column in self.rename.items() if column in row}
+        self.unused = ()
+        plan = None if isinstance(row, list) else self.plans.get(tuple(row))
+        if plan is not None and plan.is_plain:
+            assert not isinstance(row, list)
+            if (pair := self._plain_pair(row, plan)) is not None:
+                self.num_odd = None
+                return pair
+        try:
+            conversation = self._read(row)
+        except UnusableRow as problem:
+            if self.num_odd is not None and problem.reason in REFUSED:
+                self.num_odd += 1
+                if self.num_odd >= NUM_ODD_ROWS:
+                    raise UserError(self._refusal(problem)) from problem
+            raise
+        self.num_odd = None
+        return conversation
+
+    def finish(self) -> None:
+        """Check, after the last row, that every column of ``data.columns`` was in one.
+
+        Raises:
+            UserError: names the column.
+        """
+        if self.absent:
+            seen = listed(dict.fromkeys(name for names in self.plans for name in names))
+            raise UserError(
+                f"{self.where}: data.columns names {listed(sorted(self.absent))}, but the columns "
+                f"are: {seen or 'none'}"
+            )
+
+    def _refusal(self, problem: UnusableRow) -> str:
+        return (
+            f"{self.where}: no conversation in the first {NUM_ODD_ROWS:,} rows "
+            f"({problem.reason}; {problem.found}): {ADVICE[problem.reason]}"
         )
-        family = row.get("family")
-        return conversation._replace(family=family) if isinstance(family, str) else conversation
+
+    def _read(self, row: Row | list[Any]) -> Conversation:
+        if isinstance(row, list):
+            unused: list[str] = []
+            return self._conversation(list_messages(row, unused), unused, {}, None)
+        names = tuple(row)
+        plan = self.plans.get(names)
+        if plan is None:
+            plan = self.plans[names] = name_columns(names, self.mapping)
+            self.absent -= set(names)
+        unused = []
+        used, messages = row_messages(row, plan, unused)
+        messages = with_beginning(row, plan, messages, used, unused)
+        family = row.get(plan.family) if plan.family is not None else None
+        if isinstance(family, str):
+            used.add(str(plan.family))
+        for name in plan.media:
+            if row[name] and any(sign in m.text for m in messages for sign in IMAGE_SIGNS):
+                raise UnusableRow("image", f"column {name}: {shown(row[name])}")
+        used |= self.in_use
+        left = [f"column {name}" for name in names if name not in used and holds(row[name])]
+        return self._conversation(messages, left + unused, row, family)
+
+    def _plain_pair(self, row: Row, plan: Columns) -> Conversation | None:
+        """Return the conversation of a row of plain texts, as most are; None: it is another."""
+        texts = plan.texts(row)
+        for text in texts:
+            if type(text) is not str or not (text.isascii() or is_unicode(text)):
+                return None
+        prompt, response = texts[0].strip(), texts[1].strip()
+        if prompt[:1] == "[" or response[:1] == "[":  # perhaps a list of messages, as JSON
+            return None
+        for text in texts[2:]:
+            if text := text.strip():
+                prompt = f"{prompt}\n{text}" if prompt else text
+        if not prompt or not response:
+            return None
+        if not plan.rest:
+            return Conversation(((prompt, response),))
+        family, unused = "", []
+        for name in plan.rest:
+            value = row[name]
+            if isinstance(value, (list, tuple, Mapping)):
+                return None
+            if name == plan.family and isinstance(value, str):
+                family = value
+            elif name not in self.in_use and holds(value):
+                unused.append(f"column {name}")
+        self.unused = tuple(unused)
+        return Conversation(((prompt, response),), family=family)
+
+    def _conversation(
+        self, messages: list[Message], unused: list[str], row: Row, family: Any
+    ) -> Conversation:
+        reading = read_turns(messages, unused)
+        if not reading.turns:
+            raise UnusableRow("no_complete_turn", shown(reading.question or reading.opening or row))
+        if not any(reading.taught):
+            raise UnusableRow("nothing_taught", shown(reading.turns[0][1]))
+        names = list(reading.unused)
+        if reading.question:
+            names.append("last question without an answer")
+        self.unused = tuple(dict.fromkeys(names))
+        return Conversation(
+            turns=reading.turns,
+            system=reading.system,
+            opening=reading.opening,
+            taught=() if all(reading.taught) else reading.taught,
+            family=family if isinstance(family, str) else "",
+        )

@@ -8,6 +8,7 @@ the block size: each run packs again, in milliseconds::
                                   supervised.npy  (tokens,) bool: is this token taught?
                                   offsets.npy     (examples + 1,) where each example starts
                                   prompts.npy     (examples,) hash of each first prompt
+                                  normal_prompts.npy  without case, spaces and punctuation
 """
 
 import hashlib
@@ -25,20 +26,22 @@ from filelock import FileLock
 from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
-from src.data.sources import SPLITS, RowReport, Source, prompt_hash
+from src.data.report import OTHERS, RowReport, count_shared, normal_hash, prompt_hash
+from src.data.sources import SPLITS, Source
 from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import ids_dtype
 
-FORMAT = 1  # part of the key: raise it when the files or the encoding change
+FORMAT = 2  # part of the key: raise it when the files or the encoding change
 BATCH_SIZE = 1024  # rows that are encoded and written at a time
 
 
 @dataclass(frozen=True)
 class Corpus(Examples):
-    """One split's examples, memory-mapped; ``prompts`` (examples,) are hashes."""
+    """One split's examples, memory-mapped; the prompts (examples,) are hashes."""
 
     prompts: np.ndarray
+    normal_prompts: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
@@ -82,7 +85,7 @@ class NpyWriter:
 
 
 class SplitWriter:
-    """Appends the examples of one split to its four files."""
+    """Appends the examples of one split to its five files."""
 
     def __init__(self, folder: Path, vocab_size: int):
         folder.mkdir(parents=True)
@@ -91,16 +94,18 @@ class SplitWriter:
             "supervised": np.bool_,
             "offsets": np.int64,
             "prompts": np.uint64,
+            "normal_prompts": np.uint64,
         }
         self.files = {name: NpyWriter(folder / f"{name}.npy", dtypes[name]) for name in dtypes}
         self.files["offsets"].append(np.zeros(1))
 
     def append(self, examples: Examples, prompts: np.ndarray) -> None:
-        """Append ``examples`` and the hashes of their first prompts (examples,)."""
+        """Append ``examples`` and both hashes of their first prompts (examples, 2)."""
         self.files["offsets"].append(examples.offsets[1:] + self.files["input_ids"].length)
         self.files["input_ids"].append(examples.input_ids)
         self.files["supervised"].append(examples.supervised)
-        self.files["prompts"].append(prompts)
+        self.files["prompts"].append(prompts[:, 0])
+        self.files["normal_prompts"].append(prompts[:, 1])
 
     def close(self) -> None:
         """Finish the files."""
@@ -146,7 +151,8 @@ def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -
         pairs = source.conversations(report)
         while batch := list(islice(pairs, BATCH_SIZE)):
             splits, conversations = zip(*batch, strict=True)
-            prompts = [prompt_hash(c.turns[0][0]) for c in conversations]
+            first = [c.turns[0][0] for c in conversations]
+            prompts = [(prompt_hash(prompt), normal_hash(prompt)) for prompt in first]
             origins.append((np.array(splits), np.array(prompts, dtype=np.uint64)))
             yield list(conversations)
 
@@ -158,7 +164,20 @@ def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -
                 writers[split].append(examples.take(mask), prompts[mask])
     for writer in writers.values():
         writer.close()
+    report.shared_prompts = _shared_prompts(folder)
     return report
+
+
+def _shared_prompts(folder: Path) -> dict[str, dict[str, int]]:
+    exact, nearly = (
+        {split: np.load(folder / split / f"{name}.npy") for split in SPLITS}
+        for name in ("prompts", "normal_prompts")
+    )
+    return {
+        split: {"exactly": count_shared(exact, split), "nearly": count_shared(nearly, split)}
+        for split in OTHERS
+        if len(exact[split])
+    }
 
 
 def read_report(folder: Path) -> RowReport:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 from torch.utils.data import DataLoader
 
 from src.data.blocks import Blocks
@@ -16,7 +15,8 @@ from src.data.config import DataConfig
 from src.data.conversation import Conversation
 from src.data.corpus import Corpus, build_corpus, corpus_key, read_report
 from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
-from src.data.sources import SPLITS, RowReport, Source, open_source
+from src.data.report import RowReport, count_shared
+from src.data.sources import SPLITS, Source, open_source
 from src.data.targets import Targets
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -108,13 +108,18 @@ class ChatDataModule(L.LightningDataModule):
         """Optimizer steps of the run."""
         return self.max_steps or self.max_epochs * self.steps_per_epoch
 
-    def shared_prompts(self, split: str) -> int:
-        """Return how many examples of ``split`` have a first prompt that train has too."""
-        prompts, train = (
-            blocks.corpus.prompts[blocks.corpus_index]
-            for blocks in (self.splits[split], self.splits["train"])
-        )
-        return int(np.isin(prompts, train).sum())
+    def shared_prompts(self, split: str, nearly: bool = False) -> int:
+        """Return how many examples of ``split`` have a first prompt that train has too.
+
+        ``nearly``: also those that differ in case, spaces and punctuation only.
+        """
+        hashes = {
+            name: (blocks.corpus.normal_prompts if nearly else blocks.corpus.prompts)[
+                blocks.corpus_index
+            ]
+            for name, blocks in self.splits.items()
+        }
+        return count_shared(hashes, split)
 
     def conversations(self, split: str) -> list[Conversation]:
         """Read the conversations of one split again, as text."""

@@ -81,9 +81,27 @@ def read_messages(messages: Any, skip_empty: bool = False) -> Reading:
             image, an unknown role.
     """
     unused: list[str] = []
+    return read_turns(list_messages(messages, unused), unused, skip_empty)
+
+
+def list_messages(messages: Any, unused: list[str]) -> list[Message]:
+    """Return a list of messages, one by one; what is not used of them goes to ``unused``.
+
+    Raises:
+        UnusableRow: as ``read_messages``.
+    """
+    return list(_messages(messages, unused))
+
+
+def read_turns(messages: list[Message], unused: list[str], skip_empty: bool = False) -> Reading:
+    """Return what ``messages`` say together; neighbours of one role are joined.
+
+    Raises:
+        UnusableRow: a turn has no text.
+    """
     systems: list[str] = []
     runs: list[tuple[Role, list[str], list[bool]]] = []  # neighbours of one role
-    for role, text, taught in _messages(messages, unused):
+    for role, text, taught in messages:
         if role == "system":
             if text:
                 systems.append(text)
@@ -109,7 +127,7 @@ def read_messages(messages: Any, skip_empty: bool = False) -> Reading:
             turns.append((prompt, text))
             flags.append(all(taughts))
             if any(taughts) and not flags[-1]:
-                unused.append("message key of a taught text beside one that is only read")
+                unused.append("message that is taught beside one that is only read")
             prompt = None
     return Reading(JOINT.join(systems), opening, tuple(turns), tuple(flags), prompt, tuple(unused))
 

@@ -5,9 +5,8 @@ A source yields ``(split, conversation)`` pairs; a ``RowReport`` counts the rows
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,12 @@ from typing import Any
 from src.data.config import DataConfig
 from src.data.conversation import Conversation, Row, RowReader, UnusableRow
 from src.data.files import read_rows
+from src.data.report import RowReport as RowReport
+from src.data.report import prompt_hash
 from src.errors import UserError
 from src.hub import first_line, is_hub_name, probe_hub
 
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass
-class RowReport:
-    """What became of the rows: read = used in each split + dropped by reason."""
-
-    read: int = 0
-    used: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    first_dropped: dict[str, str] = field(default_factory=dict)  # reason -> "a.csv row 7"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain values."""
-        return vars(self) | {"used": dict(self.used), "dropped": dict(self.dropped)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "RowReport":
-        """Return the report of ``to_json``'s values."""
-        counters = {name: Counter(values[name]) for name in ("used", "dropped")}
-        return cls(**values | counters)
 
 
 @dataclass(frozen=True)
@@ -86,24 +67,28 @@ class Source:
             reader: RowReader | None = None
             for number, row in enumerate(part.rows(), start=1):
                 if reader is None:
-                    reader = RowReader(list(row), self.config.columns, part.name)
+                    own = ("split",) if part.split is None else ()
+                    reader = RowReader(list(row), self.config.columns, part.name, own)
                 report.read += 1
                 try:
                     conversation = reader(row)
                 except UnusableRow as problem:
-                    report.dropped[str(problem)] += 1
-                    report.first_dropped.setdefault(str(problem), f"{part.name} row {number}")
+                    report.drop(problem.reason, f"{part.name} row {number}", problem.found)
                     continue
+                if reader.unused:
+                    report.not_used(reader.unused, f"{part.name} row {number}")
                 split = self._split(part.split or row["split"], conversation.turns[0][0])
                 if self.config.max_rows and report.used[split] >= self.config.max_rows:
                     report.dropped["over_max_rows"] += 1
                     continue
                 report.used[split] += 1
                 yield split, conversation
+            if reader is not None:
+                reader.finish()
         if not report.used["train"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+            reasons = "; ".join(report.explain())
             raise UserError(
-                f"{self.parts[0].name}: no usable training rows among {report.read}"
+                f"{self.parts[0].name}: no usable training rows among {report.read:,}"
                 + (f" ({reasons})" if reasons else "; the dataset is empty")
             )
 
@@ -116,11 +101,6 @@ class Source:
         if share < self.test_fraction + self.validation_fraction:
             return "validation"
         return "train"
-
-
-def prompt_hash(prompt: str) -> int:
-    """Return a 64-bit hash of a prompt, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(prompt.encode(), digest_size=8).digest())
 
 
 def open_source(config: DataConfig) -> Source:

@@ -5,6 +5,9 @@ One conversation with two turns and a system text::
     {system}\\n\\n### Prompt: {prompt}\\n### Response: {response}<|endoftext|>### Prompt: ...
     └──────────────── context ───────────────────┘└── supervised ───────────┘└─ context
 
+An opening text of the assistant stands as a response whose prompt is empty; it is context, as are
+the responses that are only read.
+
 Context and response are encoded as separate segments, so the boundary between them is exact: the
 tokenizer cannot merge across it.
 """
@@ -24,16 +27,35 @@ PROMPT_HEADER = "### Prompt: "
 RESPONSE_HEADER = "### Response:"
 TEMPLATE_FILE = "chat_template.jinja"  # in a model folder
 
-# The same template for readers of a Hugging Face folder.
+# The same template for readers of a Hugging Face folder, for messages in any order: system texts
+# go to the front, neighbours of one role are joined, an opening text has an empty prompt.
+_TEXT = (  # of a message: a text, a list of text parts, or none
+    "{% if message['content'] is string %}{% set now.text = message['content'] | trim %}"
+    "{% else %}{% set now.text = '' %}"
+    "{% for part in message['content'] or [] %}"
+    "{% set now.text = now.text + (part['text'] or '') %}"
+    "{% endfor %}{% set now.text = now.text | trim %}{% endif %}"
+)
 JINJA = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' and message['content'] | trim %}"
-    "{{ message['content'] | trim + '\\n\\n' }}"
-    "{% elif message['role'] == 'user' %}"
-    "{{ '" + PROMPT_HEADER + "' + message['content'] | trim + '\\n" + RESPONSE_HEADER + "' }}"
-    "{% elif message['role'] == 'assistant' %}"
-    "{{ ' ' + message['content'] | trim + '" + END_OF_TEXT + "' }}"
+    "{% set now = namespace(role='', text='') %}"
+    "{% for message in messages %}{% if message['role'] in ['system', 'developer'] %}"
+    + _TEXT
+    + "{% if now.text %}{{ now.text + '\n\n' }}{% endif %}"
     "{% endif %}{% endfor %}"
+    "{% for message in messages %}{% if message['role'] in ['user', 'assistant'] %}"
+    + _TEXT
+    + "{% if now.text %}"
+    "{% if message['role'] == now.role %}{{ '\n\n' + now.text }}"
+    "{% elif message['role'] == 'user' %}"
+    "{% if now.role %}{{ '" + END_OF_TEXT + "' }}{% endif %}"
+    "{{ '" + PROMPT_HEADER + "' + now.text }}"
+    "{% else %}"
+    "{% if not now.role %}{{ '" + PROMPT_HEADER + "' }}{% endif %}"
+    "{{ '\n" + RESPONSE_HEADER + " ' + now.text }}"
+    "{% endif %}{% set now.role = message['role'] %}"
+    "{% endif %}{% endif %}{% endfor %}"
+    "{% if now.role == 'user' %}{{ '\n" + RESPONSE_HEADER + "' }}"
+    "{% elif now.role %}{{ '" + END_OF_TEXT + "' }}{% endif %}"
 )
 
 
@@ -89,9 +111,15 @@ TAUGHT = {"responses": (False, True), "article": (False, True, True)}
 SUPERVISE_MODES = tuple(TAUGHT)
 
 
+def _responses(conversation: Conversation) -> tuple[tuple[str, str], ...]:
+    """Return the turns; before them the opening text, whose prompt is empty."""
+    opening = conversation.opening
+    return (("", opening), *conversation.turns) if opening else conversation.turns
+
+
 def _pieces(conversation: Conversation, supervise: str) -> Iterator[str]:
     system = conversation.system
-    for prompt, response in conversation.turns:
+    for prompt, response in _responses(conversation):
         if supervise == "article":
             yield _context(prompt, system)
             yield RESPONSE_HEADER
@@ -99,6 +127,16 @@ def _pieces(conversation: Conversation, supervise: str) -> Iterator[str]:
             yield _context(prompt, system) + RESPONSE_HEADER
         yield f" {response}"
         system = ""
+
+
+def _taught(conversations: Sequence[Conversation], num_pieces: int) -> np.ndarray:
+    """Return for each response whether it is taught, ``num_pieces`` times (pieces,)."""
+    flags: list[bool] = []
+    for conversation in conversations:
+        if conversation.opening:
+            flags.append(False)
+        flags += conversation.taught or [True] * len(conversation.turns)
+    return np.repeat(np.array(flags, dtype=bool), num_pieces)
 
 
 def encode_examples(
@@ -116,12 +154,17 @@ def encode_examples(
     end = np.array([encoder.tokenizer.end_id], encoder.dtype).tobytes()
     last = slice(len(taught) - 1, None, len(taught))
     pieces[last] = [piece + end for piece in pieces[last]]
-    num_pieces = np.array([0, *(len(taught) * len(c.turns) for c in conversations)])
+    num_pieces = np.array(
+        [0, *(len(taught) * (len(c.turns) + bool(c.opening)) for c in conversations)]
+    )
     lengths = np.fromiter(map(len, pieces), np.int64, len(pieces)) // encoder.dtype.itemsize
     ends = np.concatenate([[0], np.cumsum(lengths)])  # of each piece
+    supervised = np.resize(taught, len(pieces))
+    if any(c.taught or c.opening for c in conversations):
+        supervised &= _taught(conversations, len(taught))
     return Examples(
         input_ids=np.frombuffer(b"".join(pieces), encoder.dtype),
-        supervised=np.repeat(np.resize(taught, len(pieces)), lengths),
+        supervised=np.repeat(supervised, lengths),
         offsets=ends[np.cumsum(num_pieces)],
     )
 
@@ -131,14 +174,15 @@ def encode_prompt(
     prompt: str,
     history: Sequence[tuple[str, str]] = (),
     system: str = "",
+    opening: str = "",
 ) -> list[int]:
     """Return the ids after which the model writes its response to ``prompt``."""
     ids: list[int] = []
-    if history:
+    if history or opening:
         turns = tuple((question.strip(), reply.strip()) for question, reply in history)
-        past = Conversation(turns, system)
+        past = Conversation(turns, system, opening)
         ids = encode_examples([past], WordEncoder(tokenizer), "responses").input_ids.tolist()
-    context = _context(prompt.strip(), "" if history else system)
+    context = _context(prompt.strip(), "" if ids else system)
     return ids + tokenizer.encode(context + RESPONSE_HEADER)
 
 

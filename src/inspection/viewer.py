@@ -11,7 +11,8 @@ from rich.text import Text
 
 from src.data.datamodule import ChatDataModule
 from src.data.order import shuffled
-from src.data.sources import SPLITS, RowReport
+from src.data.report import RowReport
+from src.data.sources import SPLITS
 from src.inspection.inspection import (
     END,
     BlockView,
@@ -79,7 +80,7 @@ def show(data: ChatDataModule, num_blocks: int) -> None:
 
 
 def rows_table(report: RowReport) -> Table:
-    """Return a line for each split with its rows, and for each reason with the rows it dropped."""
+    """Return a line for each split, each reason that dropped rows, and each thing not used."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="left")
     table.add_column(justify="right")
@@ -87,12 +88,15 @@ def rows_table(report: RowReport) -> Table:
     for split in SPLITS:
         table.add_row(f"  used for {split}", f"{report.used[split]:,}")
     for reason, count in report.dropped.most_common():
-        first = report.first_dropped.get(reason)
+        first_place = report.first_dropped.get(reason)
         table.add_row(
             f"  dropped: {reason}",
             f"{count:,}",
-            Text(f"first: {first}" if first else "", style=QUIET),
+            Text(f"first: {first_place}" if first_place else "", style=QUIET),
         )
+    for name, count in report.unused.most_common():
+        first = Text(f"first: {report.first_unused[name]}", style=QUIET)
+        table.add_row(Text(f"  not used: {name}"), f"{count:,}", first)
     return table
 
 
@@ -100,6 +104,7 @@ def splits_table(data: ChatDataModule) -> Table:
     """Return a table with a column for each split."""
     splits = [data.splits[split] for split in SPLITS]
     shared = ["", *(f"{data.shared_prompts(split):,}" for split in SPLITS[1:])]
+    nearly = ["", *(f"{data.shared_prompts(split, nearly=True):,}" for split in SPLITS[1:])]
     table = Table(box=None, padding=(0, 2), header_style="")
     table.add_column("")
     for split in SPLITS:
@@ -109,6 +114,7 @@ def splits_table(data: ChatDataModule) -> Table:
         ("cut to fit a block", [f"{b.num_cut:,}" for b in splits]),
         ("dropped: no room for response", [f"{b.num_without_room:,}" for b in splits]),
         ("with a prompt that train has too", shared),
+        ("... but for case, spaces and signs", nearly),
         ("tokens", [f"{b.num_tokens:,}" for b in splits]),
         ("blocks", [f"{len(b):,}" for b in splits]),
         ("positions that hold a token", [f"{b.utilisation:.2%}" for b in splits]),

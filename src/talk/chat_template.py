@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from src.data.messages import read_messages
 from src.data.template import JINJA, TEMPLATE_FILE, encode_prompt
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
@@ -22,13 +23,10 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     """Return the template that we train with."""
 
     def encode(messages: Sequence[Message]) -> list[int]:
-        system = messages[0].content.strip() if messages[0].role == "system" else ""
-        spoken = [message for message in messages if message.role != "system"]
-        if spoken[0].role == "assistant":  # an opening answers an empty prompt
-            spoken.insert(0, Message("user", ""))
-        texts = [message.content for message in spoken]
-        history = list(zip(texts[:-1:2], texts[1::2], strict=True))
-        return encode_prompt(tokenizer, texts[-1], history, system)
+        reading = read_messages([asdict(message) for message in messages], skip_empty=True)
+        return encode_prompt(
+            tokenizer, reading.question or "", reading.turns, reading.system, reading.opening
+        )
 
     return encode
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from src.data.datamodule import ChatDataModule
+from src.data.report import RowReport
 from src.data.sources import SPLITS
 from src.training.config import TrainConfig
 from src.training.memory import GIB, TrainingStep
@@ -23,6 +24,7 @@ def preflight_report(
     devices = f"{batching.num_devices} x " if several else ""
     rows = {
         "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
+        "not used": _not_used(data.report),
         "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
@@ -38,7 +40,7 @@ def preflight_report(
         "memory": _memory(plan),
         "run folder": str(run_folder),
     }
-    return [f"{name:<11}{text}" for name, text in rows.items()]
+    return [f"{name:<11}{text}" for name, text in rows.items() if text]
 
 
 def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
@@ -61,12 +63,25 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
             warnings.append(
                 f"there are no {split} rows: raise data.{split}_fraction or name data.{split}_split"
             )
-        elif shared := data.shared_prompts(split):
+        elif nearly := data.shared_prompts(split, nearly=True):
+            exactly = data.shared_prompts(split)
             warnings.append(
-                f"{shared:,} of {data.splits[split].num_examples:,} {split} examples have a prompt "
-                f"that is in train too: their {split} figures flatter the model"
+                f"{nearly:,} of {data.splits[split].num_examples:,} {split} examples have a prompt "
+                f"that is in train too ({exactly:,} exactly, {nearly - exactly:,} but for case, "
+                f"spaces and punctuation): their {split} figures flatter the model"
             )
-    return warnings
+    return warnings + [f"rows left out: {line}" for line in data.report.explain()]
+
+
+def _not_used(report: RowReport, most: int = 5) -> str:
+    """Return what the rows hold and nobody reads: counts and first places."""
+    parts = [
+        f"{name} ({count:,} rows, first {report.first_unused[name]})"
+        for name, count in report.unused.most_common(most)
+    ]
+    if more := len(report.unused) - len(parts):
+        parts.append(f"{more:,} more")
+    return ", ".join(parts)
 
 
 def _adapters(step: TrainingStep) -> str:

@@ -20,6 +20,7 @@ def corpus_of(*examples: tuple[Sequence[int], Sequence[int]]) -> Corpus:
         supervised=np.array([s for _, flags in examples for s in flags], dtype=bool),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         prompts=np.arange(len(examples), dtype=np.uint64),
+        normal_prompts=np.arange(len(examples), dtype=np.uint64),
     )
 
 

@@ -15,7 +15,8 @@ from src.data.corpus import (
     read_report,
 )
 from src.data.packing import pack
-from src.data.sources import SPLITS, Part, RowReport, Source, open_source, prompt_hash
+from src.data.report import RowReport, normal_hash, prompt_hash
+from src.data.sources import SPLITS, Part, Source, open_source
 from src.data.template import encode_examples
 from src.data.tokenizer import train_tokenizer
 from src.data.words import WordEncoder
@@ -75,7 +76,9 @@ def test_a_corpus_holds_the_example_of_every_usable_row(source, tokenizer, corpo
         assert corpus.offsets.tolist() == examples.offsets.tolist()
         assert np.array_equal(corpus.input_ids, examples.input_ids)
         assert np.array_equal(corpus.supervised, examples.supervised)
-        assert corpus.prompts.tolist() == [prompt_hash(c.turns[0][0]) for c in conversations]
+        first = [c.turns[0][0] for c in conversations]
+        assert corpus.prompts.tolist() == [prompt_hash(prompt) for prompt in first]
+        assert corpus.normal_prompts.tolist() == [normal_hash(prompt) for prompt in first]
         last = corpus.example(len(corpus) - 1)
         alone = encode_examples(conversations[-1:], WordEncoder(tokenizer), "article")
         assert last.input_ids.tolist() == alone.input_ids.tolist()
@@ -214,7 +217,10 @@ def test_the_report_is_plain_json_that_people_can_read(source, tokenizer, corpor
         "read": 30,
         "used": {"train": 20},
         "dropped": {"empty_response": 10},
-        "first_dropped": {"empty_response": "rows row 1"},
+        "first_dropped": {"empty_response": 'rows row 1: after "question 0"'},
+        "unused": {},
+        "first_unused": {},
+        "shared_prompts": {},
     }
 
 

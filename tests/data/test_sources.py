@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -139,19 +140,27 @@ def test_max_rows_keeps_the_first_usable_rows_of_each_split(data_config, write_r
 
 
 def test_every_dropped_row_is_counted_and_the_first_of_each_reason_named(data_config, write_rows):
-    rows = [row("q"), row("q", " "), row(None), row("q", ""), {"prompt": "q"}, row(7), row("q")]
+    rows = [row("q"), row("q", " "), row(None), row("q", ""), {"prompt": "q"}, row("q", ["a", "b"])]
+    rows.append({**row("q"), "score": 0, "note": None})
     path = write_rows(rows)
     _, report = read(open_source(data_config(source="file", path=path)))
     assert report == RowReport(
         read=7,
         used={"train": 2},
-        dropped={"empty_response": 2, "empty_prompt": 1, "missing_column": 1, "not_text": 1},
-        first_dropped={
-            "empty_response": f"{path} row 2",
-            "empty_prompt": f"{path} row 3",
-            "missing_column": f"{path} row 5",
-            "not_text": f"{path} row 6",
+        dropped={
+            "empty_response": 2,
+            "empty_prompt": 1,
+            "no_conversation": 1,
+            "several_responses": 1,
         },
+        first_dropped={
+            "empty_response": f'{path} row 2: after "q"',
+            "empty_prompt": f'{path} row 3: before "A"',
+            "no_conversation": f"{path} row 5: columns prompt",
+            "several_responses": f'{path} row 6: ["a", "b"]',
+        },
+        unused={"column score": 1},
+        first_unused={"column score": f"{path} row 7"},
     )
     assert RowReport.from_json(json.loads(json.dumps(report.to_json()))) == report
 
@@ -164,10 +173,13 @@ def test_rows_that_leave_nothing_to_train_on_are_refused(data_config, write_rows
         return str(caught.value)
 
     assert "no usable training rows among 0; the dataset is empty" in complaint([])
-    assert "among 3 (2 empty_prompt, 1 empty_response)" in complaint(
-        [row(""), row(" "), row("q", "")]
-    )
-    assert "no recognised columns (found: q, a)" in complaint([{"q": "Q", "a": "A"}])
+    said = complaint([row(""), row(" "), row("q", "")])
+    assert re.search(r"among 3 \(2 empty_prompt, first .* row 1.*; 1 empty_response, first", said)
+    said = complaint([{"x": "Q", "y": "A"}])
+    assert re.search(r"no_conversation, first .* row 1: columns x, y: name your columns", said)
+    said = complaint([{"prompt": {"0": "Q"}, "response": {"0": "A"}}])
+    assert "columnar" in said
+    assert 'orient="records"' in said
 
 
 @pytest.mark.parametrize("key", ["path", "validation_split", "test_split"])
@@ -251,7 +263,7 @@ def test_hub_rows_become_conversations(data_config, hub):
     prompts, report = read(open_source(config))
     assert prompts["train"] == [f"question {i}" for i in range(count) if i != 7]
     assert prompts["validation"] == ["v"]
-    assert report.first_dropped == {"empty_response": "owner/name[train] row 8"}
+    assert report.first_dropped == {"empty_response": 'owner/name[train] row 8: after "question 7"'}
 
 
 def test_hub_messages_become_turns(data_config, hub):

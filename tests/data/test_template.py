@@ -117,13 +117,21 @@ def test_one_turn_with_a_trained_tokenizer(tokenizer):
             "### Prompt: a↵b↵### Response: c↵↵### Prompt: d■",
             "                aaaaaaaaaaaaa++++++++++++++++++",
         ),
+        (
+            Conversation((("a", "b"), ("c", "d")), "S", "Hi", (False, True)),
+            "S↵↵### Prompt: ↵### Response: Hi■"
+            "### Prompt: a↵### Response: b■### Prompt: c↵### Response: d■",
+            "                                 "
+            "                              "
+            "              aaaaaaaaaaaaa+++",
+        ),
     ],
-    ids=["one turn", "two turns and system", "the template inside a row"],
+    ids=["one turn", "two turns and system", "the template inside a row", "read, not taught"],
 )
 def test_what_is_taught_drawn_under_the_text(any_tokenizer, conversation, text, marks):
     """+ is always taught, a in mode article only. ↵ is a line break, ■ the end token."""
     turns = tuple((p.replace("↵", "\n"), r.replace("↵", "\n")) for p, r in conversation.turns)
-    conversation = Conversation(turns, conversation.system)
+    conversation = conversation._replace(turns=turns)
     for mode, taught in (("responses", "+"), ("article", "+a")):
         example = encode(conversation, any_tokenizer, mode)
         ids = example.input_ids.tolist()
@@ -155,7 +163,8 @@ def test_a_literal_end_token_in_a_row_is_text(any_tokenizer, mode):
 
 @pytest.mark.parametrize("mode", ["responses", "article"])
 def test_examples_are_the_same_together_and_alone(tokenizer, mode):
-    conversations = [SYSTEM, HELLO, Conversation((("a", "b"),) * 3)] * 3
+    read = Conversation((("a", "b"),) * 3, opening="c", taught=(True, False, True))
+    conversations = [SYSTEM, HELLO, read] * 3
     together = encode_examples(conversations, WordEncoder(tokenizer), mode)
     odd = np.arange(9) % 2 == 1
     some = together.take(odd)
@@ -196,8 +205,12 @@ def transformers_ids(any_tokenizer, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     theirs = AutoTokenizer.from_pretrained(tmp_path)
 
-    def render(conversation: Conversation, *prompt: str) -> list[int]:
+    def render(conversation: Conversation | list, *prompt: str) -> list[int]:
+        if isinstance(conversation, list):
+            return theirs.apply_chat_template(conversation, tokenize=True)["input_ids"]
         messages = [{"role": "system", "content": conversation.system}] * bool(conversation.system)
+        if conversation.opening:
+            messages.append({"role": "assistant", "content": conversation.opening})
         for user, assistant in conversation.turns:
             messages.append({"role": "user", "content": user})
             messages.append({"role": "assistant", "content": assistant})
@@ -217,7 +230,11 @@ def test_the_exported_template_gives_the_same_ids(any_tokenizer, transformers_id
     conversations = [HELLO, SYSTEM, Conversation((("Hello", "Hi"),), "Be kind.")]
     conversations += [Conversation(((prompt, "12"),)) for prompt in (*TEXTS, "12")]
     conversations += [
-        Conversation(tuple((text(), text()) for _ in range(rng.randint(1, 3))), text())
+        Conversation(
+            tuple((text(), text()) for _ in range(rng.randint(1, 3))),
+            text(),
+            rng.choice(["", text()]),
+        )
         for _ in range(50)
     ]
     for conversation in conversations:
@@ -232,3 +249,22 @@ def test_the_exported_template_asks_as_chat_does(any_tokenizer, transformers_ids
     assert transformers_ids(untidy, "  Bye ") == ours
     # An empty system text is none.
     assert transformers_ids(Conversation((), " "), "Bye") == encode_prompt(any_tokenizer, "Bye")
+
+
+def test_the_exported_template_reads_messages_in_any_order(any_tokenizer, transformers_ids):
+    """As the one reader of messages does: joined, system texts at the front, parts, nothing."""
+    from src.data.messages import read_messages
+
+    rng = random.Random(1)
+    contents = ["Hi", " x\n", "", None, "12", [{"type": "text", "text": "a"}, {"text": "b"}]]
+    for _ in range(200):
+        messages = [
+            {"role": rng.choice(["system", "user", "assistant"]), "content": rng.choice(contents)}
+            for _ in range(rng.randint(0, 6))
+        ]
+        messages.append({"role": "user", "content": "last"})
+        reading = read_messages(messages, skip_empty=True)
+        ours = encode_prompt(
+            any_tokenizer, reading.question, reading.turns, reading.system, reading.opening
+        )
+        assert transformers_ids(messages) == ours, messages
