@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help quickstart setup test test-slow test-gpu gpu-check test-engines lint format chat web serve tensorboard lock clean
+.PHONY: help quickstart setup test test-slow test-gpu gpu-check test-engines test-clients lint format chat web serve tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,6 +27,14 @@ gpu-check: setup ## with a CUDA card: tests, quickstart and speeds, in a quarter
 test-engines: setup ## compile llama.cpp (minutes; a C++ compiler and cmake), ask it what we ask ours
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PY) -m pip install --quiet --disable-pip-version-check --editable '.[engines]'
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -m engines
+
+test-clients: setup ## install the client libraries that people have into .clients (pip; npm where node is), let them ask our server
+	test -x .clients/python/bin/python || $(PYTHON) -m venv .clients/python
+	.clients/python/bin/python -m pip install --quiet --disable-pip-version-check openai litellm langchain-openai llm huggingface_hub
+	test -x .clients/llama-index/bin/python || $(PYTHON) -m venv .clients/llama-index
+	.clients/llama-index/bin/python -m pip install --quiet --disable-pip-version-check llama-index-llms-openai-like
+	if command -v npm; then mkdir -p .clients/node && npm install --prefix .clients/node --silent --no-fund --no-audit openai ai @ai-sdk/openai-compatible; fi
+	$(PY) -m pytest -m clients
 
 lint: setup      ## format, lint and types, check only
 	$(PY) -m ruff format --check .
@@ -68,4 +76,4 @@ lock:            ## write requirements.lock anew from pyproject.toml's ranges
 	rm -rf .venv-lock
 
 clean:           ## remove the environment; runs in outputs/ stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .clients .pytest_cache .ruff_cache .mypy_cache

@@ -1,11 +1,13 @@
 """Answer programs: ``python -m src.serve``, an API that OpenAI's clients speak."""
 
+import gc
 import json
 import logging
 import shlex
 import signal
 import sys
 from dataclasses import replace
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,7 +22,7 @@ LISTS = ("allow_origins", "allowed_hosts")  # null: none, and as the config says
 
 def serve(config: DictConfig, **text: str) -> None:
     """Serve until Ctrl-C (exit code 130) or SIGTERM, a server's ordinary end (0)."""
-    changes = {
+    changes: dict[str, Any] = {
         key: None if value == "null" else _list(value) if key in LISTS else value
         for key, value in text.items()
     }
@@ -50,7 +52,12 @@ def serve(config: DictConfig, **text: str) -> None:
 
     with Engine(decoder, assistant.end_ids, settings.max_queue) as engine:
         app = create_app(assistant, engine, settings)
-        make_server(app, engine, settings, ready).run(sockets=[listener])
+        server = make_server(app, engine, settings, ready)
+        # Python's collector looks through everything at times, and nobody is answered meanwhile:
+        # not through the libraries and the model, which stay.
+        gc.collect()
+        gc.freeze()
+        server.run(sockets=[listener])
 
 
 def _list(text: str) -> list[str]:

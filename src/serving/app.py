@@ -33,6 +33,8 @@ from src.serving.requests import ChatRequest, CompletionRequest, GenerationReque
 from src.serving.responses import ChatShape, TextShape, Writer
 from src.talk.assistant import Assistant
 
+Read = Callable[[Request, bytes], tuple[GenerationRequest, Prompts]]
+
 log = logging.getLogger(__name__)
 
 
@@ -100,37 +102,34 @@ class Answering:
         self.assistant, self.engine, self.settings = assistant, engine, settings
         self.seeds = random.Random(settings.generation.seed)  # for requests without a seed
         self.ignored = IgnoredFields(log)
-        # Large requests take milliseconds each. In one thread, twenty at once leave the event loop
-        # and the engine their turns.
         self.reader = ThreadPoolExecutor(1, "requests")
 
     def read_chat(self, request: Request, body: bytes) -> tuple[GenerationRequest, Prompts]:
         """Return a chat's fields and its prompt; raises ApiError."""
         fields = parse(body, request.headers, ChatRequest)
+        self._note(fields)
         check_request(fields, 1, self.settings)
-        return fields, chat_prompt(fields, self.assistant, self.settings)
+        prompts = chat_prompt(fields, self.assistant, self.settings)
+        self.ignored.note(dict.fromkeys(prompts.unused, True))
+        return fields, prompts
 
     def read_completion(self, request: Request, body: bytes) -> tuple[GenerationRequest, Prompts]:
         """Return a completion's fields and its prompts; raises ApiError."""
         fields = parse(body, request.headers, CompletionRequest)
+        self._note(fields)
         check_request(fields, len(fields.prompt), self.settings)
         return fields, completion_prompts(fields, self.assistant, self.settings)
 
     async def answer(
         self,
         request: Request,
-        read: Callable[[Request, bytes], tuple[GenerationRequest, Prompts]],
+        read: Read,
         shape: ChatShape | TextShape,
     ) -> Response:
         """Return ``n`` answers to each prompt, at once or as a stream; raises ApiError."""
         body = await request.body()
         loop = asyncio.get_running_loop()
-        fields, prompts = await loop.run_in_executor(self.reader, read, request, body)
-        self.ignored.note(fields.model_extra or {})
-        if fields.stream_options:
-            self.ignored.note(fields.stream_options.model_extra or {}, "stream_options.")
-        self.ignored.note(dict.fromkeys(prompts.unused, True))
-
+        fields, prompts = await loop.run_in_executor(self.reader, _in_turns, read, request, body)
         copies, generations = self._copies(fields, prompts)
         record: Record = request.state.record
         record.num_prompt_tokens = sum(map(len, prompts.ids))
@@ -149,6 +148,11 @@ class Answering:
             return writer.stream(fields.wants_usage)
         return await writer.respond(request)
 
+    def _note(self, fields: GenerationRequest) -> None:
+        self.ignored.note(fields.model_extra or {})
+        if fields.stream_options:
+            self.ignored.note(fields.stream_options.model_extra or {}, "stream_options.")
+
     def _copies(
         self, fields: GenerationRequest, prompts: Prompts
     ) -> tuple[list[list[int]], list[GenerationConfig]]:
@@ -164,3 +168,16 @@ class Answering:
             seed = config.seed
             generations += [replace(config, seed=(seed + i) % INT64) for i in range(num_answers)]
         return copies, generations
+
+
+def _in_turns(read: Read, request: Request, body: bytes) -> tuple[GenerationRequest, Prompts]:
+    """Call ``read``, then leave the interpreter to the others for as long as it took.
+
+    A large body takes milliseconds in which no other thread runs. Twenty of them, one after the
+    other without a pause, would hold up every stream.
+    """
+    start = time.perf_counter()
+    try:
+        return read(request, body)
+    finally:
+        time.sleep(time.perf_counter() - start)

@@ -14,7 +14,8 @@ from src.serving.errors import ApiError
 MAX_NAMES = 256  # named in the log; clients choose the names
 MAX_LENGTH = 64  # of a name there
 
-ONE, ZERO, OFF, EMPTY = (1,), (0,), (False,), ("", [], {})
+ONE, ZERO, OFF = (1,), (0,), (False,)
+EMPTY: tuple[object, ...] = ("", [], {})
 
 # Fields that change the answer, and the values (besides null) with which they do not.
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -126,8 +127,10 @@ class IgnoredFields:
         """Name the ``fields`` that are new and not null; ``where`` stands before their names."""
         new = []
         for field, value in fields.items():
-            name = ascii(where + field)[1:-1][:MAX_LENGTH]
-            if value is not None and name not in self.names and len(self.names) < MAX_NAMES:
+            if len(self.names) >= MAX_NAMES:
+                break
+            name = ascii(where + field[:MAX_LENGTH])[1:-1]
+            if value is not None and name not in self.names:
                 self.names.add(name)
                 new.append(name)
         if new:

@@ -14,6 +14,7 @@ from src.serving.requests import REQUEST_NUMBERS, ChatRequest, CompletionRequest
 from src.talk.assistant import Assistant
 from src.talk.messages import fit, read_question
 
+UNNAMED = ("", "dummy", "tgi")  # huggingface_hub's, where a person names no model
 UNLIMITED = -1  # max_tokens of LM Studio and llama.cpp
 MOST = 2**31
 RANDOM = -1  # a seed in vLLM and llama.cpp: any
@@ -42,7 +43,7 @@ def check_request(request: GenerationRequest, num_prompts: int, settings: ServeC
     Raises:
         ApiError: another model, or too many answers.
     """
-    if request.model and request.model != settings.model_name:
+    if (request.model or "") not in (*UNNAMED, settings.model_name):
         raise ApiError(
             f"there is no model {request.model!r}; there is {settings.model_name}",
             "model",
@@ -68,8 +69,9 @@ def chat_prompt(request: ChatRequest, assistant: Assistant, settings: ServeConfi
     positions = assistant.model.config.n_positions
     try:
         question = read_question(request.messages)
-        kept = [*question.messages[-1:], *question.messages[:1]]  # whatever is left out
-        texts = [question.beginning, *(m.content for m in kept if m.role != "assistant")]
+        system = [m.content for m in question.messages[:1] if m.role == "system"]
+        # What is read however many turns are left out.
+        texts = [*system, question.messages[-1].content, question.beginning]
         _check_size([*texts, *(request.stop or ())], settings.max_text_bytes, "messages")
         beginning = assistant.tokenizer.encode(f" {question.beginning}".rstrip())
         wanted = max_tokens(request, settings.generation.max_new_tokens)
@@ -93,7 +95,7 @@ def completion_prompts(
     _check_size([*texts, *(request.stop or ())], settings.max_text_bytes, "prompt")
     vocab_size = assistant.model.config.vocab_size
     parse_special = request.parse_special
-    encode = assistant.tokenizer.encode
+    encode: Callable[[str], list[int]] = assistant.tokenizer.encode
     if settings.parse_special if parse_special is None else parse_special:
         encode = special_encoder(assistant.tokenizer)
     prompts = []

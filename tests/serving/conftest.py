@@ -23,10 +23,10 @@ HOST = "http://127.0.0.1"  # as a client of this machine names it
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
-def tiny_assistant() -> Assistant:
-    """A model of 128 positions that says another nonsense to every question."""
+def tiny_assistant(n_positions: int = 128) -> Assistant:
+    """A model that says another nonsense to every question."""
     tokenizer = train_tokenizer(["Hello there, how are you? I am fine: 1 2 3."] * 3, 300)
-    config = tiny_config(vocab_size=tokenizer.vocab_size, n_positions=128)
+    config = tiny_config(vocab_size=tokenizer.vocab_size, n_positions=n_positions)
     return Assistant(random_model(config), tokenizer)
 
 

@@ -202,6 +202,8 @@ def test_other_models_paths_and_methods_are_refused_in_the_same_shape(client):
     error = refused(client.post(CHAT, json=ask() | {"model": "gpt-4"}), 404)
     assert (error["code"], error["param"]) == ("model_not_found", "model")
     assert "tiny" in error["message"]
+    for unnamed in ({"model": "dummy"}, {"model": ""}, {"model": None}):
+        assert client.post(CHAT, json=ask() | unnamed).status_code == 200
     refused(client.get("/v1/models/gpt-4"), 404)
     refused(client.get("/v1/nothing"), 404)
     refused(client.get("/docs"), 404)
@@ -226,6 +228,8 @@ def test_a_question_that_fills_the_model_is_refused(client):
 
 def test_the_size_of_a_request_is_bounded(client):
     assert refused(client.post(CHAT, json=ask("é" * 40_000)))["code"] == "text_too_long"
+    longest = refused(client.post(CHAT, json=ask("é" * 32_768)))
+    assert longest["code"] == "context_length_exceeded"
     refused(client.post(CHAT, json=ask(stop=["x" * 70_000])))
     refused(client.post(TEXT, json={"model": "tiny", "prompt": ["a" * 40_000] * 2}))
     refused(client.post(CHAT, json=ask("x" * 10_000_000)), 413)
