@@ -504,6 +504,8 @@ def test_on_a_phone_and_in_the_dark_it_can_be_read(page, scheme, second):
     page.get_by_role("alert").get_by_text("leaves no room").first.wait_for()
     wide = "Math.max(document.documentElement.scrollWidth, log.scrollWidth, innerWidth)"
     assert page.evaluate(wide) == 390
+    texts = [text.bounding_box() for text in page.locator(".text").all()]
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in texts)
     assert page.evaluate(CONTRAST) >= 4.5
     page.get_by_role("button", name="Settings").click()
     assert page.evaluate(wide) == 390
