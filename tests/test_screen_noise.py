@@ -33,7 +33,7 @@ def home(tmp_path) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tokenizer, tmp_path) -> Path:
-    model = random_model(tiny_config(vocab_size=tokenizer.vocab_size, n_positions=128))
+    model = random_model(tiny_config(vocab_size=tokenizer.vocab_size, n_positions=256))
     save_model_folder(tmp_path / "model", model, tokenizer, greedy(4))
     return tmp_path / "model"
 
