@@ -18,7 +18,7 @@ from tests.training.conftest import SMALL
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 FOREIGN = re.compile(
-    r"\.py:\d+|Warning|[Dd]eprecat|HTTP Request|HYDRA|[Ff]ont|[Tt]ip:|INFO|lightning"
+    r"\.py:\d+|Warning|[Dd]eprecat|HTTP Request|HYDRA|[Ff]ont|[Tt]ip:|INFO|lightning[._]pytorch"
 )
 
 
