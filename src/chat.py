@@ -73,12 +73,11 @@ def chat(config: DictConfig, **text: str) -> None:
     elif settings.format != "text" or settings.num_answers > 1:
         raise UserError("format and num_answers are for one prompt: add prompt=... or pipe it in")
 
-    with unseen_keys():
-        model_path, assistant = _load(settings)
-        if settings.prompt is None:
-            _talk(assistant, settings, model_path)
-        else:
-            _answer(assistant, settings, model_path, settings.prompt)
+    model_path, assistant = _load(settings)
+    if settings.prompt is None:
+        _talk(assistant, settings, model_path)
+    else:
+        _answer(assistant, settings, model_path, settings.prompt)
 
 
 def _load(settings: ChatConfig) -> "tuple[str, Assistant]":
@@ -160,4 +159,5 @@ def _read_standard_input() -> str:
 
 
 if __name__ == "__main__":
-    run_door(chat, "chat", free_text=FREE_TEXT, rewrite=check_arguments)
+    with unseen_keys():
+        run_door(chat, "chat", free_text=FREE_TEXT, rewrite=check_arguments)

@@ -148,7 +148,7 @@ def swept_name(overrides: Sequence[str]) -> str:
     return name.encode("utf-8", "replace")[:120].decode("utf-8", "ignore")
 
 
-def as_typed(overrides: ListConfig) -> list[str]:
+def as_typed(overrides: Any) -> list[str]:
     """Return overrides as Hydra got them: ``${...}`` in one is a text here, and nothing to find."""
     typed: Any = OmegaConf.to_container(overrides, resolve=False)
     return typed

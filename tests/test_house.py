@@ -43,6 +43,7 @@ MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}
 WEB_ROOMS = {"serving", "page"}
+BINARY = ("rb", "wb", "ab", "rb+", "r+b")
 ROOM_DOORS = {"src/benchmark/__main__.py"}  # a door that stands in its room
 
 
@@ -145,3 +146,17 @@ def test_yaml_holds_values_and_python_builds_objects():
         text = path.read_text()
         assert "_target_" not in text, path
         assert "_partial_" not in text, path
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_file_of_text_says_that_it_is_utf_8(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        given = ast.unparse(node)
+        reads = called.endswith((".read_text", ".write_text")) and not called.startswith("atomic.")
+        opens = called == "open" or (called.endswith(".open") and called != "os.open")
+        is_text = not any(f"{quote}{mode}{quote}" in given for quote in "'\"" for mode in BINARY)
+        if reads or (opens and is_text and "Corpus" not in called):
+            assert "encoding=" in given, f"line {node.lineno}: {given}"

@@ -1,5 +1,6 @@
 """Any text that a person types after a key arrives as it is, and what we print can be pasted."""
 
+import json
 import os
 import random
 import shlex
@@ -11,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from src.cli import CONF, swept_name
+from src.cli import CONF, swept_name, task_overrides
 from src.command_line import command, grammatical, option, quoted, unquoted
 from src.errors import UserError
 from src.overrides import readable
+from src.train import resume_arguments
 
 ODD = [
     "rows (1) = 数据, it's #1.jsonl",
@@ -84,7 +86,7 @@ def test_a_command_that_we_print_can_be_pasted(text):
 def test_any_text_can_be_quoted_and_is_the_same_again():
     draw = random.Random(1)
     parse = OverridesParser.create().parse_override
-    for _ in range(2000):
+    for _ in range(500):
         text = "".join(draw.choices("ab1.\\'\"${}x, =()#%[]é\n\t", k=draw.randrange(9)))
         text = text.replace("$", "${") if draw.random() < 0.3 else text
         for value in (quoted(text), grammatical(text)):
@@ -190,3 +192,38 @@ def test_a_runs_name_in_a_sweep_is_a_name_everywhere(monkeypatch):
     long = swept_name([f"data.path={'数' * 200}"])
     assert long.startswith("data.path=数")
     assert len(long.encode()) <= 120
+
+
+def test_the_runs_of_a_sweep_get_what_was_typed(door, tmp_path):
+    seen = []
+
+    def job(config):
+        seen.append((config.seed, config.data.path, config.data.columns, task_overrides()))
+
+    given = ["seed=1,2", f"data.path={ODD[0]}", "+data.columns.prompt=\\${x} (1)"]
+    (tmp_path / ODD[0]).touch()  # so that its comma parts nothing
+    code, _, err = door(job, "train", "-m", *given)
+    assert (code, err) == (0, "")
+    assert [(seed, path) for seed, path, *_ in seen] == [(1, ODD[0]), (2, ODD[0])]
+    for seed, path, columns, overrides in seen:  # what a later time composes of them
+        again = composed(*overrides)
+        assert (again.seed, again.data.path, again.data.columns) == (seed, path, columns)
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_run_of_any_name_and_any_rows_goes_on(text, here):
+    if "${" in text:
+        pytest.skip("Hydra makes no such folder")
+    folder = here / "runs" / text
+    folder.mkdir(parents=True)
+    record = {"overrides": [f"data.path={grammatical(text)}"], "machine": {}}
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    for name in (str(folder), grammatical(folder)):
+        arguments = resume_arguments(readable([f"resume={name}", "seed=3"]))
+        assert readable(arguments) == arguments
+        values = {}
+        for argument in arguments:
+            override = OverridesParser.create().parse_override(argument)
+            values[override.key_or_group] = OmegaConf.create({"k": override.value()}).k
+        assert values["resume"] == values["hydra.run.dir"] == str(folder)
+        assert (values["data.path"], values["seed"]) == (text, 3)

@@ -22,6 +22,7 @@ from prompt_toolkit.output import DummyOutput
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
+from src.talk.screen import waiting
 from src.terminal.session import Session
 from src.terminal.terminal import HistoryFile, converse, line_editor, open_history
 from tests.conftest import greedy
@@ -148,6 +149,36 @@ def test_a_terminal_sees_no_control_characters_of_the_model(session, scripted, c
     assert capsys.readouterr().out == "\ufffd[2Jred\ufffd\nand\ttab \ufffd é\n"
 
 
+def test_a_terminal_sees_whole_words_and_a_pipe_the_text(session, scripted, capsys, monkeypatch):
+    text = "one two three four"
+    scripted(*session.assistant.tokenizer.encode(text))
+    monkeypatch.setattr("src.talk.screen.columns", lambda stream: 10)
+    talk(session, "Hello")
+    assert capsys.readouterr().out == text + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    talk(session, "Hello")
+    assert capsys.readouterr().out == "one two\nthree\nfour\n"
+
+
+def test_a_sign_shows_while_a_person_waits_and_is_removed(capsys, monkeypatch):
+    monkeypatch.setattr("src.talk.screen.SECONDS_UNTIL_SIGN", 0.01)
+    with waiting("loading"):
+        time.sleep(0.05)
+    assert capsys.readouterr() == ("", "")  # nobody looks
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with waiting("loading"):
+        time.sleep(0.3)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "loading" in err
+    assert err.endswith("\r\x1b[K")
+    monkeypatch.setattr("src.talk.screen.SECONDS_UNTIL_SIGN", 10)
+    with waiting("loading"):
+        pass
+    assert capsys.readouterr() == ("", "")  # it was not worth a sign
+
+
 def test_colours_come_at_a_terminal_unless_no_color_is_set(session, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
@@ -244,7 +275,7 @@ class Screen:
 
     def __init__(self, *arguments: str, **environment: str):
         self.master, self.slave = pty.openpty()
-        self.seen = ""
+        self.seen = self.before = ""  # not waited for yet; before what was waited for last
         self.process = subprocess.Popen(
             [sys.executable, "-m", "src.chat", "device=cpu", *arguments],
             stdin=self.slave,
@@ -266,7 +297,7 @@ class Screen:
             ready, _, _ = select.select([self.master], [], [], max(0, until - time.monotonic()))
             assert ready, f"{text!r} did not appear: {self.seen!r}"
             self.seen += os.read(self.master, 4096).decode(errors="replace")
-        self.seen = self.seen[self.seen.index(text) + len(text) :]
+        self.before, _, self.seen = self.seen.partition(text)
 
     def close(self) -> None:
         self.process.kill()
@@ -292,10 +323,20 @@ def converse_on(screen: Screen, folder: Path) -> None:
     screen.wait_for("> ")
     screen.type("Hello\r")
     first = screen.process.stdout.read(20)  # it streams: the answer has thousands of tokens
+    screen.wait_for("Hello")
     screen.type("\x03")
     screen.wait_for("(stopped)")
     screen.wait_for("> ")
-    screen.type("/settings max_new_tokens=4\r")
+    screen.type("/settings max_new_tokens=2000\r")
+    screen.wait_for("max_new_tokens=2000")
+    screen.wait_for("> ")
+    screen.type("/retry\r")
+    first += screen.process.stdout.read(100)
+    screen.type("/help typed ahead")
+    screen.wait_for("cut off after max_new_tokens=2000")
+    assert "typed ahead" not in screen.before  # it did not show in the answer,
+    screen.wait_for("typed ahead")  # it stands in the next prompt
+    screen.type("\x15/settings max_new_tokens=4\r")
     screen.wait_for("max_new_tokens=4")
     screen.wait_for("> ")
     screen.type("/retry\r")
@@ -308,7 +349,7 @@ def converse_on(screen: Screen, folder: Path) -> None:
     rest = screen.process.stdout.read()
     assert screen.process.wait(60) == 0
     answers = (first + rest).decode().splitlines()
-    assert len(answers) == 2
-    assert answers[0].startswith(answers[1])
+    assert len(answers) == 3
+    assert answers[0].startswith(answers[2])
     assert (folder / "talk.jsonl").read_text().count("\n") == 1
     assert "+Hello" in (folder / "gpt2-chat" / "history").read_text()

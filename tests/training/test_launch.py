@@ -121,7 +121,7 @@ def test_the_others_join_this_run_of_a_sweep_and_not_the_sweep(tmp_path):
         "--config-dir",
         "mine",
         "seed=2",
-        f"hydra.run.dir='{tmp_path}/1_seed=2'",
+        f'hydra.run.dir="{tmp_path}/1_seed=2"',
         "hydra.output_subdir=null",
     ]
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from src.command_line import grammatical
 from src.data.packing import Packing, pack
 from src.errors import UserError
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
@@ -259,8 +260,8 @@ def test_a_resumed_command_line_is_the_runs_own_with_what_is_given_beside_it(tmp
         "data=file",
         "batch_size=4",
         "seed=3",
-        f"resume='{folder}'",
-        f"hydra.run.dir='{folder}'",
+        f"resume={grammatical(folder)}",
+        f"hydra.run.dir={grammatical(folder)}",
         "hydra.output_subdir=null",
     ]
     with pytest.raises(UserError, match="leave out -m"):
