@@ -188,8 +188,12 @@ def test_what_asks_the_same_of_another_follows_a_question_of_its_kind():
 def test_follow_ups_refer_to_the_turn_before():
     for row in of("follow_up/repeat"):
         assert replies(row)[-1] == replies(row)[-2]
+    topics = {(plain(q.prompt), q.response): q.about for q in (*questions(), *same_of_others())}
     for row in of("follow_up/recall"):
-        assert replies(row)[-1] == f"You asked: {prompts(row)[-2]}"
+        assert (
+            replies(row)[-1]
+            == f"You asked about {topics[plain(prompts(row)[-2]), replies(row)[-2]]}."
+        )
     for row in of("follow_up/capitals"):
         assert replies(row)[-1] == replies(row)[-2].upper() != replies(row)[-2]
     for row in of("follow_up/one_word"):

@@ -12,6 +12,7 @@ question, its phrasings and its response. Each fact is asked about in up to twel
     response   "The capital of {country} is {capital}."
     subject    "{country}"     as a follow-up: "And {country}?", "What about {country}?"
     word       "{capital}"     the answer in one word
+    about      "the capital of {country}"     "You asked about the capital of France."
 
 makes four questions. `{Country}` is `{country}` with a capital first letter. A third of the prompts
 look as if typed in a hurry: "whats the capital of japan". The facts of a family without a table

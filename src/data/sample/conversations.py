@@ -24,6 +24,7 @@ from src.data.sample.systems import (
 
 MAX_TURNS = 4
 TURN_SHARES = (0.40, 0.27, 0.20, 0.13)  # of a question as first, second, ... turn
+EVEN_SHARE = 0.6  # of the other turns: drawn from all families alike, not from all questions
 ANOTHER_SHARE = 0.35  # of the other turns that ask the same of another subject
 
 
@@ -102,8 +103,10 @@ class _Split:
         attempt = 0
         while len(found) < count:
             attempt += 1
-            family = pick(self.of_family, f"family {attempt} {key}")
-            question = pick(family, f"context {attempt} {key}")
+            pool = self.questions
+            if share(f"mixed {attempt} {key}") < EVEN_SHARE:
+                pool = pick(self.of_family, f"family {attempt} {key}")
+            question = pick(pool, f"context {attempt} {key}")
             drawn = [question]
             if share(f"another {attempt} {key}") < ANOTHER_SHARE:
                 drawn = self._with_another(question, f"{attempt} {key}")

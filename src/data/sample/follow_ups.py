@@ -20,12 +20,12 @@ REPEAT = (
 RECALL = (
     "What did I just ask?",
     "What was my last question?",
-    "Can you repeat my question?",
     "What did I ask you?",
     "Do you remember what I just asked?",
     "Tell me what I just asked you.",
-    "Please repeat what I asked.",
     "I forgot what I asked. What was it?",
+    "What was I asking about?",
+    "What were we talking about?",
 )
 CAPITALS = (
     "Say it again in capitals.",
@@ -60,10 +60,8 @@ MY_NAME = (
 
 # The families whose answers are also taught in capitals, and in one word: each word in capitals
 # is a new one to the model, and so is each fact without its sentence.
-IN_CAPITALS = frozenset(
-    {"calendar", "capitals", "categories", "colours", "continents", "letters", "opposites"}
-)
-IN_ONE_WORD = IN_CAPITALS | {"addition", "even_odd"}
+IN_CAPITALS = frozenset({"capitals", "categories", "colours", "continents", "letters"})
+IN_ONE_WORD = IN_CAPITALS | {"calendar", "even_odd", "opposites"}
 
 
 def repeat(question: Question, key: str) -> Turn | None:
@@ -73,7 +71,9 @@ def repeat(question: Question, key: str) -> Turn | None:
 
 def recall(question: Question, key: str) -> Turn | None:
     """Say what was asked."""
-    return _phrased(RECALL, key), f"You asked: {question.prompt}"
+    if not question.about:
+        return None
+    return _phrased(RECALL, key), f"You asked about {question.about}."
 
 
 def capitals(question: Question, key: str) -> Turn | None:
@@ -113,8 +113,8 @@ def _phrased(phrasings: tuple[str, ...], key: str) -> str:
 # Name, rule, and the share of the questions that it follows.
 FOLLOW_UPS: dict[str, tuple[Callable[[Question, str], Turn | None], float]] = {
     "repeat": (repeat, 0.15),
-    "recall": (recall, 0.40),
-    "capitals": (capitals, 0.40),
-    "one_word": (one_word, 0.20),
+    "recall": (recall, 0.22),
+    "capitals": (capitals, 0.60),
+    "one_word": (one_word, 0.30),
     "my_name": (my_name, 2.0),
 }

@@ -37,6 +37,7 @@ class Question(NamedTuple):
     response: str
     kind: str = ""  # of one kind are the questions that one set of phrasings asks
     word: str = ""  # the answer in one word, where there is one
+    about: str = ""  # what is asked, as "You asked about ..." says it
 
     @property
     def split(self) -> str:
@@ -92,6 +93,7 @@ def _questions_of(file: Path, key: str) -> Iterator[Question]:
                     prompt=as_typed(prompt),
                     response=kind["response"].format(**fields),
                     kind=f"{family} {number}",
+                    about=kind.get("about", "").format(**fields),
                     word=_one_word(kind.get("word", "").format(**fields)),
                 )
 

@@ -109,8 +109,8 @@ def with_ending(key: str) -> tuple[str, Answer]:
 
 # Name, rule, and the share of the questions that are asked under it. No answer: not asked.
 SYSTEMS: dict[str, tuple[Callable[[str], tuple[str, Answer]], float]] = {
-    "one_word": (in_one_word, 0.30),
-    "capitals": (in_capitals, 0.35),
+    "one_word": (in_one_word, 0.55),
+    "capitals": (in_capitals, 0.60),
     "ending": (with_ending, 0.08),
 }
 NAME_SHARE = 0.14
