@@ -93,7 +93,8 @@ class GPT2(nn.Module):
 
     The embedding is also the head (tied). The first weights are GPT-2's: normal with standard
     deviation ``initializer_range``, times 1 / sqrt(2 * n_layer) in projections into the residual
-    path.
+    path. Only the positions start as sinusoids of that deviation: a small model then finds the
+    token before, and so learns to copy, many times sooner.
     """
 
     def __init__(self, config: GPT2Config):
@@ -120,6 +121,9 @@ class GPT2(nn.Module):
             else:
                 std = residual_std if name.endswith("c_proj.weight") else plain_std
                 nn.init.normal_(parameter, std=std)
+        with torch.no_grad():
+            waves = sinusoids(self.config.n_positions, self.config.n_embd)
+            self.wpe.weight.copy_(plain_std * math.sqrt(2) * waves)
 
     def forward(
         self,
@@ -175,3 +179,14 @@ class GPT2(nn.Module):
     def num_parameters(self) -> int:
         """The number of weights; the tied head counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def sinusoids(num_positions: int, width: int) -> Tensor:
+    """Return sines and cosines of each position (T, D), of wavelengths from 2 pi to 2 pi T.
+
+    The same distance is the same rotation everywhere (Vaswani et al., arXiv:1706.03762, 3.5).
+    """
+    angles = torch.arange(num_positions)[:, None] * num_positions ** (
+        -torch.arange(0, width, 2) / width
+    )
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
