@@ -26,7 +26,7 @@ from src.model.generation_config import GenerationConfig
 # Real rows and GPT-2's own vocabulary, where a developer has them: not part of this repository.
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
-STEPS = 1000  # of the quickstart, in tests: enough for nine answers of ten
+STEPS = 1500  # of the quickstart, in tests: enough for most answers
 
 # A shell has its background jobs ignore Ctrl-C, and so what they start: tests of Ctrl-C would hang.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,6 +71,7 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
             "block_size": 64,
             "packing": True,
             "supervise": "responses",
+            "join_turns": 0.0,
             "corpus_dir": str(tmp_path / "corpora"),
             "num_workers": 0,
         }

@@ -26,6 +26,7 @@ class DataConfig:
     block_size: Annotated[int | None, at_least(8)]
     packing: bool
     supervise: Annotated[str, one_of(SUPERVISE_MODES)]
+    join_turns: Annotated[float, within("[0, 1]")]
     corpus_dir: str
     num_workers: Annotated[int, at_least(0)]
 

@@ -1,7 +1,7 @@
 """Tokenised examples on disk: built once, atomically, then memory-mapped.
 
 A corpus is one folder. Its name is a hash of rows, tokenizer, template and ``supervise``, not of
-the block size: each run packs again, in milliseconds::
+the block size (unless rows are joined up to it): each run packs again, in milliseconds::
 
     outputs/corpora/<key>/report.json             what became of the rows
     outputs/corpora/<key>/<split>/input_ids.npy   (tokens,) all examples end to end
@@ -25,6 +25,7 @@ from filelock import FileLock
 from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
+from src.data.joining import Joining, is_single_turn
 from src.data.sources import SPLITS, RowReport, Source, prompt_hash
 from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
@@ -108,14 +109,24 @@ class SplitWriter:
             file.close()
 
 
-def corpus_key(source: Source, tokenizer: Tokenizer, supervise: str) -> str:
+def corpus_key(
+    source: Source, tokenizer: Tokenizer, supervise: str, joining: Joining | None = None
+) -> str:
     """Return a hash of everything that decides the tokens of a corpus."""
     facts = [FORMAT, source.fingerprint(), tokenizer.fingerprint(), JINJA, supervise]
+    if joining:
+        facts += [joining.share, joining.max_length]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: Path) -> Path:
-    """Return the folder of the corpus; build it unless it exists.
+def build_corpus(
+    source: Source,
+    tokenizer: Tokenizer,
+    supervise: str,
+    corpora: Path,
+    joining: Joining | None = None,
+) -> Path:
+    """Return the folder of the corpus; build it unless it exists. None joins no rows.
 
     Rows are read, encoded on all cores and written batch by batch; memory does not grow with their
     number. If several processes ask for it, one builds and the others wait. An interrupted build
@@ -124,7 +135,7 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
     Raises:
         UserError: the source cannot be read or has no usable row.
     """
-    folder = corpora / corpus_key(source, tokenizer, supervise)
+    folder = corpora / corpus_key(source, tokenizer, supervise, joining)
     if folder.exists():
         return folder
     corpora.mkdir(parents=True, exist_ok=True)
@@ -132,30 +143,43 @@ def build_corpus(source: Source, tokenizer: Tokenizer, supervise: str, corpora: 
         if folder.exists():
             return folder
         with atomic.folder(folder) as temporary:
-            report = _write(source, tokenizer, supervise, temporary)
+            report = _write(source, tokenizer, supervise, temporary, joining)
             atomic.write_json(temporary / "report.json", report.to_json())
     return folder
 
 
-def _write(source: Source, tokenizer: Tokenizer, supervise: str, folder: Path) -> RowReport:
+def _write(
+    source: Source,
+    tokenizer: Tokenizer,
+    supervise: str,
+    folder: Path,
+    joining: Joining | None,
+) -> RowReport:
     writers = {split: SplitWriter(folder / split, tokenizer.vocab_size) for split in SPLITS}
     report = RowReport()
-    origins: deque[tuple[np.ndarray, np.ndarray]] = deque()  # splits and prompt hashes, by batch
+    # By batch: splits, prompt hashes, and which rows may be joined.
+    origins: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque()
 
     def batches() -> Iterator[list[Conversation]]:
         pairs = source.conversations(report)
         while batch := list(islice(pairs, BATCH_SIZE)):
             splits, conversations = zip(*batch, strict=True)
             prompts = [prompt_hash(c.turns[0][0]) for c in conversations]
-            origins.append((np.array(splits), np.array(prompts, dtype=np.uint64)))
+            joinable = [joining is not None and is_single_turn(c) for c in conversations]
+            origins.append(
+                (np.array(splits), np.array(prompts, dtype=np.uint64), np.array(joinable))
+            )
             yield list(conversations)
 
     with closing(encode_all(batches(), tokenizer, supervise, spare_cores())) as encoded:
         for examples in encoded:
-            splits, prompts = origins.popleft()
+            splits, prompts, joinable = origins.popleft()
             for split in np.unique(splits):
                 mask = splits == split
-                writers[split].append(examples.take(mask), prompts[mask])
+                part, hashes = examples.take(mask), prompts[mask]
+                if joining and split == "train":
+                    part, hashes = joining(part, hashes, joinable[mask])
+                writers[split].append(part, hashes)
     for writer in writers.values():
         writer.close()
     return report

@@ -15,6 +15,7 @@ from src.data.blocks import Blocks
 from src.data.config import DataConfig
 from src.data.conversation import Conversation
 from src.data.corpus import Corpus, build_corpus, corpus_key, read_report
+from src.data.joining import Joining
 from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
 from src.data.sources import SPLITS, RowReport, Source, open_source
 from src.data.targets import Targets
@@ -72,7 +73,11 @@ class ChatDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Build the corpus unless it is there."""
         self.folder = build_corpus(
-            self.source, self.tokenizer, self.config.supervise, Path(self.config.corpus_dir)
+            self.source,
+            self.tokenizer,
+            self.config.supervise,
+            Path(self.config.corpus_dir),
+            self.joining,
         )
 
     def setup(self, stage: str | None = None) -> None:
@@ -96,7 +101,15 @@ class ChatDataModule(L.LightningDataModule):
     @property
     def key(self) -> str:
         """The hash that names the corpus."""
-        return corpus_key(self.source, self.tokenizer, self.config.supervise)
+        return corpus_key(self.source, self.tokenizer, self.config.supervise, self.joining)
+
+    @property
+    def joining(self) -> Joining | None:
+        """How single-turn rows become conversations; None: not at all."""
+        if not self.config.join_turns:
+            return None
+        length = min(self.max_length or self.block_size, self.block_size)
+        return Joining(self.config.join_turns, length)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -22,7 +22,7 @@ def preflight_report(
     several = batching.num_devices > 1
     devices = f"{batching.num_devices} x " if several else ""
     rows = {
-        "rows": f"{data.report.read:,} read: {used}{_dropped(data)}",
+        "rows": f"{data.report.read:,} read: {used}{_joined(data)}{_dropped(data)}",
         "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
@@ -84,6 +84,12 @@ def _memory(plan: Plan) -> str:
         f"about {total:.1f} GiB of {plan.machine.memory / GIB:.1f}{free}: {state:.1f} of weights "
         f"and optimizer, {activations:.1f} of activations{how}"
     )
+
+
+def _joined(data: ChatDataModule) -> str:
+    if not data.joining:
+        return ""
+    return f"; those of train joined into {len(data.splits['train'].corpus):,} conversations"
 
 
 def _dropped(data: ChatDataModule) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -101,6 +102,12 @@ def rows(tmp_path, num, **last):
 def test_it_warns_of_less_than_a_block_of_data(small_run, tmp_path, caplog):
     small_run(*rows(tmp_path, 1), "data.test_fraction=0", "data.validation_fraction=0")
     assert "less than one block of 64" in caplog.text
+
+
+def test_it_says_how_many_rows_were_joined(small_run, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        small_run(*rows(tmp_path, 40), "data.block_size=256", "data.join_turns=1.0")
+    assert re.search(r"those of train joined into [12]\d conversations", caplog.text)
 
 
 def test_it_warns_of_padding_and_of_prompts_that_train_shares(small_run, tmp_path, caplog):
