@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import transformers
 
 from src.data.sample import sample_rows
 from src.talk.assistant import Assistant
+from src.talk.messages import Message
 from src.talk.model_folder import load_model_folder
 from tests.conftest import greedy
 from tests.training.conftest import curves
@@ -23,8 +25,13 @@ ROOT = Path(__file__).parents[1]
 GREEDY = greedy(48)
 
 
-def held_out_prompts() -> list[str]:
-    return [row["prompt"] for row in sample_rows() if row["split"] == "test"]
+def held_out_questions() -> list[list[Message]]:
+    """The test conversations up to their last replies."""
+    return [
+        [Message(message["role"], message["content"]) for message in row["messages"][:-1]]
+        for row in sample_rows()
+        if row["split"] == "test"
+    ]
 
 
 def ask(run: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
@@ -39,13 +46,15 @@ def ask(run: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 def test_a_minute_teaches_most_answers_and_every_figure_is_written(quickstart_run):
-    """The full quickstart reaches 97% exact match and more, the first 1,000 steps 87% to 92%."""
+    """A part of the steps: the full quickstart reaches more."""
     figures = json.loads((quickstart_run / "metrics.json").read_text())
-    assert figures["test/accuracy"] > 0.9
+    assert figures["test/accuracy"] > 0.85
     assert figures["test/loss"] < curves(quickstart_run)["val/loss"][0] / 5
-    assert 0.7 < figures["exact_match"] <= 1
-    assert 0.3 < figures["exact_match_nearest_neighbour"] < 0.7
-    assert len([key for key in figures if key.startswith("exact_match/")]) >= 12
+    assert 0.4 < figures["exact_match"] <= 1
+    assert figures["exact_match_nearest_neighbour"] < 0.2
+    labels = {key.removeprefix("exact_match/") for key in figures if "exact_match/" in key}
+    assert labels >= {"turn_1", "turn_2", "turn_3", "system", "follow_up", "capitals"}
+    assert len(labels) >= 30
     assert figures["utilisation"] > 0.98
 
 
@@ -83,29 +92,29 @@ def test_tensorboard_has_every_curve_and_the_replies(quickstart_run):
 
 def test_greedy_text_equals_hugging_faces_generate_token_for_token(quickstart_run):
     folder = quickstart_run / "model"
-    prompts = held_out_prompts()[::17][:50]
-    assert len(prompts) == 50
-    ours = Assistant(*load_model_folder(str(folder))).replies(prompts, GREEDY)
+    questions = held_out_questions()[::41][:50]
+    assert len(questions) == 50
+    ours = Assistant(*load_model_folder(str(folder))).replies(questions, GREEDY)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    for prompt, reply in zip(prompts, ours, strict=True):
+    for question, reply in zip(questions, ours, strict=True):
         ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], return_tensors="pt", return_dict=True
+            [asdict(message) for message in question], return_tensors="pt", return_dict=True
         )
         out = model.generate(**ids, max_new_tokens=48, do_sample=False)
         new = out[0, ids["input_ids"].shape[1] :]
-        assert tokenizer.decode(new, skip_special_tokens=True).lstrip() == reply, prompt
+        assert tokenizer.decode(new, skip_special_tokens=True).lstrip() == reply, question
     assert len(set(ours)) > 25  # they are answers, not one text fifty times
 
 
 def test_bf16_and_int8_answer_as_fp32_does(quickstart_run):
     assistant = Assistant(*load_model_folder(str(quickstart_run / "model")))
-    prompts = held_out_prompts()
-    expected = assistant.replies(prompts, GREEDY)
+    questions = held_out_questions()[::3]
+    expected = assistant.replies(questions, GREEDY)
     for weights in ("bf16", "int8"):
-        replies = assistant.replies(prompts, greedy(48, weights=weights))
+        replies = assistant.replies(questions, greedy(48, weights=weights))
         same = sum(a == b for a, b in zip(replies, expected, strict=True))
-        assert same / len(prompts) >= 0.95, weights
+        assert same / len(questions) >= 0.95, weights
 
 
 def test_the_answer_and_nothing_else_is_on_standard_output(quickstart_run):

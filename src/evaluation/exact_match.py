@@ -7,29 +7,34 @@ the most similar training prompt.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 
 def exact_match(
-    answers: Sequence[str], references: Sequence[str], families: Sequence[str]
+    answers: Sequence[str], references: Sequence[str], labels: Sequence[Collection[str]]
 ) -> dict[str, float]:
-    """Return the share of answers equal to their reference: over all, and for each family.
+    """Return the share of answers equal to their reference: over all, and for each label.
 
-    An example is {"exact_match": 0.75, "exact_match/addition": 0.5}. White space at the ends of a
-    text does not count. Raises ValueError for unequal lengths or when there is nothing to score.
+    An answer may have several labels, or none. An example of what is returned is
+    {"exact_match": 0.75, "exact_match/addition": 0.5}. White space at the ends of a text does not
+    count. Raises ValueError for unequal lengths or when there is nothing to score.
     """
     if not answers:
         raise ValueError("exact match needs at least one answer")
-    correct: dict[str, list[bool]] = defaultdict(list)
-    for answer, reference, family in zip(answers, references, families, strict=True):
-        correct[family].append(answer.strip() == reference.strip())
-    scores = {"exact_match": sum(sum(hits) for hits in correct.values()) / len(answers)}
-    for family, hits in sorted(correct.items()):
-        if family:  # rows without a label count in the first figure only
-            scores[f"exact_match/{family}"] = sum(hits) / len(hits)
-    return scores
+    hits = [a.strip() == r.strip() for a, r in zip(answers, references, strict=True)]
+    by_label: dict[str, list[bool]] = defaultdict(list)
+    for hit, names in zip(hits, labels, strict=True):
+        for name in names:
+            by_label[name].append(hit)
+    return {
+        "exact_match": sum(hits) / len(hits),
+        **{
+            f"exact_match/{name}": sum(by_label[name]) / len(by_label[name])
+            for name in sorted(by_label)
+        },
+    }
 
 
 def nearest_neighbour(

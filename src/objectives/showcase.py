@@ -1,7 +1,4 @@
-"""A dozen questions before and after training, and exact match over all test prompts.
-
-Only conversations of one turn and without a system text are asked.
-"""
+"""A dozen questions before and after training, and exact match over all test conversations."""
 
 import json
 import logging
@@ -15,6 +12,7 @@ from rich.table import Table
 from src import atomic
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
+from src.evaluation import held_out
 from src.evaluation.exact_match import exact_match, nearest_neighbour
 from src.model.gpt2 import GPT2
 from src.talk.assistant import Assistant
@@ -33,46 +31,48 @@ class Showcase:
         self.data = data
         self.config = config
         self.path = run_folder / "before.json"
-        self.test = [
-            conversation
-            for conversation in (data.conversations("test") if config.exact_match else [])
-            if len(conversation.turns) == 1 and not conversation.system
-        ]
+        self.test = data.conversations("test") if config.exact_match else []
         self.questions = _one_of_each_family(self.test)
-        self.rows: list[tuple[str, str, str]] = []
+        self.rows: list[tuple[Conversation, str, str]] = []
 
     def ask_before(self, model: GPT2) -> None:
         """Write down what the model answers before it has learned anything."""
         if not self.questions:
             return
-        prompts = [c.turns[0][0] for c in self.questions]
         generation = replace(self.config.generation, max_new_tokens=TOKENS_BEFORE)
-        replies = Assistant(model, self.data.tokenizer).replies(prompts, generation)
-        atomic.write_json(self.path, dict(zip(prompts, replies, strict=True)))
+        asked = [held_out.question(c) for c in self.questions]
+        replies = Assistant(model, self.data.tokenizer).replies(asked, generation)
+        texts = map(held_out.text, self.questions)
+        atomic.write_json(self.path, dict(zip(texts, replies, strict=True)))
 
     def score(self, model: GPT2) -> dict[str, float]:
-        """Return exact match over all test prompts, by family, and of the nearest neighbour."""
+        """Return exact match over all test conversations, by label, and of the nearest neighbour.
+
+        The last reply of each is scored, as `held_out` says; the nearest neighbour is that of the
+        whole conversation before it.
+        """
         if not self.test:
             return {}
-        log.info("scoring %d test prompts", len(self.test))
-        prompts = [c.turns[0][0] for c in self.test]
-        expected = [c.turns[0][1] for c in self.test]
-        families = [c.family for c in self.test]
+        log.info("scoring %d test conversations", len(self.test))
         assistant = Assistant(model, self.data.tokenizer)
-        readable = [prompt for prompt in prompts if assistant.can_read(prompt)]
-        replies = dict(
-            zip(readable, assistant.replies(readable, self.config.generation), strict=True)
-        )
-        answers = [replies.get(prompt, "") for prompt in prompts]  # too long to read: wrong
+        asked = [held_out.question(c) for c in self.test]
+        readable = [i for i, messages in enumerate(asked) if assistant.can_read(messages)]
+        replies = assistant.replies([asked[i] for i in readable], self.config.generation)
+        reply_of = dict(zip(readable, replies, strict=True))
+        answers = [reply_of.get(i, "") for i in range(len(asked))]  # too long to read: wrong
         before = json.loads(self.path.read_text()) if self.path.exists() else {}
-        questions = [c.turns[0][0] for c in self.questions]
-        self.rows = [(p, before.get(p, ""), replies.get(p, "")) for p in questions]
+        self.rows = [
+            (c, before.get(held_out.text(c), ""), answers[self.test.index(c)])
+            for c in self.questions
+        ]
 
-        train = [c.turns[0] for c in self.data.conversations("train")]
-        copied = nearest_neighbour([p for p, _ in train], [r for _, r in train], prompts)
+        texts, responses = zip(*held_out.taught(self.data.conversations("train")), strict=True)
+        copied = nearest_neighbour(texts, responses, [held_out.text(c) for c in self.test])
+        expected = [held_out.reference(c) for c in self.test]
+        labels = [held_out.labels(c) for c in self.test]
         return {
-            **exact_match(answers, expected, families),
-            "exact_match_nearest_neighbour": exact_match(copied, expected, families)["exact_match"],
+            **exact_match(answers, expected, labels),
+            "exact_match_nearest_neighbour": exact_match(copied, expected, labels)["exact_match"],
         }
 
     def show(self) -> None:
@@ -80,9 +80,17 @@ class Showcase:
         if not self.rows:
             return
         table = Table("question (never seen)", "before", "after", show_lines=True)
-        for prompt, before, after in self.rows:
-            table.add_row(*(_plain(text) for text in (prompt, before, after)))
+        for conversation, before, after in self.rows:
+            table.add_row(_told(conversation), _plain(before), _plain(after))
         Console(stderr=True).print(table)
+
+
+def _told(conversation: Conversation) -> str:
+    """Return the last question, after what was said before it in dim lines."""
+    signs = {"system": "system: ", "user": "", "assistant": "> "}
+    *before, last = held_out.question(conversation)
+    lines = [f"[dim]{signs[m.role]}{_plain(m.content)}[/dim]" for m in before]
+    return "\n".join([*lines, _plain(last.content)])
 
 
 def _plain(text: str) -> str:
@@ -92,12 +100,19 @@ def _plain(text: str) -> str:
 
 
 def _one_of_each_family(test: list[Conversation]) -> list[Conversation]:
-    first: dict[str, Conversation] = {}
+    """Return at most a dozen, of families far apart, short ones where there are some."""
+    by_family: dict[str, list[Conversation]] = {}
     for conversation in test:
-        first.setdefault(conversation.family, conversation)
-    if len(first) == 1:
+        by_family.setdefault(conversation.family, []).append(conversation)
+    if len(by_family) == 1:
         return test[:NUM_QUESTIONS]
-    return list(first.values())[:NUM_QUESTIONS]
+    shortest = [min(family, key=_too_many_turns) for family in by_family.values()]
+    every = max(1.0, len(shortest) / NUM_QUESTIONS)
+    return [shortest[int(i * every)] for i in range(min(NUM_QUESTIONS, len(shortest)))]
+
+
+def _too_many_turns(conversation: Conversation) -> int:
+    return max(0, len(conversation.turns) - 2)
 
 
 def exact_match_lines(figures: Mapping[str, float]) -> list[str]:
@@ -105,11 +120,11 @@ def exact_match_lines(figures: Mapping[str, float]) -> list[str]:
     if "exact_match" not in figures:
         return []
     families = sorted(key for key in figures if key.startswith("exact_match/"))
-    cells = [f"{key.removeprefix('exact_match/'):<14}{figures[key]:>6.1%}" for key in families]
+    cells = [f"{key.removeprefix('exact_match/'):<20}{figures[key]:>6.1%}" for key in families]
     return [
         "",
-        f"exact match on the test prompts: {figures['exact_match']:.1%}",
-        f"copying the answer of the most similar training prompt: "
+        f"exact match on the test conversations: {figures['exact_match']:.1%}",
+        f"copying the answer of the most similar training conversation: "
         f"{figures['exact_match_nearest_neighbour']:.1%}",
         *("   ".join(cells[row : row + 3]) for row in range(0, len(cells), 3)),
         "",

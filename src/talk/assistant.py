@@ -170,10 +170,17 @@ class Assistant:
                 idle.append(decoder)
 
     def replies(
-        self, prompts: Sequence[str], generation: GenerationConfig, batch_size: int = 64
+        self,
+        prompts: Sequence[str | Sequence[Message]],
+        generation: GenerationConfig,
+        batch_size: int = 64,
     ) -> list[str]:
-        """Return the reply to each prompt; prompts of similar lengths are decoded together."""
-        ids = [self._encode(prompt) for prompt in prompts]
+        """Return the reply to each prompt or conversation; similar lengths are decoded together."""
+        positions = self.model.config.n_positions
+        ids = [
+            fit(_messages(prompt), self.template, positions, generation.max_new_tokens).ids
+            for prompt in prompts
+        ]
         by_length = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
         replies = [""] * len(prompts)
         longest = max(map(len, ids), default=0) + generation.max_new_tokens
@@ -196,14 +203,17 @@ class Assistant:
                 replies[row] = stream.text
         return replies
 
-    def can_read(self, prompt: str) -> bool:
-        """Whether the model has at least one position for a reply after ``prompt``."""
-        return len(self._encode(prompt)) < self.model.config.n_positions
+    def can_read(self, prompt: str | Sequence[Message]) -> bool:
+        """Whether the model has a position for a reply after the last question of ``prompt``."""
+        messages = _messages(prompt)
+        system = [message for message in messages[:-1] if message.role == "system"]
+        return len(self.template([*system, messages[-1]])) < self.model.config.n_positions
 
-    def _encode(self, prompt: str) -> list[int]:
-        question = [Message("user", prompt)]
-        check_messages(question)
-        return self.template(question)
+
+def _messages(prompt: str | Sequence[Message]) -> Sequence[Message]:
+    messages = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+    check_messages(messages)
+    return messages
 
 
 def load_assistant(model_path: str, device: torch.device, key: str = "model_path") -> Assistant:

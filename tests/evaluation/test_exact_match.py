@@ -4,25 +4,28 @@ import time
 
 import pytest
 
+from src.data.conversation import Conversation, RowReader
 from src.data.sample import sample_rows
+from src.evaluation import held_out
 from src.evaluation.exact_match import exact_match, nearest_neighbour
 
 
-def test_exact_match_counts_over_all_and_for_each_family():
+def test_exact_match_counts_over_all_and_for_each_label():
     scores = exact_match(
         answers=["7", " 12\n", "paris", "Rome"],
         references=["7", "12", "Paris", "Rome"],
-        families=["sums", "sums", "capitals", "capitals"],
+        labels=[["sums"], ["sums", "turn_2"], ["capitals", "turn_2"], ["capitals"]],
     )
     assert scores == {
         "exact_match": 0.75,
         "exact_match/capitals": 0.5,
         "exact_match/sums": 1.0,
+        "exact_match/turn_2": 0.5,
     }
 
 
-def test_exact_match_over_all_weighs_rows_not_families():
-    scores = exact_match(["a", "b", "c", "x"], ["a", "b", "c", "d"], ["f", "f", "f", "g"])
+def test_exact_match_over_all_weighs_rows_not_labels():
+    scores = exact_match(["a", "b", "c", "x"], ["a", "b", "c", "d"], [["f"], ["f"], ["f"], ["g"]])
     assert scores["exact_match"] == 0.75
     assert scores["exact_match/g"] == 0.0
 
@@ -31,7 +34,7 @@ def test_exact_match_refuses_what_cannot_be_scored():
     with pytest.raises(ValueError, match="at least one"):
         exact_match([], [], [])
     with pytest.raises(ValueError, match="zip"):
-        exact_match(["a", "b"], ["a"], ["f", "f"])
+        exact_match(["a", "b"], ["a"], [[], []])
 
 
 def test_the_rare_word_decides_and_not_the_common_ones():
@@ -68,21 +71,23 @@ def test_the_baseline_refuses_prompts_without_responses():
         nearest_neighbour([], [], ["a"])
 
 
-def test_the_baseline_is_decent_fast_and_far_from_enough_on_the_embedded_corpus():
-    rows = sample_rows()
-    train = [row for row in rows if row["split"] == "train"]
-    test = [row for row in rows if row["split"] == "test"]
-    start = time.perf_counter()
-    answers = nearest_neighbour(
-        [row["prompt"] for row in train],
-        [row["response"] for row in train],
-        [row["prompt"] for row in test],
-    )
-    seconds = time.perf_counter() - start
+def conversations(split: str) -> list[Conversation]:
+    rows = [row for row in sample_rows() if row["split"] == split]
+    reader = RowReader(list(rows[0]), None, "the embedded corpus")
+    return [reader(row) for row in rows]
+
+
+def test_the_baseline_is_fast_and_far_from_enough_on_the_embedded_corpus():
+    test = conversations("test")
+    start = time.process_time()
+    texts, replies = zip(*held_out.taught(conversations("train")), strict=True)
+    answers = nearest_neighbour(texts, replies, [held_out.text(c) for c in test])
+    seconds = time.process_time() - start
     scores = exact_match(
-        answers, [row["response"] for row in test], [row["family"] for row in test]
+        answers, [held_out.reference(c) for c in test], [held_out.labels(c) for c in test]
     )
-    assert 0.2 < scores["exact_match"] < 0.6
-    assert scores["exact_match/people"] > 0.9
+    assert 0.05 < scores["exact_match"] < 0.2
+    assert 0.2 < scores["exact_match/turn_1"] < 0.6  # a single question can be looked up
+    assert scores["exact_match/turn_2"] < 0.1
     assert scores["exact_match/addition"] == 0.0
-    assert seconds < 10
+    assert seconds < 20

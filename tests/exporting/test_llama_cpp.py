@@ -76,7 +76,8 @@ def test_gpt2s_own_tokenizer_gives_the_same_ids(llama, gpt2_tokenizer, tmp_path)
 @pytest.fixture(scope="module")
 def questions() -> list[str]:
     """Test prompts of the embedded corpus, which the model never saw."""
-    prompts = [row["prompt"] for row in sample_rows() if row["split"] == "test"]
+    rows = [row["messages"] for row in sample_rows() if row["split"] == "test"]
+    prompts = [messages[0]["content"] for messages in rows if len(messages) == 2]
     return prompts[:: len(prompts) // NUM_QUESTIONS]
 
 

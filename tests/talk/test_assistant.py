@@ -41,6 +41,25 @@ def test_the_stream_and_the_batch_say_the_same(assistant):
     assert len(set(alone)) == 3
 
 
+def test_a_batch_of_conversations_is_answered_as_each_alone(assistant):
+    system = Message("system", "Be brief.")
+    long = ask(*["a question and an answer"] * 21)  # loses its oldest turns
+    conversations = [ask("Hello"), [system, *ask("Hello")], ask("Hello", "I am fine.", "1 2"), long]
+    alone = [assistant.reply(messages, GREEDY).read_all() for messages in conversations]
+    assert assistant.replies(conversations, GREEDY, batch_size=3) == alone
+    assert len(set(alone)) == 4
+    assert assistant.replies(["Hello"], GREEDY) == alone[:1]
+
+
+def test_a_model_can_read_what_leaves_room_after_its_last_question(assistant):
+    assert assistant.can_read("Hello")
+    assert not assistant.can_read("Hello " * 200)
+    assert assistant.can_read(ask("Hello " * 200, "Yes.", "Hello"))
+    assert not assistant.can_read(ask("Hello", "Yes.", "Hello " * 200))
+    with pytest.raises(UserError, match="last message must be a question"):
+        assistant.replies([ask("Hello", "Yes.")], GREEDY)
+
+
 @pytest.mark.parametrize("text", ["héllo — naïve", "日本語 🙂👍🏽", "a\n b\t c"])
 def test_a_reply_never_shows_half_a_character(assistant, monkeypatch, text):
     scripted(assistant, monkeypatch, assistant.tokenizer.encode(" " + text))
