@@ -18,9 +18,23 @@ def test_initialisation_is_gpt2s():
             assert (parameter == 0).all(), name
         elif parameter.dim() == 1:
             assert (parameter == 1).all(), name
+        elif name == "wpe.weight":
+            rms = parameter.square().mean().sqrt().item()  # slow waves have no mean of zero
+            assert rms == pytest.approx(0.02, rel=0.05)
         else:
             expected = residual if name.endswith("c_proj.weight") else 0.02
             assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
+
+
+@pytest.mark.parametrize("width", [32, 34])
+def test_the_same_distance_between_positions_is_as_far_everywhere_at_first(width):
+    positions = GPT2(tiny_config(n_embd=width, n_head=2)).wpe.weight
+    norms = positions.norm(dim=1)
+    assert torch.allclose(norms, norms[:1].expand_as(norms))
+    for distance in (1, 3):
+        products = (positions[distance:] * positions[:-distance]).sum(dim=1)
+        assert torch.allclose(products, products[:1].expand_as(products), atol=1e-5)
+        assert products[0] < norms[0] ** 2
 
 
 def test_no_position_sees_the_future(model):
