@@ -13,7 +13,7 @@ quickstart: setup ## set up, then train a tiny GPT-2 on the embedded corpus: off
 	HF_HUB_OFFLINE=1 $(PY) -m src.train experiment=quickstart
 
 test: setup      ## the test suite: minutes, no network
-	HF_HUB_OFFLINE=1 $(PY) -m pytest
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto --dist worksteal
 
 test-slow: setup ## the tests that train models for minutes
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow

@@ -37,7 +37,7 @@ LONGEST = 300  # characters of a held-out row, so that a pair fits
 
 def loss(folder, pairs: list[Conversation]) -> tuple[float, float]:
     """Return the loss of first and of second responses, in nats a token."""
-    model, tokenizer, _ = load_model_folder(str(folder / "model"))
+    model, tokenizer, *_ = load_model_folder(str(folder / "model"))
     encoder = WordEncoder(tokenizer)
     sums, counts = [0.0, 0.0], [0, 0]
     for pair in pairs:
