@@ -78,7 +78,7 @@ def test_a_mistake_in_training_is_one_line_and_code_2(arguments, message, door):
         ("[]", "rows.json", "the dataset is empty"),
         ("prompt,response\na,b,c\n", "rows.csv", "rows.csv, line 2: 3 fields"),
         ('{"prompt": "a", "response": ""}\n', "rows.jsonl", "1 empty_response"),
-        (GOOD, "rows.xlsx", "cannot read this kind of file"),
+        ("%PDF-1.7", "rows.xlsx", "rows.xlsx: this is a PDF document"),
     ],
 )
 def test_unusable_rows_are_one_line_and_code_2(text, name, message, door, tmp_path):

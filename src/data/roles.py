@@ -104,6 +104,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     ),
 }
 ROLES: dict[str, Role] = {name: role for role, names in NAMES.items() for name in names}
+INITIALS: dict[str, Role] = {"q": "user", "a": "assistant"}
 MODELS = ("gpt", "chatgpt", "claude", "gemini", "llama", "mistral", "deepseek", "qwen", "assistant")
 
 
@@ -132,7 +133,7 @@ def role_of(value: Any) -> Role:
         UnusableRow: the role is not known.
     """
     name = value.get("role") if isinstance(value, dict) else value
-    role = known_role(name)
+    role = known_role(name) or INITIALS.get(str(name).strip().rstrip(":").casefold())
     if role is None:
         raise UnusableRow("unknown_role", f"role {shown(value)}")
     return role

@@ -83,6 +83,7 @@ class Source:
         readers: list[RowReader] = []
         for part in self.parts:
             reader: RowReader | None = None
+            report.not_used(part.unused, part.name)
             records = iter(part.records())
             for number, row in records:
                 report.read += 1

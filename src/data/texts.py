@@ -5,7 +5,7 @@ The forms, by their headers::
     <|im_start|>user ... <|im_end|>           ChatML; and the headers of Llama 3, Gemma, Zephyr
     [INST] ... [/INST] ...                    Llama 2
     ### Human: ... ### Assistant: ...         one line or several; ### Instruction: too, and ours
-    Human: ... / Assistant: ...               each at the start of a line; USER: anywhere
+    Human: ... / Assistant: ...               each at the start of a line, or all on one line
 """
 
 import re
@@ -19,22 +19,31 @@ NAMES = (
     r"System|Input|Context|Function Response|Observation|Tool"
 )
 TAG_NAMES = r"system|user|assistant|human|bot|prompter|model|gpt|tool|observation|developer"
+SPOKEN = "Human|User|Assistant|AI|Bot|Chatbot|System|Question|Answer"
 HEADERS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"<\|im_start\|>[ \t]*(?P<role>[\w-]+)[^\n]*(?:\n|$)",
+        r"<\|im_start\|>[ \t]*(?P<role>[\w-]+)(?:[ \t]+name=[^\n]*)?(?:<\|im_sep\|>)?",
         r"<\|start_header_id\|>\s*(?P<role>[\w-]+)\s*<\|end_header_id\|>",
         r"<start_of_turn>\s*(?P<role>[\w-]+)",
         rf"(?i)<[|｜](?P<role>{TAG_NAMES})[|｜]>:?",
         rf"(?i)<(?P<role>{TAG_NAMES})>[ \t]*:",
+        rf"(?i)\[\|(?P<role>{TAG_NAMES}|AI)\|\]",
         rf"(?i)###[ \t]*(?P<role>{NAMES})[ \t]*(?::|(?=\n))",
+        rf"(?im)^[ \t]*##?[ \t]*(?P<role>{NAMES})[ \t]*(?::|(?=\n))",
+        rf"(?im)^[ \t]*\*\*(?P<role>{NAMES})[ \t]*(?::[ \t]*\*\*|\*\*[ \t]*:)",
+        r"(?m)(?:^|(?<=>))GPT4(?: Correct)? (?P<role>User|Assistant):",
         rf"(?im)^[ \t]*(?P<role>{NAMES})[ \t]*:",
         rf"(?:^|(?<=\s)|(?<=>))(?P<role>{NAMES.upper()}):",
+        r"(?i)<(?P<role>system|user|assistant)>",
     )
 )
+# All on one line, in a text that begins so.
+IN_LINE = re.compile(rf"(?:\A|(?<=\s))(?P<role>{SPOKEN}):(?=\s)")
 END = (
     r"<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>|<\|end_of_text\|>|<\|begin_of_text\|>|<\|end\|>|"
-    r"<end_of_turn>|</?s>|<[be]os>|<｜(?:begin|end)▁of▁sentence｜>|</(?:system|user|assistant)>"
+    r"<end_of_turn>|<\|end_of_turn\|>|</?s>|<[be]os>|<｜(?:begin|end)▁of▁sentence｜>|"
+    r"</(?:system|user|assistant)>"
 )
 ENDS = re.compile(rf"(?:\s*(?:{END}))*\s*\Z")
 STARTS = re.compile(rf"\A\s*(?:(?:{END})\s*)*")
@@ -58,7 +67,7 @@ def read_text(text: str) -> list[dict[str, str]] | None:
     for pattern in HEADERS:
         if messages := _by_headers(text, pattern):
             return messages
-    return None
+    return _by_headers(text.strip(), IN_LINE) if IN_LINE.match(text.strip()) else None
 
 
 def _by_headers(text: str, pattern: re.Pattern[str]) -> list[dict[str, str]] | None:

@@ -7,6 +7,8 @@ from typing import Any
 from src.data.report import PromptOverlap, RowReport
 from src.data.sources import Source
 
+LINE_BREAKS = "\x85\u2028\u2029"
+
 
 def json_lines(source: Source) -> Iterator[str]:
     """Yield a line for each conversation, in the order of the rows, and a last one, the report.
@@ -32,5 +34,7 @@ def json_lines(source: Source) -> Iterator[str]:
 
 def _line(values: dict[str, Any]) -> str:
     text = json.dumps(values, ensure_ascii=False)
+    for character in LINE_BREAKS:  # many readers end a line there
+        text = text.replace(character, f"\\u{ord(character):04x}")
     # A file's name may hold bytes that are no UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()

@@ -415,6 +415,47 @@ def test_the_members_of_a_zip_file_are_like_those_of_a_folder(tmp_path):
     assert "password" in refused(write(tmp_path / "locked.zip", locked_zip()))
 
 
+def test_members_of_a_zip_file_that_are_not_called_as_rows_stay_out(tmp_path):
+    path = write(tmp_path / "rows.zip", zipped({"LICENSE": "Do as you like.", "a.jsonl": LINES}))
+    assert read_file(path) == (ROWS, [])
+    path = write(tmp_path / "texts.zip", zipped({"a.txt": LINES, "b.txt": LINES}))
+    assert read_file(path) == (ROWS * 2, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "beside"),
+    [
+        ({"train": ROWS, "extra": ROWS}, ["key extra"]),
+        ({"version": 1, "data": ROWS, "empty": []}, ["key version"]),
+        ({"data": {"train": ROWS, "extra": ROWS}, "by": "x"}, ["key by", "key data.extra"]),
+        ({"result": {"items": ROWS}}, []),
+        ({"rows": [{"row_idx": i, "row": row} for i, row in enumerate(ROWS)]}, []),
+    ],
+)
+def test_what_lies_beside_the_rows_of_an_object_is_named(tmp_path, content, beside):
+    path = write(tmp_path / "rows.json", json.dumps(content, separators=(",", ":")))
+    (part,) = open_parts(*find_places(str(path), "k"))
+    assert [row for _, row in part.records()] == ROWS
+    assert list(part.unused) == beside
+
+
+@pytest.mark.parametrize("name", ["rows", "rows.csv", "rows.zip", "rows.parquet", "rows.jsonl"])
+def test_an_empty_file_holds_no_rows(tmp_path, name):
+    assert read_file(write(tmp_path / name, "")) == ([], [])
+
+
+def test_text_is_not_taken_for_a_binary_file_that_begins_alike(tmp_path):
+    table = "ORCHID,answer\nq,a\n"
+    assert read_file(write(tmp_path / "rows.csv", table)) == ([{"ORCHID": "q", "answer": "a"}], [])
+    keyed = json.dumps({"abc": ROWS[0], "def": ROWS[1]})  # a brace where safetensors has one
+    assert read_file(write(tmp_path / "rows.json", keyed)) == (ROWS[:2], [])
+
+
+def test_lzma_of_the_old_kind_is_unpacked(tmp_path):
+    content = lzma.compress(LINES.encode(), format=lzma.FORMAT_ALONE)
+    assert read_file(write(tmp_path / "rows.lzma", content)) == (ROWS, [])
+
+
 def locked_zip() -> bytes:
     content = bytearray(zipped({"rows.jsonl": LINES}))
     for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):

@@ -27,6 +27,8 @@ def read(row, columns=None):
         {"problem": "Q", "answer": "4", "solution": "A"},
         {"User Message": "Q", "assistant_message": "A"},
         {"inputs": "Q", "targets": ["A"]},
+        {"user_input": "Q", "model_output": "A"},
+        {"Input Text": "Q", "Output Text": "A"},
         {"prompt": [{"role": "user", "content": "Q"}], "completion": "A"},
         {"prompt": "Q", "completion": [{"role": "assistant", "content": "A"}]},
         {"prompt": [{"from": "human", "value": "Q"}], "chosen": [{"from": "gpt", "value": "A"}]},

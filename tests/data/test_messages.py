@@ -41,6 +41,9 @@ SHAPES = {
     "both sides": [{"human": "Q", "assistant": "A"}],
     "one side each": [{"User": "Q"}, {"Bot": "A"}],
     "question and answer": [{"answer": "A", "question": "Q"}],
+    "q and a": [{"q": "Q", "a": "A"}],
+    "initials": said(("Q", "Q"), ("A:", "A")),
+    "name/content": [{"name": "user", "content": "Q"}, {"name": "bot", "content": "A"}],
     "plain texts": ["Q", "A"],
     "labelled texts": ["Human: Q", "Assistant: A"],
     "pairs": [["Q", "A"]],
@@ -94,7 +97,7 @@ def test_neighbours_are_joined_and_system_texts_go_to_the_front():
 
 
 @pytest.mark.parametrize(
-    "keys", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}, {"masked": True}]
+    "keys", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss_mask": 0}, {"masked": True}]
 )
 def test_a_message_can_be_read_and_not_taught(keys):
     messages = [*said(("user", "Q"), ("assistant", "A"), **keys), *said(("user", "R"), ("ai", "B"))]

@@ -25,6 +25,14 @@ TEXTS = {
     "a transcript": "User: Q\nBot: A",
     "Vicuna": "USER: Q ASSISTANT: A</s>",
     "Q and A": "Q: Q\nA: A",
+    "ChatML without line breaks": "<|im_start|>user Q<|im_end|><|im_start|>assistant A<|im_end|>",
+    "ChatML of phi": "<|im_start|>user<|im_sep|>Q<|im_end|><|im_start|>assistant<|im_sep|>A",
+    "Baize": "[|Human|] Q\n[|AI|] A\n",
+    "two hashes": "## Human: Q\n## Assistant: A",
+    "bold": "**User:** Q\n\n**Assistant:** A",
+    "OpenChat": "GPT4 Correct User: Q<|end_of_turn|>GPT4 Correct Assistant: A<|end_of_turn|>",
+    "tags": "<user>Q</user><assistant>A</assistant>",
+    "a transcript on one line": "Human: Q Assistant: A",
 }
 
 
@@ -65,7 +73,14 @@ def test_other_headers_inside_a_response_are_text():
 
 
 @pytest.mark.parametrize(
-    "text", ["Once upon a time.", "", "Human: and no answer", "Human beings. Assistant professors."]
+    "text",
+    [
+        "Once upon a time.",
+        "",
+        "Human: and no answer",
+        "Say User: a Assistant: b",
+        "Human beings. Assistant professors.",
+    ],
 )
 def test_a_text_without_both_sides_is_none(text):
     assert read_text(text) is None

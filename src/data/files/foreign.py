@@ -17,15 +17,19 @@ BINARY = [
     (rb"\x93NUMPY", "a numpy array", JSON_LINES),
     (rb"\x89HDF", "an HDF5 file", JSON_LINES),
     (rb"Obj\x01", "an Avro file", "write its rows as Parquet or JSON lines"),
-    (rb"ORC", "an ORC file", "write its rows as Parquet or JSON lines"),
+    (rb"ORC[\x00-\x1f\x80-\xff]", "an ORC file", "write its rows as Parquet or JSON lines"),
     (rb"FEA1", "an old Feather file", "write it again as Parquet"),
     (rb"GGUF", "a model in GGUF", "name the file of the rows"),
-    (rb"(?s).{8}\{\"", "a model in safetensors", "name the file of the rows"),
+    (rb"(?s).{4}\x00{4}\{\"", "a model in safetensors", "name the file of the rows"),
     (rb"PK\x05\x06", "an empty zip archive", "name the file of the rows"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
     (rb"Rar!", "a RAR archive", "unpack it first"),
     (rb"(?s).{257}ustar", "a tar archive", "unpack it and name the folder"),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF", "a picture or a sound", "name the file of the rows"),
+    (
+        rb"\x89PNG|\xff\xd8\xff|GIF8|(?s:RIFF....(?:WAVE|WEBP|AVI ))",
+        "a picture or a sound",
+        "name the file of the rows",
+    ),
     (rb"\x7fELF|MZ\x90", "a program", "name the file of the rows"),
 ]
 TEXT = [

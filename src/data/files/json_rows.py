@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 from src.data.files.json_text import BadJson, JsonStream, NameTwice, scan, values_of
-from src.data.files.objects import as_row, is_message, rows_of
+from src.data.files.objects import as_row, is_message, keys_beside, rows_of
 from src.data.files.part import Broken, Part, Record
 from src.data.files.text import Text
 from src.data.files.unpacking import DAMAGE, damage
@@ -61,9 +61,16 @@ def json_parts(text: Text) -> list[Part]:
     found = rows_of(first, name)
     if found[0][2] == [first]:
         return [Part(name, None, lambda: [(line, first)])]
+    beside = tuple(f"key {key}" for key in keys_beside(first, [key for _, key, _ in found]))
     return [
-        Part(f"{name}[{key}]" if key else name, split, partial(_numbered, rows), "row")
-        for split, key, rows in found
+        Part(
+            f"{name}[{key}]" if key else name,
+            split,
+            partial(_numbered, rows),
+            "row",
+            () if number else beside,
+        )
+        for number, (split, key, rows) in enumerate(found)
     ]
 
 

@@ -32,7 +32,9 @@ def is_message(value: Any) -> bool:
 
 
 def as_row(value: Any) -> Any:
-    """Return a bare list as a row; anything else as it is."""
+    """Return a bare list as a row, and the row in what the hub's viewer gives for one."""
+    if isinstance(value, dict) and "row_idx" in value and isinstance(value.get("row"), dict):
+        return value["row"]
     return {"messages": value} if isinstance(value, list) else value
 
 
@@ -60,12 +62,33 @@ def rows_of(value: dict[str, Any], name: str) -> list[tuple[str | None, str, Row
             f"{name}: several keys hold lists of objects ({', '.join(lists)}): write the list of "
             f"the rows into a file of its own"
         )
-    inner = [key for key in value if isinstance(value[key], dict) and key.lower() in ROWS_KEYS]
+    inner = [key for key in value if isinstance(value[key], dict) and _holds_rows(key, value[key])]
     if len(inner) == 1 and (nested := rows_of(value[inner[0]], name))[0][1]:
         return [(split, f"{inner[0]}.{key}", rows) for split, key, rows in nested]
     if _keyed(value):
         return [(None, "", list(value.values()))]
     return [(None, "", [value])]
+
+
+def keys_beside(value: dict[str, Any], keys: list[str]) -> list[str]:
+    """Return the keys of a whole file that hold something else than its rows, under ``keys``."""
+    if keys == [""]:
+        return []
+    outer = next((key for key in value if keys[0].startswith(f"{key}.")), None)
+    used, inner = keys, []
+    if keys[0] not in value and outer is not None:
+        used = [outer]
+        inner = keys_beside(value[outer], [key.removeprefix(f"{outer}.") for key in keys])
+    beside = [key for key in value if key not in used and value[key] not in (None, "", [], {})]
+    return beside + [f"{outer}.{key}" for key in inner]
+
+
+def _holds_rows(key: str, value: dict[str, Any]) -> bool:
+    """Whether an object in the object of a whole file may be what holds its rows."""
+    names = {*ROWS_KEYS, *SPLIT_NAMES}
+    return key.lower() in ROWS_KEYS or any(
+        inner.lower() in names and _row_list(inner, value[inner]) is not None for inner in value
+    )
 
 
 def _rows(value: Any) -> Rows | None:

@@ -33,12 +33,14 @@ class Part:
     split: the one that the file itself names; None: it does not.
     records: reads them, from the start, each time it is called; raises UserError.
     unit: what a record's number counts.
+    unused: what the file holds beside its rows, such as "key extra".
     """
 
     name: str
     split: str | None
     records: Callable[[], Iterable[Record]]
     unit: str = "line"
+    unused: tuple[str, ...] = ()
 
     def place(self, number: int) -> str:
         """Return where record ``number`` stands, for a person."""

@@ -1,7 +1,8 @@
 """What a file is, and its rows."""
 
 from collections.abc import Callable
-from pathlib import PurePath
+from dataclasses import replace
+from pathlib import Path, PurePath
 
 from src.data.files import foreign
 from src.data.files.columnar import (
@@ -13,7 +14,7 @@ from src.data.files.columnar import (
 from src.data.files.json_rows import json_parts
 from src.data.files.json_text import BadJson, values_of
 from src.data.files.part import Part
-from src.data.files.places import Place, split_of_name
+from src.data.files.places import NO_ROWS, ROWS_SUFFIXES, Place, split_of_name
 from src.data.files.tables import is_table, table_parts
 from src.data.files.text import Text, as_text
 from src.data.files.unpacking import Stored, on_disk, unpack
@@ -41,19 +42,31 @@ def open_parts(place: Place, encoding: str | None = None) -> list[Part]:
     if len(contents) == 1:
         return _with_split(_parts(*contents[0], encoding), place.split)
     parts = []
-    for stored, head in contents:  # of an archive
-        inside = PurePath(stored.name.removeprefix(f"{place.path}/"))
-        hidden = any(part.startswith((".", "_")) for part in inside.parts)
-        if not hidden and inside.suffix.lower() not in {*foreign.SUFFIXES, ".txt"}:
-            split = split_of_name(str(inside)) or place.split
-            parts += _with_split(_parts(stored, head, encoding), split)
+    for stored, head, inside in _members_of_rows(contents, place.path):
+        split = split_of_name(str(inside)) or place.split
+        parts += _with_split(_parts(stored, head, encoding), split)
     if not parts:
         raise UserError(f"{place.path}: no file of rows in this archive")
     return parts
 
 
+def _members_of_rows(
+    contents: list[tuple[Stored, bytes]], archive: Path
+) -> list[tuple[Stored, bytes, PurePath]]:
+    """Return the members that are called as files of rows are; else all but those for readers."""
+    members = [
+        (stored, head, PurePath(stored.name.removeprefix(f"{archive}/")))
+        for stored, head in contents
+    ]
+    members = [m for m in members if not any(part.startswith((".", "_")) for part in m[2].parts)]
+    called = [
+        m for m in members if m[2].suffix.lower() in ROWS_SUFFIXES and m[2].name not in NO_ROWS
+    ]
+    return called or [m for m in members if m[2].suffix.lower() not in foreign.SUFFIXES]
+
+
 def _with_split(parts: list[Part], split: str | None) -> list[Part]:
-    return [Part(p.name, p.split or split, p.records, p.unit) for p in parts]
+    return [replace(part, split=part.split or split) for part in parts]
 
 
 def _parts(stored: Stored, head: bytes, encoding: str | None) -> list[Part]:

@@ -55,13 +55,15 @@ def table_parts(text: Text) -> list[Part]:
     name = text.stored.name
     sample, dialect, sep_line = _look(text)
     header, line = _header(text, dialect, sep_line)
+    if not header:
+        return []
     if not TABLE_NAME.search(name) and _is_prose(header, sample, dialect):
         shown = header[0][:60]
         raise UserError(
             f"{name}: this is a plain text (it begins with {shown!r}), not rows: write it as JSON "
             f"lines (one object a line), or as CSV with a line of names above the columns"
         )
-    return [Part(name, None, partial(_records, text, dialect, header, line))] if header else []
+    return [Part(name, None, partial(_records, text, dialect, header, line))]
 
 
 def is_table(text: Text) -> bool:

@@ -113,7 +113,7 @@ def _pyarrow(codec: str, stored: Stored) -> IO[bytes]:
 UNPACKERS: list[tuple[bytes, Callable[[Stored], IO[bytes]]]] = [
     (rb"\x1f\x8b", _gzip),
     (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", _bz2),
-    (rb"\xfd7zXZ\x00", _xz),
+    (rb"(?s)\xfd7zXZ\x00|\x5d\x00\x00.{2}(?:\xff{8}|.{4}\x00{4})", _xz),
     (rb"(?s)\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", partial(_pyarrow, "zstd")),
     (rb"\x04\x22\x4d\x18", partial(_pyarrow, "lz4")),
 ]
