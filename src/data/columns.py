@@ -136,7 +136,11 @@ class Columns:
     def is_plain(self) -> bool:
         """Whether, by their names, the columns hold a pair and nothing else of a conversation."""
         return bool(self.pair) and not (
-            self.systems or self.histories or self.media or (self.lists and not self.pair_first)
+            self.systems
+            or self.histories
+            or self.media
+            or (self.lists and not self.pair_first)
+            or plain(str(self.prompt)).startswith("input")  # perhaps a tool's
         )
 
 

@@ -75,7 +75,7 @@ class RowReader:
         """
         self.unused = ()
         plan = None if isinstance(row, list) else self.plans.get(tuple(row))
-        if plan is not None and plan.is_plain:
+        if plan is not None and plan.is_plain:  # nothing but texts, as most rows
             assert not isinstance(row, list)
             if (pair := self._plain_pair(row, plan)) is not None:
                 self.num_odd = None

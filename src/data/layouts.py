@@ -14,7 +14,7 @@ from typing import Any
 from src.data.columns import Columns
 from src.data.content import UnusableRow, content_text, shown
 from src.data.messages import Message, is_conversation, list_messages, parse_list
-from src.data.shapes import is_columnar, keeps_columns_as_lists, refusal
+from src.data.shapes import is_columnar, is_tool_log, keeps_columns_as_lists, refusal
 from src.data.texts import read_text
 
 Row = Mapping[str, Any]
@@ -107,7 +107,10 @@ def _with_context(
 def _pair(row: Row, plan: Columns, unused: list[str]) -> tuple[set[str], list[Message]] | None:
     """Return the columns and messages of prompt and response; None: the row has no prompt."""
     assert plan.response is not None
-    if plan.prompt is not None and keeps_columns_as_lists([row[plan.prompt], row[plan.response]]):
+    if plan.prompt is not None and (
+        keeps_columns_as_lists([row[plan.prompt], row[plan.response]])
+        or is_tool_log(row, plan.prompt)
+    ):
         raise refusal(row)
     used = {plan.response}
     answer = list(_side("assistant", row[plan.response], unused, row))

@@ -49,6 +49,7 @@ TOOLS = {
     "steps",
     "trajectory",
 }
+CALLED = {"tool", "toolname", "function", "functionname"}  # beside input and output: a log
 ROLE_NAMES = {"role", "from", "speaker", "author", "sender"}
 TEXT_NAMES = {"content", "value", "text", "message", "utterance"}
 
@@ -71,6 +72,13 @@ def refusal(row: Mapping[str, Any]) -> UnusableRow:
     if len(texts) == 1 and plain(texts[0]) in TEXT_NAMES:
         return UnusableRow("plain_text", f"column {texts[0]}: {shown(row[texts[0]])}")
     return UnusableRow("no_conversation", columns)
+
+
+def is_tool_log(row: Mapping[str, Any], prompt: str) -> bool:
+    """Return whether the ``prompt`` of ``row`` is the input of a tool that another column names."""
+    if not plain(prompt).startswith("input"):
+        return False
+    return any(plain(str(name)) in CALLED and value for name, value in row.items())
 
 
 def is_columnar(row: Mapping[str, Any]) -> bool:

@@ -128,6 +128,7 @@ def test_a_last_question_without_an_answer_is_left_off():
         ("columnar", "index", {"columns": ["prompt"], "index": [0], "data": [["Q"]]}),
         ("one_message_a_row", "role", {"chat": 3, "role": "user", "content": "Q"}),
         ("tool_log", "arguments", {"tool": "look", "arguments": {"x": 1}, "result": "42"}),
+        ("tool_log", "tool", {"time": 3, "tool": "bash", "input": "ls", "output": "a.txt"}),
         ("plain_text", "Once", {"text": "Once upon a time."}),
     ],
 )
