@@ -205,7 +205,8 @@ class TrainingModule(L.LightningModule, ABC):
         figures = self.figures(metrics.compute())
         logged = {f"{prefix}/{name}": value for name, value in figures.items()}
         if len(self.by_source) > 1:
-            labels = list(self.trainer.datamodule.by_source(split))
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            labels = list(data.by_source(split))
             for source, sums in sorted(self.by_source.items()):
                 of_source = self.figures(sums.compute())
                 logged |= {f"{prefix}/{name}/{labels[source]}": of_source[name] for name in figures}

@@ -161,7 +161,7 @@ def _header(text: Text, dialect: Dialect, sep_line: bool) -> tuple[list[str], in
             next(file)
         reader = dialect.reader(iter(file))
         try:
-            header = next((fields for fields in reader if any(fields)), [])
+            header: list[str] = next((fields for fields in reader if any(fields)), [])
         except csv.Error as error:
             line = reader.line_num + sep_line
             raise UserError(f"{name}, line {line}: not valid CSV: {error}") from error
