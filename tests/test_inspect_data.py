@@ -69,7 +69,7 @@ def test_all_figures_of_a_small_file_are_right(overrides, capsys, monkeypatch, t
     assert numbers(lines, "used for train") == ["5"]
     assert numbers(lines, "used for validation") == ["2"]
     assert numbers(lines, "used for test") == ["0"]
-    where = ["first:", str(tmp_path / "train.jsonl"), "row"]
+    where = ["first:", f"{tmp_path / 'train.jsonl'},", "line"]
     assert numbers(lines, "dropped: empty_prompt") == [
         "2",
         *where,

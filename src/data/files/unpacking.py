@@ -70,7 +70,7 @@ def damage(error: BaseException) -> str:
 
 def on_disk(path: Path) -> Stored:
     """Return a file of the disk."""
-    return Stored(str(path), partial(path.open, "rb"), path)
+    return Stored(str(path), lambda: path.open("rb"), path)
 
 
 def unpack(stored: Stored, depth: int = 0) -> Iterator[tuple[Stored, bytes]]:
