@@ -240,7 +240,7 @@ def database() -> bytes:
         (json.dumps({"cells": [{"a": 1}], "nbformat": 4}), "a Jupyter notebook", "JSON lines"),
         ('{"prompt": {"0": "a", "1": "b"}, "response": {"0": "c"}}', "pandas", "orient"),
         ('{"columns": ["a"], "index": [0], "data": [["x"]]}', "pandas", "orient"),
-        ('{"prompt": ["a", "b"], "response": ["c", "d"]}', "a table of columns", "JSON lines"),
+        ('{"prompt": ["a", "b"], "response": ["c", "d"]}', "a columnar table", "JSON lines"),
         (bytes(range(256)), "binary data", "JSON"),
         (b"\x28\xb5\x2f\xfd nothing", "cannot be read", "damaged"),
         (zipped({}), "an empty zip", "rows"),

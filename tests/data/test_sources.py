@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 import socket
@@ -6,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,9 +170,8 @@ def test_every_dropped_row_is_counted_and_the_first_of_each_reason_named(data_co
 
 def test_rows_that_leave_nothing_to_train_on_are_refused(data_config, write_rows):
     def complaint(rows) -> str:
-        source = open_source(data_config(source="file", path=write_rows(rows)))
         with pytest.raises(UserError) as caught:
-            list(source.conversations(RowReport()))
+            read(open_source(data_config(source="file", path=write_rows(rows))))
         return str(caught.value)
 
     assert "no usable training rows among 0; the dataset is empty" in complaint([])
@@ -206,8 +207,150 @@ def test_the_fingerprint_follows_whatever_decides_the_conversations(data_config,
         fingerprint(test_fraction=0.1),
         fingerprint(validation_split=write_rows([row("v")], "validation.jsonl")),
         fingerprint(test_split=write_rows([row("v")], "test.jsonl")),
+        fingerprint(encoding="cp1252"),
+        fingerprint(on_bad_row="skip"),
     ]
-    assert len({first, *changed}) == 8
+    assert len({first, *changed}) == 10
+
+
+# Broken rows
+
+
+def broken_file(tmp_path, count=3) -> str:
+    path = tmp_path / "broken.jsonl"
+    path.write_text((json.dumps(row("q")) + "\n" + '{"prompt": "x", "respo\n') * count)
+    return str(path)
+
+
+def test_all_broken_rows_of_a_file_are_named_in_one_go(data_config, tmp_path):
+    def complaint(count: int) -> str:
+        source = open_source(data_config(source="file", path=broken_file(tmp_path, count)))
+        with pytest.raises(UserError) as caught:
+            list(source.conversations(RowReport()))
+        return str(caught.value)
+
+    said = complaint(3)
+    assert re.search(r"broken\.jsonl, line 2: not valid JSON.*; line 4: .*; line 6: ", said)
+    assert "data.on_bad_row=skip" in said
+    assert "and more" not in said
+    assert "line 20: " in (said := complaint(11))
+    assert "line 22" not in said
+    assert "and more" in said
+
+
+def test_skipped_broken_rows_are_counted_and_named(data_config, tmp_path):
+    path = broken_file(tmp_path)
+    prompts, report = read(open_source(data_config(source="file", path=path, on_bad_row="skip")))
+    assert len(prompts["train"]) == 3
+    assert report.dropped == {"broken_line": 3}
+    for number in (2, 4, 6):
+        assert f"{path}, line {number}: not valid JSON" in report.first_dropped["broken_line"]
+
+
+def test_what_can_be_read_of_a_cut_file_is_used_and_the_cut_is_named(data_config, tmp_path):
+    path = tmp_path / "cut.jsonl.gz"
+    lines = "".join(json.dumps(row(f"q{i * 7919 % 1000003}")) + "\n" for i in range(2000))
+    whole = gzip.compress(lines.encode())
+    path.write_bytes(whole[: len(whole) // 2])
+    config = data_config(source="file", path=str(path))
+    with pytest.raises(UserError, match=r"cut\.jsonl\.gz, line \d+: the file is cut here"):
+        read(open_source(config))
+    prompts, report = read(open_source(replace(config, on_bad_row="skip")))
+    assert 500 < len(prompts["train"]) < 1500
+    assert (
+        f"line {len(prompts['train']) + 1}: the file is cut"
+        in (report.first_dropped["broken_line"])
+    )
+
+
+# Files with splits of their own
+
+
+def test_splits_inside_a_file_or_folder_are_kept(data_config, tmp_path, write_rows):
+    splits = {"train": numbered(4), "val": [row("v")], "test": [row("t")]}
+    (tmp_path / "all.json").write_text(json.dumps(splits))
+    (tmp_path / "folder").mkdir()
+    for name, rows in splits.items():
+        write_rows(rows, f"folder/{name}-00.jsonl")
+    for path in (tmp_path / "all.json", tmp_path / "folder"):
+        config = data_config(source="file", path=str(path), validation_fraction=0.4)
+        prompts, _ = read(open_source(config))
+        assert [len(texts) for texts in prompts.values()] == [4, 1, 1]
+        assert prompts["validation"] == ["v"]
+
+
+def test_a_split_of_a_folder_can_be_named(data_config, tmp_path, write_rows):
+    for name, rows in {
+        "train_sft": numbered(2),
+        "train_gen": numbered(3),
+        "x": numbered(4),
+    }.items():
+        write_rows(rows, f"{name}.jsonl")
+    config = data_config(source="file", path=str(tmp_path), train_split="train_gen", test_split="x")
+    prompts, _ = read(open_source(config))
+    assert [len(texts) for texts in prompts.values()] == [3, 0, 4]
+    with pytest.raises(UserError, match=r"data\.train_split=sft: there is no such split"):
+        open_source(replace(config, train_split="sft"))
+
+
+def test_a_list_of_files_is_one_source(data_config, write_rows):
+    paths = [write_rows(numbered(2)), write_rows([row("other")], "b, c.jsonl")]
+    prompts, _ = read(open_source(data_config(source="file", path=paths)))
+    assert prompts["train"] == ["question 0", "question 1", "other"]
+
+
+# Several sources
+
+
+def mixed(data_config, entries, **changes):
+    return open_source(data_config(source="file", sources=entries, **changes))
+
+
+def test_several_sources_are_read_with_their_own_settings(data_config, write_rows):
+    first = write_rows(numbered(50))
+    second = write_rows([{"q1": f"b{i}", "a1": "A"} for i in range(9)], "b.jsonl")
+    columns = {"prompt": "q1", "response": "a1"}
+    entries = [{"path": first, "weight": 2.5}, {"path": second, "columns": columns, "max_rows": 4}]
+    source = mixed(data_config, entries)
+    prompts, report = read(source)
+    assert len(prompts["train"]) == 54
+    assert report.dropped == {"over_max_rows": 5}
+    assert [(s.label, s.weight) for s in source.sources] == [("rows", 2.5), ("b", 1.0)]
+    other = mixed(data_config, [{**entries[0], "weight": 1}, entries[1]])
+    assert other.fingerprint() == source.fingerprint()  # weights come in after the rows are read
+    fewer = mixed(data_config, [entries[0], {**entries[1], "max_rows": 3}])
+    assert fewer.fingerprint() != source.fingerprint()
+
+
+def test_sources_of_one_name_have_figures_of_their_own(data_config, write_rows, tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = [write_rows(numbered(3)), write_rows(numbered(3), "other/rows.jsonl")]
+    labels = [s.label for s in mixed(data_config, [{"path": path} for path in paths]).sources]
+    assert labels == ["rows", "rows-2"]
+    labels = [s.label for s in mixed(data_config, [{"path": paths[0], "label": "mine"}]).sources]
+    assert labels == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([], r"data\.sources: must be a list"),
+        ("a.jsonl", r"data\.sources: must be a list"),
+        ([{"weight": 2}], r"data\.sources\[0\]: must be an object with a path"),
+        ([{"path": "a"}, {"path": "b", "wieght": 2}], r"data\.sources\[1\]\.wieght: no such key"),
+        ([{"path": "a", "weight": 0}], r"data\.sources\[0\]\.weight=0: must be above 0"),
+        ([{"path": "a", "weight": "x"}], r"data\.sources\[0\]\.weight=x: must be a number"),
+        ([{"path": "a", "max_rows": 0}], r"data\.sources\[0\]\.max_rows=0: must be at least 1"),
+    ],
+)
+def test_a_mistake_in_a_source_is_named_by_its_key(data_config, entries, says):
+    with pytest.raises(UserError, match=says):
+        data_config(source="file", sources=entries)
+
+
+def test_sources_and_a_path_are_one_too_many(data_config):
+    with pytest.raises(UserError, match=r"data\.path and data\.sources"):
+        data_config(source="file", path="a", sources=[{"path": "b"}])
 
 
 # The embedded corpus
@@ -235,8 +378,10 @@ def hub(monkeypatch):
             {split: datasets.Dataset.from_dict(columns) for split, columns in splits.items()}
         )
 
-        def load_dataset(path, split):
+        def load_dataset(path, split, name=None):
             assert path == "owner/name"
+            if name not in (None, "small"):
+                raise ValueError(f"BuilderConfig '{name}' not found. Available: ['small', 'large']")
             if split not in held:
                 raise ValueError(f'Unknown split "{split}". Should be one of {list(held)}.')
             return held[split]
@@ -280,6 +425,60 @@ def test_a_split_that_the_hub_dataset_has_not_is_named(data_config, hub):
     named = hub({"train": {"prompt": ["Q"], "response": ["A"]}})
     with pytest.raises(UserError, match=r"data\.test_split=test of owner/name: Unknown split"):
         open_source(data_config(**named, test_split="test"))
+
+
+def test_a_configuration_of_a_hub_dataset_is_named(data_config, hub):
+    named = hub({"train": {"prompt": ["Q"], "response": ["A"]}})
+    prompts, _ = read(open_source(data_config(**named, name="small")))
+    assert prompts["train"] == ["Q"]
+    with pytest.raises(UserError, match=r"data\.name \(.*Available: \['small', 'large'\]"):
+        open_source(data_config(**named, name="tiny"))
+
+
+def test_a_hub_dataset_is_a_source_among_files(data_config, hub, write_rows):
+    hub({"train_sft": {"prompt": ["Q1", "Q2"], "response": ["A", "A"]}})
+    hub_entry = {"path": "owner/name", "name": "small", "split": "train_sft", "max_rows": 1}
+    prompts, _ = read(mixed(data_config, [{"path": write_rows(numbered(1))}, hub_entry]))
+    assert prompts["train"] == ["question 0", "Q1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            "DatasetNotFoundError:Dataset 'o/n' is a gated dataset on the Hub. You must be "
+            "authenticated to access it.",
+            [r"hf auth login", r"https://huggingface\.co/datasets/owner/name", r"gated dataset"],
+        ),
+        (
+            "ValueError:Config name is missing.\nPlease pick one among the available configs: "
+            "['en', 'de']\nExample of usage:\n\t`load_dataset('o/n', 'en')`",
+            [r"data\.name", r"\['en', 'de'\]"],
+        ),
+        (
+            "DatasetGenerationError:An error occurred while generating the dataset\n\nAll the data "
+            "files must have the same columns, but at some point there are 1 new columns ({'x'})",
+            [r"different columns", r"new columns \(\{'x'\}\)", r"data=file"],
+        ),
+        ("ValueError:Unknown split \"a\". Should be one of ['b'].", [r"train_split", r"\['b'\]"]),
+        ("DatasetNotFoundError:Dataset 'o/n' doesn't exist on the Hub", [r"doesn't exist"]),
+    ],
+)
+def test_what_the_hub_says_reaches_the_person_whole(data_config, monkeypatch, error, says):
+    import datasets
+
+    name, _, text = error.partition(":")
+    kind = ValueError if name == "ValueError" else getattr(datasets.exceptions, name)
+
+    def load_dataset(path, split, name=None):
+        raise kind("An error occurred") from kind(text)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("src.data.hub_rows.probe_hub", lambda: None)
+    with pytest.raises(UserError) as caught:
+        open_source(data_config(source="hub", path="owner/name"))
+    for pattern in says:
+        assert re.search(pattern, str(caught.value))
 
 
 def test_a_hub_that_never_answers_does_not_hang_a_run(data_config, tmp_path):

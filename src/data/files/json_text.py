@@ -40,7 +40,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique)
+_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique)  # its type knows no scan_once
 scan = _decoder.scan_once  # (text, start) -> (value, end); raises ValueError, StopIteration
 
 
@@ -67,6 +67,7 @@ def decode(text: str, start: int = 0) -> tuple[Any, int]:
 def _place_of_name_twice(text: str) -> int:
     """Return where the object with a name twice begins; the scanner in C does not say."""
     decoder: Any = json.JSONDecoder(object_pairs_hook=_unique)
+    scanner: Any = json.scanner  # its type knows no Python scanner
     parse_object, place = decoder.parse_object, 0
 
     def traced(text_and_start: tuple[str, int], *options: Any) -> Any:
@@ -79,7 +80,6 @@ def _place_of_name_twice(text: str) -> int:
 
     decoder.parse_object = traced
     with suppress(ValueError, StopIteration, RecursionError):  # only the place is asked for
-        scanner: Any = json.scanner  # its scanner in Python is not in the type stubs
         scanner.py_make_scanner(decoder)(text, 0)
     return place
 

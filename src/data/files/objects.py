@@ -5,6 +5,8 @@ from typing import Any
 
 from src.data.files.foreign import JSON_LINES
 from src.data.files.part import SPLIT_NAMES
+from src.data.messages import ROLE_KEYS, TEXT_KEYS
+from src.data.roles import known_role
 from src.errors import UserError
 
 # Keys that hold the rows of a file, those that people use most first.
@@ -17,8 +19,6 @@ MESSAGES_KEYS = (
     *("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat"),
     *("history", "exchanges"),
 )
-ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
-TEXT_KEYS = ("content", "value", "text", "message", "parts")
 
 Rows = list[Any]
 
@@ -27,8 +27,12 @@ def is_message(value: Any) -> bool:
     """Whether ``value`` is one message of a conversation, not a row."""
     if not isinstance(value, Mapping):
         return False
-    keys = {str(key).lower() for key in value}
-    return bool(keys & {*ROLE_KEYS} and keys & {*TEXT_KEYS, "tool_calls", "function_call"})
+    keys = {str(key).lower(): key for key in value}
+    roles = [key for key in ROLE_KEYS if key in keys]
+    if not roles or not keys.keys() & {*TEXT_KEYS, "tool_calls", "function_call"}:
+        return False
+    said = value[keys[roles[0]]]
+    return roles[0] in ("role", "from") or (isinstance(said, str) and known_role(said) is not None)
 
 
 def as_row(value: Any) -> Any:
@@ -45,7 +49,7 @@ def rows_of(value: dict[str, Any], name: str) -> list[tuple[str | None, str, Row
         UserError: it is laid out in a way that is not read, or several keys could hold the rows.
     """
     _refuse(value, name)
-    splits = [
+    splits: list[tuple[str | None, str, Rows]] = [
         (SPLIT_NAMES[key.lower()], key, rows)
         for key in value
         if key.lower() in SPLIT_NAMES and (rows := _rows(value[key])) is not None
@@ -127,15 +131,15 @@ def _refuse(value: dict[str, Any], name: str) -> None:
     if "nbformat" in value:
         what = "a Jupyter notebook"
     elif {"columns", "data"} <= value.keys() and _all_lists(value["data"]):
-        what = "a table as pandas writes it with orient=split"
+        what = "a columnar table, as pandas writes it with orient=split"
     elif columns and all(_is_numbered(column) for column in columns):
-        what = "a table of columns, as pandas writes it with to_json"
+        what = "a columnar table, as pandas writes it with to_json"
     elif len(columns) > 1 and all(map(_is_plain, columns)) and len(set(map(len, columns))) == 1:
-        what = "a table of columns, each a list"
+        what = "a columnar table, each column a list"
     if what:
         raise UserError(
             f"{name}: this is {what}, not rows: {JSON_LINES}; with pandas: "
-            f"to_json(..., orient='records', lines=True)"
+            'to_json(..., orient="records", lines=True)'
         )
 
 
