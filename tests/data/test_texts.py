@@ -42,7 +42,7 @@ def test_every_form_gives_the_same_turn(form):
     assert (reading.system, reading.turns, reading.question) == ("", QA, None)
 
 
-@pytest.mark.parametrize("form", set(TEXTS) - {"Llama 2"})
+@pytest.mark.parametrize("form", sorted(TEXTS.keys() - {"Llama 2"}))
 def test_a_form_holds_several_turns(form):
     again = TEXTS[form].replace("<|begin_of_text|>", "").replace("<bos>", "")
     reading = read_messages(read_text(f"{TEXTS[form]}\n{again}"))
