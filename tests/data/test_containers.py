@@ -489,3 +489,20 @@ def test_what_save_to_disk_has_written_is_read_with_its_splits(tmp_path):
     ]
     (tmp_path / "one" / "data-00001-of-00002.arrow").unlink()
     assert "is missing" in refused(tmp_path / "one")
+
+
+def test_a_path_that_is_no_file_says_why(tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    for name, why in (
+        (str(tmp_path / "link.jsonl"), "a link to"),
+        ("https://example.com/rows.jsonl", "download the file"),
+        ("someone/rows", "data=hub"),
+    ):
+        with pytest.raises(UserError, match=why):
+            find_places(name, "data.path")
+
+
+def test_a_pattern_passes_over_texts_for_readers(tmp_path):
+    write(tmp_path / "README.md", "# About")
+    path = write(tmp_path / "rows.jsonl", LINES)
+    assert [place.path for place in find_places(f"{tmp_path}/*", "k")] == [path]
