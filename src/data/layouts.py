@@ -76,8 +76,9 @@ def with_beginning(
     for name in plan.systems:
         if name not in used and holds(row[name]):
             used.add(name)
-            if (text := content_text(row[name], unused)) not in own:
-                systems.append(Message("system", text))
+            for value in _several(row[name]):
+                if (text := content_text(value, unused)) not in own:
+                    systems.append(Message("system", text))
     for name in plan.histories:
         if name not in used and holds(row[name]):
             used.add(name)
@@ -85,6 +86,15 @@ def with_beginning(
     if used.isdisjoint({plan.prompt, plan.response}):
         messages = _with_context(row, plan, messages, used, unused)
     return [*systems, *messages]
+
+
+def _several(value: Any) -> list[Any]:
+    """Return the system texts of a column: a list of texts or messages holds several."""
+    if isinstance(value, (list, tuple)) and all(
+        isinstance(item, str) or (isinstance(item, Mapping) and "role" in item) for item in value
+    ):
+        return list(value)
+    return [value]
 
 
 def _with_context(

@@ -506,3 +506,19 @@ def test_a_pattern_passes_over_texts_for_readers(tmp_path):
     write(tmp_path / "README.md", "# About")
     path = write(tmp_path / "rows.jsonl", LINES)
     assert [place.path for place in find_places(f"{tmp_path}/*", "k")] == [path]
+
+
+@pytest.mark.parametrize("cut", [9, 12])
+def test_a_small_file_that_is_cut_gives_its_whole_lines_and_names_the_next(tmp_path, cut):
+    path = write(tmp_path / "rows.jsonl.gz", gzip.compress(LINES.encode())[:-cut])
+    rows, (broken,) = read_file(path)
+    assert rows == ROWS[: len(rows)]
+    assert len(rows) >= 2
+    assert broken.startswith(f"line {len(rows) + 1}: the file is cut here")
+
+
+def test_rows_that_are_lost_behind_a_broken_one_are_not_lost_silently(tmp_path):
+    line = '[{"prompt": "a", "response": "b"}, {"prompt": }, {"prompt": "c", "response": "d"}]'
+    rows, broken = read_file(write(tmp_path / "rows.json", line))
+    assert rows == [{"prompt": "a", "response": "b"}]
+    assert "nothing after this is read" in broken[0]

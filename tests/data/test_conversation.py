@@ -50,6 +50,14 @@ def test_every_layout_gives_the_same_conversation(row):
     assert read(row) == Conversation(turns=(("Q", "A"),))
 
 
+@pytest.mark.parametrize("role", [None, "system"])
+def test_several_system_texts_of_a_column_are_apart(role):
+    texts = ["S1", "S2"] if role is None else [{"role": role, "content": t} for t in ("S1", "S2")]
+    assert read({"prompt": "Q", "response": "A", "system": texts}).system == "S1\n\nS2"
+    parts = [{"type": "text", "text": "S1"}, {"type": "text", "text": "S2"}]
+    assert read({"prompt": "Q", "response": "A", "system": parts}).system == "S1S2"
+
+
 def test_instruction_and_input_are_joined_by_a_newline():
     row = {"instruction": "Add these.", "input": "1, 2", "output": "3"}
     assert read(row).turns == (("Add these.\n1, 2", "3"),)

@@ -45,7 +45,7 @@ def rows_of(value: dict[str, Any], name: str) -> list[tuple[str | None, str, Row
         UserError: it is laid out in a way that is not read, or several keys could hold the rows.
     """
     _refuse(value, name)
-    splits = [
+    splits: list[tuple[str | None, str, Rows]] = [
         (SPLIT_NAMES[key.lower()], key, rows)
         for key in value
         if key.lower() in SPLIT_NAMES and (rows := _rows(value[key])) is not None
