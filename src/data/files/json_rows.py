@@ -78,7 +78,8 @@ def _is_lines(text: Text) -> bool:
     """Whether each line is a value of its own."""
     with text.open() as file:
         lines = (line for line in iter(partial(file.readline, LINE_LIMIT), "") if line.strip())
-        first, rest = next(lines, ""), []
+        first = next(lines, "")
+        rest: list[str] = []
         try:
             rest += islice(lines, LINES_LOOKED_AT)
         except STOPS:  # its records name the place
