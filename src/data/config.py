@@ -27,7 +27,7 @@ class DataConfig:
     test_split: str | None
     validation_fraction: Annotated[float, within("[0, 0.5)")]
     test_fraction: Annotated[float, within("[0, 0.5)")]
-    columns: dict[str, str] | None
+    columns: Any  # names of columns by their roles
     encoding: str | None
     on_bad_row: Annotated[str, one_of(ON_BAD_ROW)]
     max_rows: Annotated[int | None, at_least(1).or_null("for all")]
@@ -40,10 +40,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
-        path, sources = self.path, self.sources
-        self.path = self.sources = None  # their types are checked here
+        path, sources, columns = self.path, self.sources, self.columns
+        self.path = self.sources = self.columns = None  # their types are checked here
         check(self, "data.")
         self.path, self.sources = _names(path, "data.path"), sources
+        self.columns = _column_names(columns, "data.columns")
         if self.encoding is not None:
             check_encoding(self.encoding)
         if self.sources is not None:
@@ -113,8 +114,8 @@ class SourceConfig:
         for name in ("name", "split", "validation_split", "test_split", "encoding", "label"):
             if not isinstance(values.get(name), str | None):
                 values = values | {name: str(values[name])}
-        if not isinstance(values.get("columns"), dict | None):
-            raise UserError(f"{key}.columns: must be an object, as in {{prompt: question}}")
+        if values.get("columns") is not None:
+            values = values | {"columns": _column_names(values["columns"], f"{key}.columns")}
         entry = cls(**{name: value for name, value in values.items() if value is not None})
         path = entry.path
         entry.path = None
@@ -149,6 +150,18 @@ class SourceConfig:
 
 
 FILE_SUFFIXES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst", ".zip"}
+
+
+def _column_names(value: Any, key: str) -> dict[str, str] | None:
+    """Return the name of the column of each role."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise UserError(f"{key}: must be an object, as in {key}={{prompt: question}}")
+    for role, name in value.items():
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)) or name == "":
+            raise UserError(f"{key}.{role}={name}: must be the name of a column")
+    return {str(role): str(name) for role, name in value.items()}
 
 
 def _names(value: Any, key: str) -> Any:

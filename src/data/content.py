@@ -1,6 +1,7 @@
 """What one message says: text, a list of text parts, a number or nothing."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ TOOL_PARTS = {
     "server_tool_use": "tool_call",
     "tool_result": "tool_result",
     "tool_response": "tool_result",
+    "function_response": "tool_result",
     "function_call_output": "tool_result",
     "web_search_tool_result": "tool_result",
 }
@@ -92,6 +94,9 @@ def _part(part: Mapping[str, Any], unused: list[str]) -> str:
     name = kind.casefold() if isinstance(kind, str) else ""
     if name in TOOL_PARTS:
         raise UnusableRow(TOOL_PARTS[name], f"a part of type {name}")
+    for key in part:
+        if part[key] and (kind := TOOL_PARTS.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower())):
+            raise UnusableRow(kind, f"a part {shown(part)}")
     if name in THOUGHTS:
         unused.append(f"part {name}")
         return ""

@@ -48,6 +48,8 @@ def file_parts(config: DataConfig) -> tuple[list[Part], str]:
             added = [replace(part, split=split) for part in opened(name, key)]
         names = {part.name for part in added}
         parts = [p for p in parts if p.split != split and p.name not in names] + added
+        if not any(part.split == "train" for part in parts):
+            raise UserError(f"{key}={name}: all rows of data.path go there; none are left to train")
     if not parts:
         raise UserError(f"data.path={config.path}: no rows")
     content.update(json.dumps([part.split for part in parts]).encode())

@@ -11,10 +11,11 @@ The order in which a row's columns are tried; what then is not used is named:
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from src.data.columns import Columns
+from src.data.columns import LISTS, Columns
 from src.data.content import UnusableRow, content_text, shown
 from src.data.messages import Message, is_conversation, list_messages, parse_list
-from src.data.shapes import is_columnar, is_tool_log, keeps_columns_as_lists, refusal
+from src.data.roles import plain
+from src.data.shapes import BRANCHES, is_columnar, is_tool_log, keeps_columns_as_lists, refusal
 from src.data.texts import read_text
 
 Row = Mapping[str, Any]
@@ -39,8 +40,9 @@ def row_messages(row: Row, plan: Columns, unused: list[str]) -> tuple[set[str], 
     for name, value in row.items():
         if isinstance(value, str) and (texts := read_text(value)) is not None:
             return {name}, list_messages(texts, unused)
+    alone = plan.prompt is None and plan.response is None  # else they are its choices or replies
     for name in plan.rest:
-        if name.casefold() not in TAGS and _are_texts(row[name]):
+        if alone and name.casefold() not in TAGS | BRANCHES and _are_texts(row[name]):
             return {name}, list_messages(row[name], unused)
     problem = refusal(row)
     if plan.lists and problem.reason == "no_conversation":
@@ -54,7 +56,7 @@ def row_messages(row: Row, plan: Columns, unused: list[str]) -> tuple[set[str], 
 def _listed(row: Row, plan: Columns, unused: list[str]) -> tuple[set[str], list[Message]] | None:
     """Return the first list of messages under a usual name; None: there is none."""
     for name in plan.lists:
-        if (value := _as_list(row[name])) is None:
+        if (value := _as_list(_unwrapped(name, row[name], unused))) is None:
             continue
         messages = list_messages(value, unused)
         if plan.prompt is not None and all(m.role == "assistant" for m in messages):
@@ -76,8 +78,9 @@ def with_beginning(
     for name in plan.systems:
         if name not in used and holds(row[name]):
             used.add(name)
-            if (text := content_text(row[name], unused)) not in own:
-                systems.append(Message("system", text))
+            for value in _several(row[name]):
+                if (text := content_text(value, unused)) not in own:
+                    systems.append(Message("system", text))
     for name in plan.histories:
         if name not in used and holds(row[name]):
             used.add(name)
@@ -85,6 +88,15 @@ def with_beginning(
     if used.isdisjoint({plan.prompt, plan.response}):
         messages = _with_context(row, plan, messages, used, unused)
     return [*systems, *messages]
+
+
+def _several(value: Any) -> list[Any]:
+    """Return the system texts of a column: a list of texts or messages holds several."""
+    if isinstance(value, (list, tuple)) and all(
+        isinstance(item, str) or (isinstance(item, Mapping) and "role" in item) for item in value
+    ):
+        return list(value)
+    return [value]
 
 
 def _with_context(
@@ -168,6 +180,17 @@ def _history(name: str, value: Any, unused: list[str]) -> list[Message]:
     if isinstance(value, (str, int, float)):
         raise UnusableRow("history_is_no_list", f"column {name}: {shown(value)}")
     return list_messages(value, unused)
+
+
+def _unwrapped(name: str, value: Any, unused: list[str]) -> Any:
+    """Return the one list of messages in an object, under a usual name; or the value itself."""
+    if not isinstance(value, Mapping) or is_conversation(value):
+        return value
+    inner = [key for key in value if plain(str(key)) in LISTS and is_conversation(value[key])]
+    if len(inner) != 1:
+        return value
+    unused += [f"key {name}.{key}" for key in value if key not in inner and holds(value[key])]
+    return value[inner[0]]
 
 
 def _as_list(value: Any) -> Any:

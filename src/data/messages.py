@@ -23,16 +23,9 @@ JOINT = "\n\n"  # between the texts of neighbours
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "participant", "actor", "who", "type")
 TEXT_KEYS = ("content", "value", "text", "message", "utterance", "body", "msg", "parts", "data")
 TOOL_KEYS = ("toolcalls", "toolcall", "functioncall", "functioncalls")
-TAUGHT_KEYS = (
-    "weight",
-    "train",
-    "training",
-    "trainable",
-    "loss",
-    "lossmask",
-    "lossweight",
-    "supervised",
-)  # 0 or false: read
+TAUGHT_KEYS = tuple(  # 0 or false: read
+    "weight train training trainable loss lossmask lossweight supervised".split()
+)
 READ_KEYS = ("mask", "masked", "ignore")  # true: read
 FALSE = ("0", "0.0", "false", "no")
 
@@ -254,7 +247,7 @@ def _keys(names: tuple[str, ...]) -> Keys | None:
         found = [(known_role(key), name) for key, name in by_name.items()]
         sides = tuple((r, name) for r, name in found if r in ("system", "user", "assistant"))
         if not sides and {"q", "a"} <= by_name.keys():
-            sides = (("user", by_name["q"]), ("assistant", by_name["a"]))
+            sides = ("user", by_name["q"]), ("assistant", by_name["a"])
         if text is not None and "user" in by_name and len(sides) == 1:
             role, sides = by_name["user"], ()
         elif not sides:

@@ -60,7 +60,7 @@ def refusal(row: Mapping[str, Any]) -> UnusableRow:
     columns = f"columns {listed(row)}"
     if names & PARENTS and names & TEXT_NAMES:
         return UnusableRow("tree", f"{columns}: one message a row, with its parent")
-    if any(_is_tree(value) for value in row.values()) or "mapping" in names:
+    if any(_is_tree(value) for value in row.values()) or names & BRANCHES:
         return UnusableRow("tree", f"{columns}: messages that hold their replies")
     if is_columnar(row) or keeps_columns_as_lists([v for v in row.values() if v is not None]):
         return UnusableRow("columnar", f"columns {listed(row)} with a value for each row")

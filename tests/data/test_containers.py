@@ -489,3 +489,36 @@ def test_what_save_to_disk_has_written_is_read_with_its_splits(tmp_path):
     ]
     (tmp_path / "one" / "data-00001-of-00002.arrow").unlink()
     assert "is missing" in refused(tmp_path / "one")
+
+
+def test_a_path_that_is_no_file_says_why(tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    for name, why in (
+        (str(tmp_path / "link.jsonl"), "a link to"),
+        ("https://example.com/rows.jsonl", "download the file"),
+        ("someone/rows", "data=hub"),
+    ):
+        with pytest.raises(UserError, match=why):
+            find_places(name, "data.path")
+
+
+def test_a_pattern_passes_over_texts_for_readers(tmp_path):
+    write(tmp_path / "README.md", "# About")
+    path = write(tmp_path / "rows.jsonl", LINES)
+    assert [place.path for place in find_places(f"{tmp_path}/*", "k")] == [path]
+
+
+@pytest.mark.parametrize("cut", [9, 12])
+def test_a_small_file_that_is_cut_gives_its_whole_lines_and_names_the_next(tmp_path, cut):
+    path = write(tmp_path / "rows.jsonl.gz", gzip.compress(LINES.encode())[:-cut])
+    rows, (broken,) = read_file(path)
+    assert rows == ROWS[: len(rows)]
+    assert len(rows) >= 2
+    assert broken.startswith(f"line {len(rows) + 1}: the file is cut here")
+
+
+def test_rows_that_are_lost_behind_a_broken_one_are_not_lost_silently(tmp_path):
+    line = '[{"prompt": "a", "response": "b"}, {"prompt": }, {"prompt": "c", "response": "d"}]'
+    rows, broken = read_file(write(tmp_path / "rows.json", line))
+    assert rows == [{"prompt": "a", "response": "b"}]
+    assert "nothing after this is read" in broken[0]

@@ -50,6 +50,30 @@ def test_every_layout_gives_the_same_conversation(row):
     assert read(row) == Conversation(turns=(("Q", "A"),))
 
 
+def test_several_replies_to_a_prompt_are_no_conversation():
+    for row in ({"prompt": "Q", "replies": ["A", "B"]}, {"text": "Q", "children": ["A", "B"]}):
+        with pytest.raises(UnusableRow, match="tree"):
+            read(row)
+    with pytest.raises(UnusableRow, match="no_conversation"):
+        read({"question": "Q", "answers": ["A", "B"]})
+
+
+def test_a_list_of_messages_in_an_object_is_read_and_what_lies_beside_it_named():
+    messages = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    row = {"conversation": {"messages": messages, "id": 3}}
+    reader = RowReader(list(row), None, "rows.jsonl")
+    assert reader(row).turns == (("Q", "A"),)
+    assert reader.unused == ("key conversation.id",)
+
+
+@pytest.mark.parametrize("role", [None, "system"])
+def test_several_system_texts_of_a_column_are_apart(role):
+    texts = ["S1", "S2"] if role is None else [{"role": role, "content": t} for t in ("S1", "S2")]
+    assert read({"prompt": "Q", "response": "A", "system": texts}).system == "S1\n\nS2"
+    parts = [{"type": "text", "text": "S1"}, {"type": "text", "text": "S2"}]
+    assert read({"prompt": "Q", "response": "A", "system": parts}).system == "S1S2"
+
+
 def test_instruction_and_input_are_joined_by_a_newline():
     row = {"instruction": "Add these.", "input": "1, 2", "output": "3"}
     assert read(row).turns == (("Add these.\n1, 2", "3"),)

@@ -122,6 +122,7 @@ def test_what_a_message_holds_beside_its_text_is_named():
         ("tool_call", "look", [{"role": "assistant", "tool_calls": [{"name": "look"}]}]),
         ("tool_call", "look", [{"role": "assistant", "function_call": {"name": "look"}}]),
         ("tool_call", "tool_use", said(("assistant", [{"type": "tool_use", "input": {}}]))),
+        ("tool_call", "functionCall", said(("model", [{"functionCall": {"name": "f"}}]))),
         ("tool_result", "42", said(("tool", "42"))),
         ("tool_result", "42", said(("observation", "42"))),
         ("image", "u.png", said(("user", [{"type": "image_url", "image_url": "u.png"}]))),

@@ -179,7 +179,7 @@ def test_rows_that_leave_nothing_to_train_on_are_refused(data_config, write_rows
     assert re.search(r"among 3 \(2 empty_prompt, first .* line 1.*; 1 empty_response, first", said)
     said = complaint([{"x": "Q", "y": "A"}])
     assert re.search(r"no_conversation, first .* line 1: columns x, y: name your columns", said)
-    said = complaint([{"prompt": {"0": "Q"}, "response": {"0": "A"}}])
+    said = complaint([{"prompt": {"0": "Q"}, "response": {"0": "A"}}] * 2)
     assert "columnar" in said
     assert 'orient="records"' in said
 
@@ -598,3 +598,24 @@ def test_an_endpoint_that_is_no_address_is_said(ask, monkeypatch):
 def test_a_switched_off_hub_is_not_asked(ask, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert ask(closed_port()) == ("HF_HUB_OFFLINE is set", pytest.approx(0, abs=0.1))
+
+
+def test_what_a_file_holds_beside_its_rows_is_in_the_report(data_config, tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"train": [row("q")], "extra": [row("r")]}), encoding="utf-8")
+    report = RowReport()
+    list(open_source(data_config(source="file", path=str(path))).conversations(report))
+    assert report.unused == {"key extra": 1}
+    assert report.first_unused["key extra"] == f"{path}[train]"
+
+
+@pytest.mark.parametrize("columns", [["a"], {"prompt": None}, {"prompt": ""}, {"prompt": {}}])
+def test_columns_that_are_no_names_are_refused(data_config, columns):
+    with pytest.raises(UserError, match=r"^data\.columns(\.prompt=.*)?: must be "):
+        data_config(source="file", path="rows.jsonl", columns=columns)
+
+
+def test_a_file_that_is_both_train_and_validation_is_refused(data_config, write_rows):
+    path = write_rows([row("q")])
+    with pytest.raises(UserError, match="none are left to train"):
+        open_source(data_config(source="file", path=path, validation_split=path))

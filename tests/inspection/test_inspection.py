@@ -1,9 +1,13 @@
 """The figures of a split, and a block's tokens as text that can be seen."""
 
+import json
+
 import numpy as np
 import pytest
 
+from src.data.sources import open_source
 from src.data.tokenizer import train_tokenizer
+from src.inspection.conversations import json_lines
 from src.inspection.inspection import END, LengthBin, Piece, length_histogram, length_table, pieces
 
 
@@ -44,3 +48,13 @@ def test_pieces_join_only_the_tokens_of_one_character():
         Piece("\\x1b", True),
         Piece(END, True),
     ]
+
+
+def test_a_conversation_is_one_line_for_every_reader(data_config, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a\\u2028b\\u0085c", "response": "d"}\n', encoding="utf-8")
+    config = data_config(source="file", path=str(path))
+    conversation, report = list(json_lines(open_source(config)))
+    assert conversation.splitlines() == [conversation]
+    assert json.loads(conversation)["turns"] == [["a\u2028b\x85c", "d"]]
+    assert json.loads(report)["report"]["used"] == {"train": 1}

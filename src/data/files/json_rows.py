@@ -79,7 +79,12 @@ def _is_lines(text: Text) -> bool:
     with text.open() as file:
         lines = (line for line in iter(partial(file.readline, LINE_LIMIT), "") if line.strip())
         first = next(lines, "")
-        rest = list(islice(lines, LINES_LOOKED_AT))
+        rest: list[str] = []
+        try:
+            rest += islice(lines, LINES_LOOKED_AT)
+        except STOPS:  # its records name the place
+            if _is_values(first):
+                return True
     if not rest:
         return _is_several(first)
     if _is_values(first):
@@ -211,11 +216,13 @@ def _elements(text: Text) -> Iterator[Record]:
                 try:
                     value = stream.value()
                 except BadJson as error:
-                    yield error.position, Broken(f"not valid JSON: {error}")
-                    if isinstance(error, NameTwice):
-                        stream.skip(",")
-                    elif indent is None or not stream.find(indent + "{"):
+                    twice = isinstance(error, NameTwice)
+                    goes_on = twice or (indent is not None and stream.find(indent + "{"))
+                    yield error.position, _broken(error, goes_on)
+                    if not goes_on:
                         return
+                    if twice:
+                        stream.skip(",")
                     continue
                 complaint = _complaint(value, text) if stream.has_bad_bytes else None
                 yield line, Broken(complaint) if complaint else _checked(value)
@@ -229,6 +236,12 @@ def _elements(text: Text) -> Iterator[Record]:
             yield stream.line, Broken(end_of_reading(error))
 
 
+def _broken(error: BadJson, goes_on: bool) -> Broken:
+    """Say what is broken, and whether rows behind it are lost with it."""
+    at_end = goes_on or "the file ends" in str(error)
+    return Broken(f"not valid JSON: {error}{'' if at_end else '; nothing after this is read'}")
+
+
 def _values(text: Text) -> Iterator[Record]:
     """Yield the values that stand one after another."""
     with text.open() as file:
@@ -239,8 +252,9 @@ def _values(text: Text) -> Iterator[Record]:
                 try:
                     value = stream.value()
                 except BadJson as error:
-                    yield error.position, Broken(f"not valid JSON: {error}")
-                    if not isinstance(error, NameTwice) and not stream.find("{", outside=True):
+                    goes_on = isinstance(error, NameTwice) or stream.find("{", outside=True)
+                    yield error.position, _broken(error, goes_on)
+                    if not goes_on:
                         return
                     continue
                 complaint = _complaint(value, text) if stream.has_bad_bytes else None

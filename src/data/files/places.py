@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.data.files import foreign
 from src.data.files.columnar import is_saved_dataset
 from src.data.files.part import SPLIT_NAMES, TRAIN
 from src.errors import UserError
+from src.hub import is_hub_name
 
 ROWS_SUFFIXES = {
     *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"),
@@ -53,6 +55,7 @@ def find_places(names: str | Sequence[str], key: str) -> list[Place]:
     if glob.has_magic(names):
         matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
         files = [match for match in matches if match.is_file()]
+        files = [file for file in files if file.suffix.lower() not in foreign.SUFFIXES] or files
         if not files:  # a pattern of folders
             return [place for match in matches for place in _in_folder(match, key)] or _none(
                 names, key
@@ -66,12 +69,18 @@ def find_places(names: str | Sequence[str], key: str) -> list[Place]:
 
 def _none(name: str, key: str) -> list[Place]:
     path = Path(name).expanduser()
+    if "://" in name:
+        raise UserError(f"{key}={name}: this is an address: download the file and name it")
+    if path.is_symlink():
+        raise UserError(f"{key}={name}: a link to {path.readlink()}, which does not exist")
     if path.exists():
         raise UserError(f"{key}={name}: neither a file nor a folder; name a file of rows")
     folder = path.parent
     names = [other.name for other in folder.iterdir()] if folder.is_dir() else []
     close = difflib.get_close_matches(path.name, names, n=1)
     hint = f"did you mean {folder / close[0]}?" if close else "name an existing one"
+    if not close and not path.suffix and not folder.is_dir() and is_hub_name(name):
+        hint = "for a data set of the hub say data=hub"
     raise UserError(f"{key}={name}: there is no such file or folder; {hint}")
 
 

@@ -37,15 +37,21 @@ class Stored:
     path: Path | None = None  # where the very same bytes lie on the disk
 
     def head(self) -> bytes:
-        """Return the first bytes; fewer if there are no more.
+        """Return the first bytes; fewer if there are no more, or the file is damaged after them.
 
         Raises:
             UserError: the file is damaged at its start, or may not be read.
         """
+        head = b""
         try:
             with self.open() as file:
-                return file.read(HEAD)
+                read = getattr(file, "read1", file.read)  # gives what there is before damage
+                while len(head) < HEAD and (more := read(HEAD - len(head))):
+                    head += more
+                return head
         except DAMAGE as error:
+            if head:
+                return head
             raise UserError(f"{self.name}: cannot be read: {damage(error)}") from error
 
     def seekable(self) -> IO[bytes]:
