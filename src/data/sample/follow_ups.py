@@ -1,5 +1,6 @@
 """Questions that need the turn before them: "What did I just ask?", "Say it again in capitals."."""
 
+import re
 from collections.abc import Callable
 
 from src.data.sample.questions import Question, as_typed
@@ -62,6 +63,8 @@ MY_NAME = (
 # is a new one to the model, and so is each fact without its sentence.
 IN_CAPITALS = frozenset({"capitals", "categories", "colours", "continents", "letters"})
 IN_ONE_WORD = IN_CAPITALS | {"calendar", "even_odd", "opposites"}
+# The families whose answers end in the word that matters, so that the follow-up can point at it.
+ENDS_IN_WORD = IN_ONE_WORD | {"addition", "animals", "elements", "past_tense", "plurals"}
 
 
 def repeat(question: Question, key: str) -> Turn | None:
@@ -85,8 +88,10 @@ def capitals(question: Question, key: str) -> Turn | None:
 
 def one_word(question: Question, key: str) -> Turn | None:
     """Say the answer in one word."""
-    word = short_answer(question)
-    return (_phrased(ONE_WORD, key), word) if word else None
+    word = re.search(r"(\w+)\.$", question.response)
+    if word is None or question.family not in ENDS_IN_WORD:
+        return None
+    return _phrased(ONE_WORD, key), word[1]
 
 
 def my_name(question: Question, key: str) -> Turn | None:
@@ -115,6 +120,6 @@ FOLLOW_UPS: dict[str, tuple[Callable[[Question, str], Turn | None], float]] = {
     "repeat": (repeat, 0.15),
     "recall": (recall, 0.22),
     "capitals": (capitals, 0.60),
-    "one_word": (one_word, 0.30),
+    "one_word": (one_word, 0.35),
     "my_name": (my_name, 2.0),
 }

@@ -52,11 +52,10 @@ YOUR_NAME = (
     "Who are you?",
     "Do you have a name?",
 )
+# Hardly two begin alike: a name is learned from a few dozen conversations.
 ASSISTANT_NAMES = tuple(
-    "Robin Alex Kim Charlie Sasha Pepper Milo Luna Nova Ruby Sky Coco Bella Hugo Iris Otto Pixel "
-    "Echo Juno Casper Daisy Fritz Olga Rex Simon Tara Uma Victor Wanda Xavier Yara Zelda Basil "
-    "Cleo Dora Edgar Flora Gus Hazel Ivan Jasper Kira Lars Molly Ned Opal Penny Quinn Rufus Stella "
-    "Toby Ursula Violet Walter Bruno Celia Dexter Elsa Finn Gina".split()
+    "Robin Alex Kim Charlie Pepper Milo Luna Nova Sky Bella Hugo Iris Otto Juno Daisy Fritz Gus "
+    "Tara Uma Victor Wanda Xavier Yara Zelda".split()
 )
 ROLES = ("assistant", "model", "teacher", "chatbot", "helper", "robot", "program", "expert")
 KINDS = ("a helpful", "a friendly", "a patient", "a polite", "a good", "a small", "a careful")
@@ -113,6 +112,6 @@ SYSTEMS: dict[str, tuple[Callable[[str], tuple[str, Answer]], float]] = {
     "capitals": (in_capitals, 0.60),
     "ending": (with_ending, 0.08),
 }
-NAME_SHARE = 0.14
+NAME_SHARE = 0.18
 NAME_AT_ONCE = 0.4  # of these: in the first turn
 NEUTRAL_SHARE = 0.15  # of all other conversations
