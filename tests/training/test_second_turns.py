@@ -20,7 +20,7 @@ from tests.training.conftest import settings
 
 pytestmark = pytest.mark.slow
 
-NUM_TRAIN, NUM_PAIRS = 20_000, 200
+NUM_TRAIN, NUM_PAIRS = 6_000, 200
 RUN = (
     "experiment=quickstart",
     "hardware=auto",
@@ -28,9 +28,9 @@ RUN = (
     "data.validation_fraction=0.01",
     "exact_match=false",
     "sample_prompts=[]",
-    "max_steps=1500",
-    "batch_size=8",
-    "micro_batch_size=8",
+    "max_steps=400",
+    "batch_size=4",
+    "micro_batch_size=4",
 )
 LONGEST = 300  # characters of a held-out row, so that a pair fits
 
