@@ -225,4 +225,6 @@ def test_memory_stays_bounded_whatever_is_sent(folder):
         assert memory().rss - before < 64 * 2**20
         for connection in idle:
             connection.close()
-        assert end(process, signal.SIGTERM) == (0, "", "")
+        code, out, log = end(process, signal.SIGTERM)
+        assert (code, out) == (0, "")
+        assert all(" POST /v1/chat/completions 413 req-" in line for line in log.splitlines())

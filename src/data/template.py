@@ -57,6 +57,17 @@ JINJA = (
     "{% if now.role == 'user' %}{{ '\n" + RESPONSE_HEADER + "' }}"
     "{% elif now.role %}{{ '" + END_OF_TEXT + "' }}{% endif %}"
 )
+# Model folders of earlier versions hold this text; turns that alternate become the same by it.
+EARLIER_JINJA = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' and message['content'] | trim %}"
+    "{{ message['content'] | trim + '\\n\\n' }}"
+    "{% elif message['role'] == 'user' %}"
+    "{{ '" + PROMPT_HEADER + "' + message['content'] | trim + '\\n" + RESPONSE_HEADER + "' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'] | trim + '" + END_OF_TEXT + "' }}"
+    "{% endif %}{% endfor %}"
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +199,16 @@ def encode_prompt(
 
 def jinja(end_token: str = END_OF_TEXT) -> str:
     """Return the template in Jinja, for a tokenizer with this end token."""
-    return JINJA.replace(END_OF_TEXT, end_token.replace("\\", "\\\\").replace("'", "\\'"))
+    return _with_end(JINJA, end_token)
+
+
+def is_ours(template: str, end_token: str = END_OF_TEXT) -> bool:
+    """Whether a template in Jinja is the one that we train with, as written now or earlier."""
+    return template in (jinja(end_token), _with_end(EARLIER_JINJA, end_token))
+
+
+def _with_end(template: str, end_token: str) -> str:
+    return template.replace(END_OF_TEXT, end_token.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def save_template(folder: Path, end_token: str = END_OF_TEXT) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from src import atomic
-from src.data.template import jinja, save_template
+from src.data.template import is_ours, jinja, save_template
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.exporting.new_folder import new_folder
@@ -112,6 +112,8 @@ def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool)
 
     with new_folder(folder, overwrite) as building:
         template = template_source(source.folder)
+        if template is None or is_ours(template, source.tokenizer.end_token):
+            template = jinja(source.tokenizer.end_token)
         ends = [source.tokenizer.decode([index]) for index in source.ordered_end_ids]
         text = modelfile(MODEL, source.folder, template, source.model.config.n_positions, ends)
         atomic.write_text(building / "Modelfile", text)
@@ -120,7 +122,7 @@ def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool)
                 building / MODEL,
                 source.model,
                 source.tokenizer,
-                template or jinja(source.tokenizer.end_token),
+                template,
                 dtype,
                 source.name,
                 source.ordered_end_ids,

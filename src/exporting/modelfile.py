@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.data.template import PROMPT_HEADER, RESPONSE_HEADER, jinja
+from src.data.template import PROMPT_HEADER, RESPONSE_HEADER, is_ours
 from src.data.tokenizer import END_OF_TEXT
 from src.errors import UserError
 from src.json_file import is_number, read_settings
@@ -46,7 +46,7 @@ def modelfile(
         UserError: ``generation_config.json`` is broken.
     """
     lines = [f"FROM ./{weights}"]
-    if template in (None, jinja(ends[0])):
+    if template is None or is_ours(template, ends[0]):
         lines.append(f'TEMPLATE """{GO_TEMPLATE.replace(END_OF_TEXT, ends[0])}"""')
     else:
         lines.append("# TEMPLATE: the model's own is Jinja; Ollama wants it in Go's language here")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.messages import read_messages
-from src.data.template import TEMPLATE_FILE, encode_prompt, jinja
+from src.data.template import TEMPLATE_FILE, encode_prompt, is_ours, jinja
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
 from src.hub import first_line
@@ -38,11 +38,13 @@ def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
     Raises:
         UserError: it is broken.
     """
-    source, ours = template_source(folder), jinja(tokenizer.end_token)
-    # Other tokenizers than GPT-2's may treat the beginning of a piece of text in their own way.
-    if source in (None, ours) and tokenizer.is_byte_level:
-        return default_template(tokenizer)
-    return jinja_template(source or ours, tokenizer)
+    source = template_source(folder)
+    if source is None or is_ours(source, tokenizer.end_token):
+        # Other tokenizers than GPT-2's may treat the beginning of a piece of text in their own way.
+        if tokenizer.is_byte_level:
+            return default_template(tokenizer)
+        source = jinja(tokenizer.end_token)
+    return jinja_template(source, tokenizer)
 
 
 def template_source(folder: Path) -> str | None:

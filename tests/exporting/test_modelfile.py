@@ -6,7 +6,7 @@ import subprocess
 import jinja2
 import pytest
 
-from src.data.template import JINJA
+from src.data.template import EARLIER_JINJA, JINJA
 from src.errors import UserError
 from src.exporting.modelfile import GO_TEMPLATE, modelfile
 
@@ -149,6 +149,10 @@ def test_it_answers_as_the_folder_says(tmp_path):
 def test_another_template_is_left_to_the_gguf(tmp_path):
     assert 'TEMPLATE """' not in written(tmp_path, "{% for m in messages %}{% endfor %}")
     assert written(tmp_path, JINJA) == written(tmp_path)
+
+
+def test_our_template_of_earlier_versions_is_ours(tmp_path):
+    assert written(tmp_path, EARLIER_JINJA) == written(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{broken", "[1]", '"text"'])

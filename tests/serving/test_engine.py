@@ -8,6 +8,7 @@ from src.model.decoder import Decoder
 from src.model.generation import generate
 from src.serving.engine import Completion, Engine, EngineStopped, QueueFull
 from src.talk.assistant import Reply
+from src.talk.messages import Message
 from src.talk.text_stream import TextStream
 from tests.conftest import greedy
 from tests.serving.conftest import (
@@ -30,7 +31,7 @@ class Asked:
     """A completion, and what came of it."""
 
     def __init__(self, assistant, question: str, max_new_tokens: int = 8, **changes):
-        ids = assistant._encode(question)
+        ids = assistant.template([Message("user", question)])
         config = greedy(max_new_tokens, **changes)
         stream = TextStream(assistant.tokenizer, config.stop)
         reply = Reply(None, stream, len(ids), max_new_tokens)

@@ -1,6 +1,6 @@
-"""The requests of programs that people have, as these send them, get an answer.
+"""Requests with the fields that programs of people send get an answer.
 
-Recorded shapes, with other texts. Where a program lets a person choose, it is at its defaults.
+They are written from the programs' documentation; none was recorded, so a real one may differ.
 """
 
 import json

@@ -3,9 +3,9 @@ import json
 import pytest
 import transformers
 
-from src.data.template import encode_prompt, save_template
+from src.data.template import EARLIER_JINJA, TEMPLATE_FILE, encode_prompt, save_template
 from src.errors import UserError
-from src.talk.chat_template import load_chat_template
+from src.talk.chat_template import jinja_template, load_chat_template
 from src.talk.messages import Message
 
 CHATML = (
@@ -33,6 +33,14 @@ def test_a_folder_without_a_template_or_with_ours_is_asked_as_we_train(folder, t
     assert load_chat_template(folder, tokenizer)(TALK) == expected
     save_template(folder)
     assert load_chat_template(folder, tokenizer)(TALK) == expected
+
+
+def test_our_template_of_earlier_versions_is_ours(folder, tokenizer):
+    (folder / TEMPLATE_FILE).write_text(EARLIER_JINJA)
+    opening = [Message("assistant", "Hi"), Message("user", "Hello")]  # it had no words for this
+    asked = load_chat_template(folder, tokenizer)(opening)
+    assert asked == encode_prompt(tokenizer, "Hello", opening="Hi")
+    assert asked != jinja_template(EARLIER_JINJA, tokenizer)(opening)
 
 
 @pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json"])
