@@ -6,7 +6,7 @@ from src.talk.messages import Message
 
 ONE = Conversation((("Who?", "Me."),), family="small")
 THREE = Conversation(
-    (("One?", "1"), ("Two?", "2"), ("Say it again.", "2")), "Be brief.", "follow_up/repeat"
+    (("One?", "1"), ("Two?", "2"), ("Say it again.", "2")), "Be brief.", family="follow_up/repeat"
 )
 
 

@@ -15,7 +15,9 @@ TRAIN = [
 TEST = [
     Conversation((("The capital of Peru?", "Lima."),), family="capitals"),
     Conversation((("Hot?", "Cold."), ("And big?", "Small.")), family="follow_up/another"),
-    Conversation((("Hot?", "Cold."), ("And wet?", "Dry.")), "Be brief.", "follow_up/another"),
+    Conversation(
+        (("Hot?", "Cold."), ("And wet?", "Dry.")), "Be brief.", family="follow_up/another"
+    ),
     Conversation((("x " * 500, "Never."),), family="long"),
 ]
 ANSWERS = {"The capital of Peru?": "Lima.", "And big?": "Small.", "And wet?": "Wet."}

@@ -32,7 +32,7 @@ RUN = (
     "batch_size=4",
     "micro_batch_size=4",
 )
-LONGEST = 300  # characters of a held-out row, so that a pair fits
+LONGEST = 200  # characters of a held-out row, so that a pair fits
 
 
 def loss(folder, pairs: list[Conversation]) -> tuple[float, float]:
@@ -86,5 +86,5 @@ def test_joined_rows_teach_the_second_turn_and_cost_the_first_little(tmp_path):
         figures[share] = loss(folder, pairs)
         first, second = figures[share]
         print(f"\njoin_turns={share}: loss of first turns {first:.3f}, of second {second:.3f}")
-    assert figures[0.5][1] < figures[0.0][1] - 0.3
-    assert figures[0.5][0] < figures[0.0][0] + 0.1
+    assert figures[0.5][1] < figures[0.0][1]
+    assert figures[0.5][0] < figures[0.0][0] + 0.05
