@@ -16,7 +16,7 @@ test: setup      ## the test suite: minutes, no network
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto --dist worksteal
 
 test-slow: setup ## the tests that train models for minutes
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow -n auto --dist loadfile
 
 test-gpu: setup  ## the tests that need a CUDA device
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -m gpu
