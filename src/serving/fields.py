@@ -77,6 +77,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "guidance_scale": ONE,
     "negative_prompt": EMPTY,
 }
+CALLS = {"tools": "tool_choice", "functions": "function_call"}  # whether they may be called
 
 
 def _foreign_names() -> dict[str, str]:
@@ -107,6 +108,8 @@ def translate(body: dict[str, Any]) -> dict[str, Any]:
         if name in fields and not _is_one_of(fields[name], neutral):
             if name == "best_of" and _is_one_of(fields[name], (fields.get("n"),)):
                 continue  # the best n of n are all of them
+            if CALLS.get(name) and fields.get(CALLS[name]) == "none":
+                continue  # tools that may not be called
             raise ApiError(f"{name}: not supported here", name, "unsupported_parameter")
     return fields
 

@@ -104,6 +104,14 @@ def test_a_wrong_value_is_named(fields, param, client):
 
 
 @pytest.mark.parametrize(
+    ("tools", "choice"), [("tools", "tool_choice"), ("functions", "function_call")]
+)
+def test_tools_that_may_not_be_called_change_nothing(tools, choice, client):
+    fields = {tools: [{"type": "function", "function": {"name": "f"}}], choice: "none"}
+    assert client.post(CHAT, json=ask() | fields).status_code == 200
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"tools": [{"type": "function"}]},
