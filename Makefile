@@ -13,10 +13,10 @@ quickstart: setup ## set up, then train a tiny GPT-2 on the embedded corpus: off
 	HF_HUB_OFFLINE=1 $(PY) -m src.train experiment=quickstart
 
 test: setup      ## the test suite: minutes, no network
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -n auto --dist worksteal
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
 test-slow: setup ## the tests that train models for minutes
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m slow -n auto --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
 
 test-gpu: setup  ## the tests that need a CUDA device
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -m gpu

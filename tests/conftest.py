@@ -16,6 +16,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels run on a CPU
 
+from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 
 from src.cli import run_door
@@ -85,14 +86,31 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
 
 
 @pytest.fixture(scope="session")
-def quickstart_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a quickstart cut to a minute or two, trained at a real shell."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    command = [sys.executable, "-m", "src.train", "experiment=quickstart", f"max_steps={STEPS}"]
-    own = [f"hydra.run.dir={folder}", f"data.corpus_dir={folder / 'corpora'}"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run([*command, *own], cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def quickstart_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The run folder of a quickstart cut to minutes, trained at a real shell, once for all workers.
+
+    One thread: beside other workers, threads that wait for each other are slower than one.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root if worker_id == "master" else root.parent
+    folder = root / "quickstart"
+    with FileLock(root / "quickstart.lock"):
+        if not (folder / "metrics.json").exists():
+            command = [sys.executable, "-m", "src.train", "experiment=quickstart"]
+            own = [
+                f"max_steps={STEPS}",
+                f"hydra.run.dir={folder}",
+                f"data.corpus_dir={folder / 'corpora'}",
+            ]
+            done = subprocess.run(
+                [*command, *own],
+                cwd=Path(__file__).parents[1],
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
     return folder
 
 
