@@ -197,7 +197,8 @@ class TrainingModule(L.LightningModule, ABC):
         sums = self.sums(batch)
         metrics.update(sums)
         if source not in self.by_source:
-            self.by_source[source] = Sums(self.sum_types).to(self.device)
+            with torch.device(self.device):  # made there, not uploaded
+                self.by_source[source] = Sums(self.sum_types)
         self.by_source[source].update(sums)
 
     def _log_and_reset(self, prefix: str, metrics: Sums, split: str) -> None:

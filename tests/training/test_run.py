@@ -112,7 +112,9 @@ def test_it_says_how_many_rows_were_joined(small_run, tmp_path, caplog):
 
 def test_it_warns_of_padding_and_of_prompts_that_train_shares(small_run, tmp_path, caplog):
     own = rows(tmp_path, 40)
-    small_run(*own, "data.packing=false", f"data.test_split={tmp_path / 'rows.jsonl'}")
+    again = tmp_path / "again.jsonl"
+    again.write_bytes((tmp_path / "rows.jsonl").read_bytes())
+    small_run(*own, "data.packing=false", f"data.test_split={again}")
     assert "set data.packing=true" in caplog.text
     assert "of 40 test examples have a prompt that is in train too" in caplog.text
 

@@ -64,7 +64,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_global_batch(
     monkeypatch.setattr(Run, "execute", keep)
     small_run("micro_batch_size=2", "max_steps=1", "optimizer.warmup_steps=0")
     model, data = seen["model"], seen["data"]
-    batches = data._micro_batches("train")
+    batches = data._micro_batches(data.splits["train"], train=True)
     blocks = batches.blocks
     losses = []
     for block in batches.global_batch(0):
