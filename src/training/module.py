@@ -196,6 +196,9 @@ class TrainingModule(L.LightningModule, ABC):
     def _add_up(self, metrics: Sums, batch: Batch, source: int) -> None:
         sums = self.sums(batch)
         metrics.update(sums)
+        data = getattr(self._trainer, "datamodule", None)
+        if data is None or len(data.source.sources) == 1:
+            return  # the sums of the one source are those of all
         if source not in self.by_source:
             with torch.device(self.device):  # made there, not uploaded
                 self.by_source[source] = Sums(self.sum_types)
