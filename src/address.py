@@ -1,6 +1,8 @@
-"""Where a door listens: host and port, checked before anything slow is done."""
+"""Where a door listens: host and port, checked before anything slow is done; and its names."""
 
+import ipaddress
 import socket
+from urllib.parse import urlsplit
 
 from src.checks import Rule
 from src.errors import UserError
@@ -45,3 +47,29 @@ def url(host: str, port: int) -> str:
 def host_in_url(host: str) -> str:
     """Return ``host``, an IPv6 address in brackets (RFC 3986)."""
     return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is a name or an address of this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
+def name_in(header: str) -> str | None:
+    """Return the name in a Host header, without its port; None: it is no address."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
+    except ValueError:
+        return None
+
+
+def is_own_name(header: str, host: str) -> bool:
+    """Return whether a Host header names a server that listens at ``host``, for this machine only.
+
+    A page of another site can make its own name point to this machine and then ask as if it were
+    ours (DNS rebinding); the Host header still holds that name.
+    """
+    name = name_in(header)
+    return name is not None and (name in ("", host.lower()) or is_loopback(name))

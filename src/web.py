@@ -70,15 +70,10 @@ def web(config: DictConfig, **text: str) -> None:
         server = PageServer(
             Answers(models, labels, settings.generation, limits),
             page_options(labels, [names[name] for name in chosen], prompts, settings.generation),
-            own_names(settings.host) if ip_address(address).is_loopback else None,
+            settings.host if ip_address(address).is_loopback else None,
         )
         print(f"{model_path} answers at {url(settings.host, port)} (Ctrl-C: stop)", flush=True)
         server.run(sockets=[listener])
-
-
-def own_names(host: str) -> frozenset[str]:
-    """Return the names that a browser on this machine may call the server by."""
-    return frozenset({host.lower(), "localhost", "127.0.0.1", "::1"})
 
 
 def _stop(number: int, _: object) -> None:

@@ -9,7 +9,6 @@ the block size (unless rows are joined up to it): each run packs again, in milli
                                   offsets.npy     (examples + 1,) where each example starts
                                   prompts.npy     (examples,) hash of each first prompt
                                   sources.npy     (examples,) number of the source of each
-                                  normal_prompts.npy  without case, spaces and punctuation
 """
 
 import hashlib
@@ -28,7 +27,7 @@ from src import atomic
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
 from src.data.joining import Joining, is_single_turn
-from src.data.report import OTHERS, RowReport, count_shared, normal_hash, prompt_hash
+from src.data.report import PromptOverlap, RowReport, prompt_hash
 from src.data.sources import SPLITS, Source
 from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
@@ -38,7 +37,7 @@ FORMAT = 2  # part of the key: raise it when the files or the encoding change
 BATCH_SIZE = 1024  # rows that are encoded and written at a time
 
 Columns = Mapping[str, np.ndarray]  # (examples,) each
-COLUMNS = {"prompts": np.uint64, "normal_prompts": np.uint64, "sources": np.uint16}
+COLUMNS = {"prompts": np.uint64, "sources": np.uint16}
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ class Corpus(Examples):
     """
 
     prompts: np.ndarray
-    normal_prompts: np.ndarray
     sources: np.ndarray
 
     @classmethod
@@ -168,7 +166,7 @@ def _write(
     joining: Joining | None,
 ) -> RowReport:
     writers = {split: SplitWriter(folder / split, tokenizer.vocab_size) for split in SPLITS}
-    report = RowReport()
+    report, overlap = RowReport(), PromptOverlap()
     origins: deque[tuple[np.ndarray, np.ndarray, Columns]] = deque()  # of each batch of rows
 
     def batches() -> Iterator[list[Conversation]]:
@@ -184,11 +182,8 @@ def _write(
                 for split, conversation in zip(splits, conversations, strict=True)
             ]
             prompts = [c.turns[0][0] for c in conversations]
-            values = {
-                "prompts": [prompt_hash(prompt) for prompt in prompts],
-                "normal_prompts": [normal_hash(prompt) for prompt in prompts],
-                "sources": numbers,
-            }
+            overlap.add(splits, prompts)
+            values = {"prompts": [prompt_hash(prompt) for prompt in prompts], "sources": numbers}
             columns = {name: np.array(values[name], dtype) for name, dtype in COLUMNS.items()}
             origins.append((np.array(splits), np.array(joinable), columns))
             yield list(conversations)
@@ -205,20 +200,8 @@ def _write(
                 writers[split].append(part, {name: of[rows] for name, of in columns.items()})
     for writer in writers.values():
         writer.close()
-    report.shared_prompts = _shared_prompts(folder)
+    report.shared_prompts = overlap.counts()
     return report
-
-
-def _shared_prompts(folder: Path) -> dict[str, dict[str, int]]:
-    exact, nearly = (
-        {split: np.load(folder / split / f"{name}.npy") for split in SPLITS}
-        for name in ("prompts", "normal_prompts")
-    )
-    return {
-        split: {"exactly": count_shared(exact, split), "nearly": count_shared(nearly, split)}
-        for split in OTHERS
-        if len(exact[split])
-    }
 
 
 def read_report(folder: Path) -> RowReport:

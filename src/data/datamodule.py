@@ -18,7 +18,7 @@ from src.data.corpus import Corpus, build_corpus, corpus_key, read_report
 from src.data.joining import Joining
 from src.data.mixture import Share, copies, shares
 from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
-from src.data.report import RowReport, count_shared
+from src.data.report import RowReport
 from src.data.sources import SPLITS, Source, open_source
 from src.data.targets import Targets
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
@@ -71,6 +71,7 @@ class ChatDataModule(L.LightningDataModule):
         self.targets = targets
         self.report = RowReport()
         self.splits: dict[str, Blocks] = {}
+        self.parts: dict[str, dict[str, Blocks]] = {}  # of a split, by the label of the source
 
     def prepare_data(self) -> None:
         """Build the corpus unless it is there."""
@@ -116,8 +117,12 @@ class ChatDataModule(L.LightningDataModule):
         return shares(self.splits[split], self.labels, self.weights)
 
     def by_source(self, split: str) -> dict[str, Blocks]:
-        """Return the blocks of each source of a split that has any, by its label."""
-        whole = self.splits[split]
+        """Return the blocks of each source of a split that has any, by its label; packed once."""
+        if split not in self.parts:
+            self.parts[split] = self._pack_by_source(self.splits[split])
+        return self.parts[split]
+
+    def _pack_by_source(self, whole: Blocks) -> dict[str, Blocks]:
         if len(self.labels) == 1:
             return {self.labels[0]: whole} if len(whole) else {}
         parts = {
@@ -158,17 +163,13 @@ class ChatDataModule(L.LightningDataModule):
         return self.max_steps or self.max_epochs * self.steps_per_epoch
 
     def shared_prompts(self, split: str, nearly: bool = False) -> int:
-        """Return how many examples of ``split`` have a first prompt that train has too.
+        """Return how many rows of a held-out ``split`` have a first prompt that train has too.
 
-        ``nearly``: also those that differ in case, spaces and punctuation only.
+        ``nearly``: also those that differ in case, spaces and punctuation only. Rows count before
+        any are joined.
         """
-        hashes = {
-            name: (blocks.corpus.normal_prompts if nearly else blocks.corpus.prompts)[
-                blocks.corpus_index
-            ]
-            for name, blocks in self.splits.items()
-        }
-        return count_shared(hashes, split)
+        counts = self.report.shared_prompts.get(split, {})
+        return counts.get("nearly" if nearly else "exactly", 0)
 
     def conversations(self, split: str) -> list[Conversation]:
         """Read the conversations of one split again, as text."""

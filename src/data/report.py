@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,31 +95,31 @@ def normal_hash(prompt: str) -> int:
     return int.from_bytes(hashlib.blake2b(normal_prompt(prompt), digest_size=8).digest())
 
 
-def count_shared(hashes: Mapping[str, np.ndarray | Sequence[int]], split: str) -> int:
-    """Return how many prompts of ``split`` train has too; ``hashes`` of each split, (rows,)."""
-    prompts, train = (np.asarray(hashes[name], np.uint64) for name in (split, "train"))
-    return int(np.isin(prompts, np.unique(train)).sum())
-
-
 class PromptOverlap:
-    """Collects the first prompts of all splits and counts those that train has too."""
+    """Collects first prompts, 16 bytes a row, and counts those that train has too."""
 
     def __init__(self) -> None:
-        self.exact: dict[str, list[int]] = {"train": []}
-        self.normal: dict[str, list[int]] = {"train": []}
+        self.exact: dict[str, array[int]] = {"train": array("Q")}
+        self.normal: dict[str, array[int]] = {"train": array("Q")}
 
-    def add(self, split: str, prompt: str) -> None:
-        """Note the first prompt of a row."""
-        self.exact.setdefault(split, []).append(prompt_hash(prompt))
-        self.normal.setdefault(split, []).append(normal_hash(prompt))
+    def add(self, splits: Sequence[str], prompts: Sequence[str]) -> None:
+        """Note the split and the first prompt of each row."""
+        for split, prompt in zip(splits, prompts, strict=True):
+            self.exact.setdefault(split, array("Q")).append(prompt_hash(prompt))
+            self.normal.setdefault(split, array("Q")).append(normal_hash(prompt))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the figures of ``RowReport.shared_prompts``."""
         return {
             split: {
-                "exactly": count_shared(self.exact, split),
-                "nearly": count_shared(self.normal, split),
+                "exactly": _num_in_train(self.exact, split),
+                "nearly": _num_in_train(self.normal, split),
             }
             for split in OTHERS
             if split in self.exact
         }
+
+
+def _num_in_train(hashes: Mapping[str, "array[int]"], split: str) -> int:
+    prompts, train = (np.asarray(hashes[name], np.uint64) for name in (split, "train"))
+    return int(np.isin(prompts, np.unique(train)).sum())

@@ -18,7 +18,7 @@ def json_lines(source: Source) -> Iterator[str]:
     """
     report, overlap = RowReport(), PromptOverlap()
     for split, conversation in source.conversations(report):
-        overlap.add(split, conversation.turns[0][0])
+        overlap.add([split], [conversation.turns[0][0]])
         yield _line(
             {
                 "system": conversation.system,

@@ -11,16 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from src.address import is_own_name
 from src.errors import UserError
 from src.page.answers import Answers, Event, progress
 from src.page.question import Question, read_question
@@ -57,15 +58,14 @@ class Lines(StreamingResponse):
 
 
 class Guard:
-    """ASGI middleware: adds ``HEADERS``, and refuses names of this server that are not its own.
+    """ASGI middleware: adds ``HEADERS``, and refuses requests that call ``host`` by another name.
 
-    A page of another site can give this machine a name of its own (DNS rebinding); ``hosts`` are
-    the names that count, None: any.
+    None: it has any name.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None):
+    def __init__(self, app: ASGIApp, host: str | None):
         self.app = app
-        self.hosts = hosts
+        self.host = host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -75,10 +75,11 @@ class Guard:
             await send(message)
 
         app = self.app
-        if scope["type"] == "http" and self.hosts is not None:
-            host = _host_name(dict(scope["headers"]).get(b"host", b"").decode("latin-1"))
-            if host not in self.hosts and not host.endswith(".localhost"):
-                app = mistake(f"there is no {host} here: host=0.0.0.0 serves every name", 403)
+        if scope["type"] == "http" and self.host is not None:
+            header = Headers(scope=scope).get("Host", "")
+            if not is_own_name(header, self.host):
+                name = ascii(header)[1:-1][:100]
+                app = mistake(f"there is no {name} here: host=0.0.0.0 serves every name", 403)
         await app(scope, receive, send_with_headers)
 
 
@@ -88,10 +89,10 @@ class PageServer(uvicorn.Server):
     Args:
         answers: what answers.
         options: what the browser is told when it opens the page.
-        hosts: the names of this server; None: any.
+        host: the name of this server, where it is for this machine only; None: any name.
     """
 
-    def __init__(self, answers: Answers, options: Mapping[str, Any], hosts: frozenset[str] | None):
+    def __init__(self, answers: Answers, options: Mapping[str, Any], host: str | None):
         self.answers = answers
         self.options = options
         self.thread = ThreadPoolExecutor(1, "models")
@@ -104,7 +105,7 @@ class PageServer(uvicorn.Server):
             Route("/options", self.send_options),
             Route("/answers", self.answer, methods=["POST"]),
         ]
-        app = Starlette(routes=routes, middleware=[Middleware(Guard, hosts=hosts)])
+        app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host)])
         super().__init__(
             uvicorn.Config(
                 app,
@@ -186,11 +187,3 @@ def _file(name: str) -> Any:
 
 def _line(event: Event) -> bytes:
     return json.dumps(event).encode() + b"\n"
-
-
-def _host_name(host: str) -> str:
-    """Return the name in a Host header, without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # no address
-        return ""

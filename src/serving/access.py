@@ -2,12 +2,12 @@
 
 import hmac
 import ipaddress
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from src.serving.config import ServeConfig, is_loopback
+from src.address import is_loopback, is_own_name, name_in
+from src.serving.config import ServeConfig
 from src.serving.errors import ApiError
 
 OPEN_PATHS = ("/health",)  # a watchdog has no key
@@ -16,9 +16,8 @@ OPEN_PATHS = ("/health",)  # a watchdog has no key
 class Access:
     """ASGI middleware: refuses requests for other hosts, and those without the key.
 
-    A page of another site can make its own name point to this machine and then ask as if it were
-    ours (DNS rebinding); the Host header still holds its name. Starlette's TrustedHostMiddleware
-    compares the same, but answers in plain text and does not say what to do.
+    Starlette's TrustedHostMiddleware compares the same names (``is_own_name`` says why), but
+    answers in plain text and does not say what to do.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeConfig):
@@ -58,15 +57,12 @@ def allows_host(settings: ServeConfig, header: str) -> bool:
     Without ``allowed_hosts``, a server that listens on this machine only has the names of this
     machine only; another one has any name.
     """
-    try:
-        name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
-    except ValueError:
-        return False
     if settings.allowed_hosts is not None:
-        return any(_matches(name, allowed.lower()) for allowed in settings.allowed_hosts)
-    if not is_loopback(settings.host):
-        return True
-    return name == settings.host.lower() or name == "" or is_loopback(name)
+        name = name_in(header)
+        return name is not None and any(
+            _matches(name, allowed.lower()) for allowed in settings.allowed_hosts
+        )
+    return not is_loopback(settings.host) or is_own_name(header, settings.host)
 
 
 def _matches(name: str, allowed: str) -> bool:

@@ -1,6 +1,5 @@
 """The values of ``conf/serve.yaml``."""
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -70,11 +69,3 @@ class ServeConfig:
     def max_body_bytes(self) -> int:
         """The most bytes of a request's body, in JSON."""
         return JSON_PER_TEXT * self.max_text_bytes
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is a name or an address of this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost" or host.lower().endswith(".localhost")

@@ -67,7 +67,7 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
         elif nearly := data.shared_prompts(split, nearly=True):
             exactly = data.shared_prompts(split)
             warnings.append(
-                f"{nearly:,} of {data.splits[split].num_examples:,} {split} examples have a prompt "
+                f"{nearly:,} of {data.report.used[split]:,} {split} rows have a prompt "
                 f"that is in train too ({exactly:,} exactly, {nearly - exactly:,} but for case, "
                 f"spaces and punctuation): their {split} figures flatter the model"
             )

@@ -38,7 +38,6 @@ def corpus_of(*examples: tuple[Sequence[int], Sequence[int]]) -> Corpus:
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         prompts=np.arange(len(examples), dtype=np.uint64),
         sources=np.zeros(len(examples), dtype=np.uint16),
-        normal_prompts=np.arange(len(examples), dtype=np.uint64),
     )
 
 

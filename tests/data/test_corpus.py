@@ -16,7 +16,7 @@ from src.data.corpus import (
     read_report,
 )
 from src.data.packing import pack
-from src.data.report import RowReport, normal_hash, prompt_hash
+from src.data.report import RowReport, prompt_hash
 from src.data.sources import SPLITS, Part, Source, open_source
 from src.data.template import encode_examples
 from src.data.tokenizer import train_tokenizer
@@ -79,7 +79,6 @@ def test_a_corpus_holds_the_example_of_every_usable_row(source, tokenizer, corpo
         assert np.array_equal(corpus.supervised, examples.supervised)
         first = [c.turns[0][0] for c in conversations]
         assert corpus.prompts.tolist() == [prompt_hash(prompt) for prompt in first]
-        assert corpus.normal_prompts.tolist() == [normal_hash(prompt) for prompt in first]
         last = corpus.example(len(corpus) - 1)
         alone = encode_examples(conversations[-1:], WordEncoder(tokenizer), "article")
         assert last.input_ids.tolist() == alone.input_ids.tolist()

@@ -137,7 +137,6 @@ def test_shared_prompts_are_counted(make):
     data = make()
     assert data.shared_prompts("validation") == 2
     assert data.shared_prompts("test") == 0
-    assert data.shared_prompts("train") == 60
 
 
 def test_without_packing_only_training_is_unpacked(make):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.data.conversation import Conversation
-from src.data.corpus import Corpus, build_corpus, corpus_key
+from src.data.corpus import Corpus, build_corpus, corpus_key, read_report
 from src.data.joining import Joining, is_single_turn
 from src.data.sources import Part, Source
 from src.data.template import encode_examples
@@ -28,6 +28,14 @@ def corpus(rows, tokenizer, folder, data_config, joining=None, split="train") ->
 
 def texts(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode(corpus.example(i).input_ids) for i in range(len(corpus))]
+
+
+def test_prompts_that_train_has_too_are_counted_by_row_before_any_is_joined(
+    tokenizer, tmp_path, data_config
+):
+    corpus(ROWS, tokenizer, tmp_path, data_config, Joining(1.0, 1000), split="test")
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert read_report(folder).shared_prompts == {"test": {"exactly": 300, "nearly": 300}}
 
 
 def test_every_row_is_there_once_in_conversations_of_two_to_four_turns(

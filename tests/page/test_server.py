@@ -32,7 +32,7 @@ QUESTION = {"answers": [{"model": "m", "messages": [{"role": "user", "content": 
 @pytest.fixture
 def client(models, folders) -> TestClient:
     answers = Answers(models, {name: name for name in folders}, greedy(8), Limits(100, 60.0, 4))
-    server = PageServer(answers, {"prompts": ["<b>"]}, frozenset({"localhost"}))
+    server = PageServer(answers, {"prompts": ["<b>"]}, "localhost")
     return TestClient(server.config.app, base_url="http://localhost:7860")
 
 

@@ -116,7 +116,7 @@ def test_it_warns_of_padding_and_of_prompts_that_train_shares(small_run, tmp_pat
     again.write_bytes((tmp_path / "rows.jsonl").read_bytes())
     small_run(*own, "data.packing=false", f"data.test_split={again}")
     assert "set data.packing=true" in caplog.text
-    assert "of 40 test examples have a prompt that is in train too" in caplog.text
+    assert "of 40 test rows have a prompt that is in train too" in caplog.text
 
 
 def test_a_file_without_validation_or_test_rows_still_trains(small_run, tmp_path, caplog):

@@ -67,6 +67,8 @@ class Stored:
 
 def damage(error: BaseException) -> str:
     """Return what is wrong with a file that cannot be unpacked or read further."""
+    if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the file
+        return f"it cannot be read here ({error.strerror})"
     text = str(error) or type(error).__name__
     cut = isinstance(error, EOFError) or re.search(
         r"(?i)ended before|truncated|unexpected end", text
