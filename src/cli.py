@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import streams
+from src import disk, streams
 from src.errors import UserError
 from src.overrides import CONF, PATHS, readable
 
@@ -118,19 +118,21 @@ def _reported(mistakes: list[Exception]) -> Iterator[None]:
         yield
     except MISTAKES as error:
         mistakes.append(error)
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        streams.complain(f"error: {one_line(error)}")
     except streams.OutputLost as error:
-        streams.give_up_output()
+        streams.give_up(sys.stdout)
         if error.errno == errno.EPIPE:  # the reader has enough
             sys.exit(141)
         mistakes.append(error)
-        print(f"error: standard output: {error.strerror}", file=sys.stderr)
-    except OSError as error:
-        text = streams.refusal(error)
+        streams.complain(f"error: standard output: {error.strerror}")
+    except Exception as error:
+        text = disk.refusal(error)
         if text is None:
             raise
         mistakes.append(error)
-        print(f"error: {text}", file=sys.stderr)
+        if not disk.names_a_file(error) and HydraConfig.initialized():
+            text = f"{HydraConfig.get().runtime.output_dir}: {text}"
+        streams.complain(f"error: {text}")
 
 
 def run_name() -> str:

@@ -1,12 +1,12 @@
 """Standard input, output and error: usable, whatever a shell, a locale or a disk does to them."""
 
 import codecs
-import errno
 import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 
 def decode_as_utf8(module: str) -> None:
@@ -101,24 +101,17 @@ def flush() -> None:
     sys.stdout.flush()
 
 
-def give_up_output() -> None:
+def give_up(stream: TextIO) -> None:
     """Let the interpreter end in peace: what is left in the buffer can be written nowhere."""
     with suppress(OSError, ValueError, io.UnsupportedOperation):
         sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, sys.stdout.fileno())
+        os.dup2(sink, stream.fileno())
         os.close(sink)
 
 
-# A person's machine refuses a file, and says why: no mistake of ours.
-REFUSALS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE),
-    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EFBIG),
-}
-
-
-def refusal(error: OSError) -> str | None:
-    """Return in one line why the system refuses a file; None for other errors."""
-    if error.errno not in REFUSALS:
-        return None
-    name = f"{error.filename}: " if error.filename else ""
-    return f"{name}{error.strerror}"
+def complain(line: str) -> None:
+    """Print a line on standard error, unless its disk is full, too: the exit code says it then."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)

@@ -1,5 +1,6 @@
 """Old or new, never half: whatever happens while a file or a folder is written."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -116,26 +117,90 @@ def test_a_folder_of_which_a_kill_left_only_the_older_one_aside_comes_back(tmp_p
     assert os.listdir(tmp_path) == ["folder"]
 
 
-def test_only_what_a_dead_process_left_of_this_target_is_removed(tmp_path):
-    stays = [
-        f".x.{os.getppid()}.tmp",  # a living process
-        f".x.{NO_PROCESS}.txt",
-        ".x.notes.tmp",
-        f".y.{NO_PROCESS}.tmp",
-        f".x.y.{NO_PROCESS}.tmp",
-    ]
+def test_what_dead_processes_left_in_a_folder_is_removed_whatever_was_to_become_of_it(tmp_path):
+    stays = [f".x.{os.getppid()}.tmp", f".x.{NO_PROCESS}.txt", ".x.notes.tmp"]
     # In a container a new process has the id of the one that was killed.
-    goes = [f".x.{NO_PROCESS}.tmp", f".x.{os.getpid()}.tmp"]
+    goes = [f".{name}.{NO_PROCESS}.tmp" for name in ("x", "y", "x.y")] + [f".x.{os.getpid()}.tmp"]
     for name in stays + goes:
         (tmp_path / name).write_text(name)
+    (tmp_path / f".folder.{NO_PROCESS}.tmp" / "below").mkdir(parents=True)
+    (tmp_path / f".aside.{NO_PROCESS}.old").mkdir()
     atomic.write_text(tmp_path / "x", "new")
-    assert sorted(os.listdir(tmp_path)) == sorted([*stays, "x"])
+    assert sorted(os.listdir(tmp_path)) == sorted([*stays, "x", "aside"])
+
+
+def test_in_a_person_s_folder_only_what_was_left_of_this_target_is_removed(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / f".{name}.{NO_PROCESS}.tmp").write_text(name)
+    (tmp_path / f".bashrc.{NO_PROCESS}.old").write_text("a person's own")
+    atomic.write_text(tmp_path / "x", "new", sweeps=False)
+    left = [f".bashrc.{NO_PROCESS}.old", f".y.{NO_PROCESS}.tmp", "x"]
+    assert sorted(os.listdir(tmp_path)) == left
+
+
+def test_a_process_that_is_younger_than_a_part_has_only_got_the_number_of_its_writer(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as process:
+        part = tmp_path / f".x.{process.pid}.tmp"
+        part.write_text("")
+        atomic.sweep(tmp_path)
+        assert part.exists()
+        os.utime(part, (0, part.stat().st_mtime - 3600))
+        atomic.sweep(tmp_path)
+        assert not part.exists()
+        process.kill()
+
+
+def test_a_process_that_has_ended_is_gone_though_nobody_has_asked_how(tmp_path):
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
+    (tmp_path / f".x.{process.pid}.tmp").write_text("")
+    atomic.sweep(tmp_path)
+    assert os.listdir(tmp_path) == []
+    process.wait()
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_what_another_container_writes_is_locked_and_stays(tmp_path, make):
+    part = tmp_path / f".x.{NO_PROCESS}.tmp"  # an id that says nothing here
+    make(part)
+    descriptor = os.open(part, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    atomic.sweep(tmp_path)
+    assert part.exists()
+    os.close(descriptor)
+    atomic.sweep(tmp_path)
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("write", [atomic.file, atomic.folder])
+def test_who_writes_holds_a_lock_on_it(tmp_path, write):
+    with write(tmp_path / "x") as part:
+        descriptor = os.open(part, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+
+
+def test_on_a_disk_without_locks_what_another_machine_may_write_stays_for_a_day(
+    tmp_path, monkeypatch
+):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    part = tmp_path / f".y.{NO_PROCESS}.tmp"
+    part.write_text("")
+    atomic.write_text(tmp_path / "x", "new")
+    assert part.exists()
+    os.utime(part, (0, part.stat().st_mtime - 2 * atomic.DAY))
+    atomic.write_text(tmp_path / "x", "newer")
+    assert not part.exists()
 
 
 def test_a_name_may_hold_what_a_pattern_means_something_by(tmp_path):
     (tmp_path / f".a[1]*.{NO_PROCESS}.tmp").write_text("left")
     (tmp_path / f".a1b.{NO_PROCESS}.tmp").write_text("another's")
-    atomic.write_text(tmp_path / "a[1]*", "new")
+    atomic.write_text(tmp_path / "a[1]*", "new", sweeps=False)
     assert sorted(os.listdir(tmp_path)) == [f".a1b.{NO_PROCESS}.tmp", "a[1]*"]
 
 

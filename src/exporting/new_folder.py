@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src import atomic
+from src import atomic, disk
 from src.errors import UserError
 
 
@@ -25,10 +25,12 @@ def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[P
         with atomic.folder(target) as building:
             yield building
             _check_nothing_foreign(folder, {path.name for path in building.iterdir()}, key)
+    except disk.Unwritten as error:
+        raise UserError(f"{key}={folder}: cannot be written: {disk.reason(error)}") from error
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(
-            f"{key}={folder}: cannot be written: {error.strerror or error}{where}"
+            f"{key}={folder}: cannot be written: {disk.reason(error)}{where}"
         ) from error
 
 
