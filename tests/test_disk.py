@@ -44,12 +44,17 @@ def test_what_the_disk_refuses_is_recognised_in_the_words_of_any_library(tmp_pat
 
 def raised(last: Exception, first: OSError, *, by_it: bool) -> Exception:
     """Return ``last``, raised while ``first`` was dealt with, or because of it."""
-    with pytest.raises(type(last)) as caught:
+
+    def fail():
         try:
             raise first
         except OSError as error:
-            raise last from (error if by_it else None)
-    last.__suppress_context__ = False
+            if by_it:
+                raise last from error
+            raise last  # noqa: B904 - as it happens
+
+    with pytest.raises(type(last)) as caught:
+        fail()
     return caught.value
 
 

@@ -5,41 +5,25 @@ taken between optimizer steps.
 """
 
 import logging
-import pickle
+import os
 import random
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from src import atomic
+from src.command_line import option
 from src.errors import UserError
-from src.hub import first_line
+from src.training.checkpoint_file import PREVIOUS, find_damage, read
 from src.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST = "last.ckpt"
 MODEL = "model."  # before the names of the model's weights, in TrainingModule's state
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old file, flushes, then renames: old or new, never half of one."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        """Write ``checkpoint``; the file that was there becomes ``previous.ckpt``."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        previous = path.with_name(PREVIOUS)
-        with atomic.file(path, previous) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
 
 
 class Checkpoints(L.Callback):
@@ -145,20 +129,31 @@ def find_checkpoint(run_folder: Path) -> Path | None:
     Raises:
         UserError: all are damaged.
     """
-    paths = [run_folder / "checkpoints" / name for name in (LAST, PREVIOUS)]
-    saved = [path for path in paths if path.exists()]
+    folder = run_folder / "checkpoints"
+    saved = [path for name in (LAST, PREVIOUS) if os.path.lexists(path := folder / name)]
+    damages = []
     for path in saved:
-        if _is_whole(path):
+        damage = find_damage(path)
+        if damage is None:
             return path
-        log.warning("warning: %s is damaged; looking for the one before it", path)
+        damages.append(f"{path.name} {damage}")
+        if path != saved[-1]:
+            log.warning("warning: %s %s; looking for the one before it", path, damage)
     if saved:
-        raise UserError(f"{run_folder} holds no whole checkpoint: start a new run, without resume")
+        raise UserError(
+            f"{run_folder} holds no whole checkpoint ({'; '.join(damages)}): start a new run, "
+            f"without resume"
+        )
     return None
 
 
 def saved_step(checkpoint: Path) -> int:
-    """Return the optimizer step at which a checkpoint was saved."""
-    return int(torch.load(checkpoint, mmap=True, weights_only=True)["global_step"])
+    """Return the optimizer step at which a checkpoint was saved.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read(checkpoint, lambda path: int(_load(path)["global_step"]))
 
 
 def resolve_checkpoint(name: str) -> Path:
@@ -175,8 +170,11 @@ def resolve_checkpoint(name: str) -> Path:
         return newest
     if not path.exists():
         raise UserError(f"checkpoint={name}: there is no such file or folder")
-    if not _is_whole(path):
-        raise UserError(f"checkpoint={name} is damaged, or no checkpoint")
+    if damage := find_damage(path):
+        other = path.with_name(PREVIOUS)
+        is_whole = path.name == LAST and other.exists() and not find_damage(other)
+        hint = f"; the one before it is whole: {option('checkpoint', other)}" if is_whole else ""
+        raise UserError(f"checkpoint={name} {damage}{hint}")
     return path
 
 
@@ -186,23 +184,17 @@ def read_weights(checkpoint: Path) -> tuple[int, dict[str, Tensor]]:
     Nothing but tensors and plain values is unpickled.
 
     Raises:
-        UserError: it is no checkpoint of a training run of ours.
+        UserError: it is damaged, or no checkpoint of a training run of ours.
     """
-    try:
-        content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
-        state, step = content["state_dict"], int(content["global_step"])
-    except (RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"checkpoint={checkpoint} is no checkpoint of a training run: {first_line(error)}"
-        ) from error
-    weights = {k.removeprefix(MODEL): v for k, v in state.items() if k.startswith(MODEL)}
-    return step, weights
+
+    def load(path: Path) -> tuple[int, dict[str, Tensor]]:
+        content = _load(path)
+        state = content["state_dict"]
+        weights = {k.removeprefix(MODEL): v for k, v in state.items() if k.startswith(MODEL)}
+        return int(content["global_step"]), weights
+
+    return read(checkpoint, load)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether every record of the file has its checksum; torch.load would not notice."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (zipfile.BadZipFile, EOFError):
-        return False
+def _load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", mmap=True, weights_only=True)

@@ -15,7 +15,8 @@ from lightning.pytorch.plugins.environments import (
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from src.training.checkpoints import AtomicCheckpointIO, saved_step
+from src.training.checkpoint_file import AtomicCheckpointIO
+from src.training.checkpoints import saved_step
 from src.training.plan import Plan
 from src.training.profiler import NoProfiler
 
