@@ -41,7 +41,12 @@ def write_text(path: Path, text: str, *, sweeps: bool = True) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     """Write a file of JSON, indented."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
+    write_text(path, as_json(values))
+
+
+def as_json(values: Any) -> str:
+    """Return the text of a file of JSON."""
+    return json.dumps(values, indent=2) + "\n"
 
 
 def write_bytes(path: Path, content: bytes, *, sweeps: bool = True) -> None:

@@ -126,12 +126,11 @@ def _reported(mistakes: list[Exception]) -> Iterator[None]:
         mistakes.append(error)
         streams.complain(f"error: standard output: {error.strerror}")
     except Exception as error:
-        text = disk.refusal(error)
+        folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
+        text = disk.refusal(error, folder)
         if text is None:
             raise
         mistakes.append(error)
-        if not disk.names_a_file(error) and HydraConfig.initialized():
-            text = f"{HydraConfig.get().runtime.output_dir}: {text}"
         streams.complain(f"error: {text}")
 
 

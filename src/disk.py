@@ -67,7 +67,7 @@ def _is_about(error: Exception, path: Path) -> bool:
     """Whether an error is not about another file, such as one that is read meanwhile."""
     if not isinstance(error, OSError) or not error.filename:
         return True
-    file = Path(os.fsdecode(error.filename))
+    file = Path(os.fsdecode(error.filename2 or error.filename))  # the second: of a copy
     if file == path or file in path.parents:
         return True
     if not file.is_relative_to(path.parent):
@@ -116,7 +116,8 @@ def reason(error: OSError) -> str:
     if number not in NO_ROOM or not error.filename:
         return text
     size = getattr(error, "size", None)
-    free = free_bytes(Path(os.fsdecode(error.filename)).absolute().parent)
+    path = Path(os.fsdecode(error.filename)).absolute()
+    free = free_bytes(path if path.is_dir() else path.parent)
     room = [
         *([] if size is None else [f"it needs {size_text(size)}"]),
         *([] if free is None else [f"{size_text(free)} free"]),
@@ -124,28 +125,22 @@ def reason(error: OSError) -> str:
     return f"{text} ({', '.join(room)})" if room else text
 
 
-def refusal(error: BaseException) -> str | None:
-    """Return in one line why the system refuses a file, and the notes; None for other errors."""
+def refusal(error: BaseException, folder: str | None = None) -> str | None:
+    """Return in one line why the system refuses a file, and the notes; None for other errors.
+
+    Args:
+        error: what was raised.
+        folder: what is named if the system does not say which file it refuses.
+    """
     number = error_number(error)
     if number not in REFUSALS:
         return None
-    inner = _of_the_system(error)
-    if inner is None:
-        inner = OSError(number, os.strerror(number))
+    causes = error, error.__cause__, error.__context__
+    inner = next((cause for cause in causes if isinstance(cause, OSError)), None)
+    if inner is None or not inner.filename:
+        inner = OSError(number, os.strerror(number), folder)
     name = f"{os.fsdecode(inner.filename)}: " if inner.filename else ""
     return "; ".join([f"{name}{reason(inner)}", *getattr(error, "__notes__", ())])
-
-
-def names_a_file(error: BaseException) -> bool:
-    """Whether the system has said which file it refuses."""
-    inner = _of_the_system(error)
-    return inner is not None and bool(inner.filename)
-
-
-def _of_the_system(error: BaseException) -> OSError | None:
-    """Return the error of the system that ``error`` is or was raised for."""
-    causes = error, error.__cause__, error.__context__
-    return next((cause for cause in causes if isinstance(cause, OSError)), None)
 
 
 def size_text(size: int) -> str:

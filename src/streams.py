@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,18 @@ def flush() -> None:
         OutputLost: it cannot be written.
     """
     sys.stdout.flush()
+
+
+class LogFile(logging.FileHandler):
+    """A log that ends its run where the disk takes no more, instead of printing tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what the system says, with the file's name."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        raise OSError(error.errno, error.strerror, self.baseFilename) from error
 
 
 def give_up(stream: TextIO) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from src import disk
 from src.cli import RUNS, Stopped, as_typed, run_door, task_overrides, typed
-from src.command_line import grammatical
+from src.command_line import command, grammatical
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +26,14 @@ def train(config: DictConfig) -> None:
     folder = Path(hydra.runtime.output_dir)
     overrides = task_overrides()
     search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
-    command = worker_command(sys.argv[1:], [*search, *overrides], folder)
-    if signal := start_run(settings, objective, folder, overrides, command):
+    worker = worker_command(sys.argv[1:], [*search, *overrides], folder)
+    try:
+        signal = start_run(settings, objective, folder, overrides, worker)
+    except Exception as error:
+        if disk.refusal(error) and (folder / "run.json").exists():
+            error.add_note(f"go on with: {command('train', resume=folder)}")
+        raise
+    if signal:
         raise Stopped(signal)
 
 

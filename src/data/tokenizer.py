@@ -17,6 +17,7 @@ from src.data.tokenizer_files import (
     END_OF_TEXT,
     FILES,
     SETTINGS,
+    TOKENIZER,
     VOCABULARIES,
     byte_level,
     read_tokenizer,
@@ -106,10 +107,15 @@ class Tokenizer:
         return hashlib.sha256((self.backend.to_str() + end).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json`` and ``tokenizer_config.json``, as AutoTokenizer reads them."""
+        """Write ``files`` into a folder."""
+        for name, text in self.files().items():
+            atomic.write_text(folder / name, text)
+
+    def files(self) -> dict[str, str]:
+        """Return ``tokenizer.json`` and ``tokenizer_config.json``, as AutoTokenizer reads them."""
         self.backend.encode_special_tokens = False  # a runtime switch; the file keeps the standard
         try:
-            self.backend.save(str(folder / "tokenizer.json"))
+            text = self.backend.to_str(pretty=True)
         finally:
             self.backend.encode_special_tokens = True
         config = {
@@ -118,7 +124,7 @@ class Tokenizer:
             **self.names,
             "clean_up_tokenization_spaces": False,
         }
-        atomic.write_json(folder / SETTINGS, config)
+        return {TOKENIZER: text, SETTINGS: atomic.as_json(config)}
 
 
 def load_tokenizer(name_or_path: str, key: str = "model.tokenizer") -> Tokenizer:

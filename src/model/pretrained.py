@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -25,6 +24,7 @@ from src.model.pretrained_config import (
     hugging_face_config,
     read_config,
 )
+from src.model.safetensors_file import save_file
 from src.model.weights_file import WEIGHTS, checksum, folder_with_weights, read_weights
 
 PREFIX = "transformer."
@@ -176,13 +176,31 @@ class _NoInit(TorchFunctionMode):
 def save_pretrained(
     model: GPT2, folder: Path, end_id: int, other_end_ids: Sequence[int] = ()
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors`` as GPT2LMHeadModel reads them.
+    """Write ``config.json`` and ``model.safetensors`` as GPT2LMHeadModel reads them."""
+    atomic.write_text(folder / FILE, config_text(model, end_id, other_end_ids))
+    save_weights(model, folder)
 
-    The weights replace older ones in a single step, with a checksum inside: whoever reads the
-    folder meanwhile, or after a crash, finds the complete old file or the complete new one.
+
+def config_text(model: GPT2, end_id: int, other_end_ids: Sequence[int] = ()) -> str:
+    """Return ``config.json``."""
+    return atomic.as_json(hugging_face_config(model.config, [end_id, *other_end_ids]))
+
+
+def save_weights(model: GPT2, folder: Path) -> None:
+    """Write ``model.safetensors``, with a checksum inside.
+
+    The weights replace older ones in a single step: whoever reads the folder meanwhile, or after a
+    crash, finds the complete old file or the complete new one.
+
+    Raises:
+        disk.Unwritten: the disk refuses; the older file stays.
     """
-    config = hugging_face_config(model.config, [end_id, *other_end_ids])
-    atomic.write_json(folder / FILE, config)
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
-    with atomic.file(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "sha256": checksum(tensors)})
+    size = num_bytes(model)
+    with atomic.file(folder / WEIGHTS, size=size) as part:
+        save_file(tensors, part, metadata={"format": "pt", "sha256": checksum(tensors)})
+
+
+def num_bytes(model: GPT2) -> int:
+    """Return the bytes of a model's weights."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())

@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.json_file import read_settings
 from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
-from src.model.pretrained import load_pretrained, save_pretrained
+from src.model.pretrained import config_text, load_pretrained, num_bytes, save_weights
 from src.model.weights_file import SAFETENSORS_FILES, folder_with_weights
 from src.talk.chat_template import ChatTemplate, load_chat_template
 from src.talk.messages import Message
@@ -44,18 +44,29 @@ def save_model_folder(
 ) -> None:
     """Write the folder, or new weights into it.
 
-    A new folder gets its name when it is complete; of an older one only the weights change, in a
-    single step. So ``folder`` can be read at any moment.
+    A new folder gets its name when it is complete; so does one of another config or tokenizer than
+    it has. Else only the weights change, in a single step, and what a person has edited beside them
+    stays. So ``folder`` can be read at any moment, and holds parts of one model only.
+
+    Raises:
+        disk.Unwritten: the disk refuses; the older folder stays.
     """
-    if folder.exists():
-        save_pretrained(model, folder, tokenizer.end_id)
+    bound = {"config.json": config_text(model, tokenizer.end_id), **tokenizer.files()}
+    if all(_holds(folder / name, text) for name, text in bound.items()):
+        atomic.sweep(folder.parent)
+        save_weights(model, folder)
         return
-    with atomic.folder(folder) as building:
-        save_pretrained(model, building, tokenizer.end_id)
-        tokenizer.save(building)
+    with atomic.folder(folder, size=num_bytes(model)) as building:
+        for name, text in bound.items():
+            atomic.write_text(building / name, text)
         save_template(building, tokenizer.end_token)
         settings = _generation_settings(generation, tokenizer.end_id)
         atomic.write_json(building / GENERATION_SETTINGS, settings)
+        save_weights(model, building)
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def load_model_folder(name_or_path: str, key: str = "model_path") -> ModelFolder:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from src import atomic
+from src import atomic, disk
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant, Reply
@@ -93,7 +93,7 @@ class Session:
         except FileExistsError as error:
             raise UserError(f"{name}: there is such a file; give another name") from error
         except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; ~nobody
-            reason = getattr(error, "strerror", None) or error
+            reason = disk.reason(error) if isinstance(error, OSError) else error
             raise UserError(f"{name}: cannot write it: {reason}") from error
         return num_turns
 
@@ -102,7 +102,7 @@ def _write_new(path: Path, text: str) -> None:
     """Write a file that is not there yet: whole, or not at all."""
     path.open("x", encoding="utf-8").close()  # the name is ours, or FileExistsError
     try:
-        atomic.write_text(path, text)
+        atomic.write_text(path, text, sweeps=False)
     except BaseException:
         path.unlink()
         raise

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src import atomic
 from src.command_line import option
 from src.errors import UserError
 from src.training.checkpoint_file import PREVIOUS, find_damage, read
@@ -47,8 +48,14 @@ class Checkpoints(L.Callback):
         self.restored: dict[str, Any] | None = None
 
     def save(self, trainer: L.Trainer) -> None:
-        """Save now, unless this step has been saved."""
+        """Save now, unless this step has been saved.
+
+        The curves are on the disk first: a resumed run logs only what comes after the checkpoint.
+        """
         if self.saved_step != trainer.global_step:
+            if trainer.is_global_zero and trainer.logger is not None and trainer.logger.log_dir:
+                trainer.logger.save()
+                atomic.flush(Path(trainer.logger.log_dir))
             trainer.save_checkpoint(self.path)
             self.saved_step = trainer.global_step
 

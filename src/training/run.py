@@ -114,7 +114,7 @@ class Run:
         else:
             return None
         finally:
-            self.logger.experiment.close()
+            self.logger.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
 
     def _can_start_again(self) -> bool:

@@ -1,8 +1,11 @@
 """Lightning's Trainer for a plan: which engine shares the step among the devices."""
 
 import shutil
+import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -14,6 +17,7 @@ from lightning.pytorch.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
 from src.training.checkpoint_file import AtomicCheckpointIO
 from src.training.checkpoints import saved_step
@@ -44,9 +48,36 @@ class OneFileLogger(TensorBoardLogger):
     may read two files that began in one second in the wrong order, and drop the earlier one.
     """
 
+    def save(self) -> None:
+        """Flush; Lightning would write an empty file of hyperparameters, too."""
+        self.experiment.flush()
+
     def finalize(self, status: str) -> None:
         """Flush; whoever owns the run closes it."""
-        self.experiment.flush()
+        with _after_an_error():
+            self.experiment.flush()
+
+    def close(self) -> None:
+        """Write what is left, and end."""
+        with _after_an_error():
+            self.experiment.close()
+
+
+@contextmanager
+def _after_an_error() -> Iterator[None]:
+    """Let the error that ends a run be the one that is told, where a full disk is met twice."""
+    is_under_way = sys.exception() is not None
+    try:
+        yield
+    except OSError:
+        if not is_under_way:
+            raise
+
+
+def _leave_to_the_writer(failure: threading.ExceptHookArgs) -> None:
+    """Print no traceback of TensorBoard's thread: its writer raises the error where it is used."""
+    if not isinstance(failure.thread, _AsyncWriterThread):
+        threading.__excepthook__(failure)
 
 
 def open_logger(run_folder: Path, checkpoint: Path | None, rank: int) -> OneFileLogger:
@@ -54,6 +85,7 @@ def open_logger(run_folder: Path, checkpoint: Path | None, rank: int) -> OneFile
 
     Without a checkpoint the run begins, and what an earlier beginning has logged is removed.
     """
+    threading.excepthook = _leave_to_the_writer
     if checkpoint is None and rank == 0:
         shutil.rmtree(run_folder / TENSORBOARD, ignore_errors=True)
     # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
