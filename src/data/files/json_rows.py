@@ -142,7 +142,7 @@ def _lines(text: Text) -> Iterator[Record]:
                 else:
                     yield from ((number, record) for record in _unusual(line, text))
     except STOPS as error:
-        yield number + 1, Broken(end_of_reading(error))
+        yield number + 1, broken_end(error)
 
 
 _LINE_ENDS = ("\n", "\r\n", "\r", "")
@@ -233,7 +233,7 @@ def _elements(text: Text) -> Iterator[Record]:
             elif stream.peek():
                 yield stream.line, Broken("not valid JSON: something follows the list")
         except STOPS as error:
-            yield stream.line, Broken(end_of_reading(error))
+            yield stream.line, broken_end(error)
 
 
 def _broken(error: BadJson, goes_on: bool) -> Broken:
@@ -260,7 +260,7 @@ def _values(text: Text) -> Iterator[Record]:
                 complaint = _complaint(value, text) if stream.has_bad_bytes else None
                 yield line, Broken(complaint) if complaint else _checked(value)
         except STOPS as error:
-            yield stream.line, Broken(end_of_reading(error))
+            yield stream.line, broken_end(error)
 
 
 def _complaint(value: Any, text: Text) -> str | None:
@@ -288,3 +288,9 @@ def end_of_reading(error: BaseException) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not {error.encoding.upper()} text from here on: {error.reason}"
     return damage(error)
+
+
+def broken_end(error: BaseException) -> Broken:
+    """Return what stands where a text cannot be read further."""
+    of_disk = isinstance(error, OSError) and error.errno is not None
+    return Broken(end_of_reading(error), of_disk)

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from src.data.files.json_rows import STOPS, end_of_reading
+from src.data.files.json_rows import STOPS, broken_end, end_of_reading
 from src.data.files.part import Broken, Part, Record
 from src.data.files.text import Text
 from src.errors import UserError
@@ -216,7 +216,7 @@ def _records(text: Text, dialect: Dialect, header: list[str], header_line: int) 
                 else:
                     yield first, dict(zip(header, fields, strict=True))
         except STOPS as error:
-            yield first, Broken(end_of_reading(error))
+            yield first, broken_end(error)
 
 
 def _ragged(count: int, width: int, dialect: Dialect) -> str:
