@@ -18,6 +18,8 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "checks",
     "cli",
     "command_line",
+    "download",
+    "downloader",
     "errors",
     "hub",
     "json_file",
@@ -39,7 +41,9 @@ ROOM_MAY_IMPORT = {
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
-SHARED = {"address", "atomic", "checks", "command_line", "errors", "hub", "json_file"}
+SHARED = {
+    *("address", "atomic", "checks", "command_line", "download", "errors", "hub", "json_file")
+}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}

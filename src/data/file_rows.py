@@ -31,7 +31,13 @@ def file_parts(config: DataConfig) -> tuple[list[Part], str]:
 
     def opened(names: str | Sequence[str], key: str) -> list[Part]:
         found = []
-        for place in find_places(names, key):
+        try:
+            places = find_places(names, key)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or names}: cannot be read: {error.strerror}"
+            ) from error
+        for place in places:
             if place.path.stat().st_size > LARGE:  # refuse what holds no rows before it is read
                 open_parts(place, config.encoding)
             content.update(_digest(place.path))

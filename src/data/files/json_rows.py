@@ -23,14 +23,14 @@ from typing import Any
 from src.data.files.json_text import BadJson, JsonStream, NameTwice, scan, values_of
 from src.data.files.objects import as_row, is_message, keys_beside, rows_of
 from src.data.files.part import Broken, Part, Record
-from src.data.files.text import Text
+from src.data.files.text import LONGEST_LINE, TOO_LONG, LineTooLong, Text, skip_line
 from src.data.files.unpacking import DAMAGE, damage
 from src.errors import UserError
 
 LINE_LIMIT = 1 << 20  # characters of a first line that is looked at whole
 LINES_LOOKED_AT = 20
 
-STOPS = (*DAMAGE, UnicodeDecodeError)  # what ends the reading of a file
+STOPS = (*DAMAGE, UnicodeDecodeError, LineTooLong)  # what ends the reading of a file
 
 
 def json_parts(text: Text) -> list[Part]:
@@ -131,7 +131,12 @@ def _lines(text: Text) -> Iterator[Record]:
     number = 0
     try:
         with text.open() as file:
-            for number, line in enumerate(file, start=1):
+            lines = iter(partial(file.readline, LONGEST_LINE), "")
+            for number, line in enumerate(lines, start=1):
+                if len(line) == LONGEST_LINE:
+                    skip_line(file)
+                    yield number, Broken(TOO_LONG)
+                    continue
                 try:
                     value, end = scan(line, 0)
                     whole = type(value) is dict and (line[end:] in _LINE_ENDS)
@@ -285,6 +290,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 def end_of_reading(error: BaseException) -> str:
     """Return why a text cannot be read further."""
+    if isinstance(error, LineTooLong):
+        return str(error)
     if isinstance(error, UnicodeDecodeError):
         return f"not {error.encoding.upper()} text from here on: {error.reason}"
     return damage(error)
