@@ -31,12 +31,13 @@ def build_lock(folder: Path) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed builds of other folders left beside ``folder``."""
+    """Remove what killed builds left beside ``folder``, whose lock is held: its own and others'."""
     leftovers = defaultdict(list)
     for path in folder.parent.iterdir():
         if match := LEFTOVER.fullmatch(path.name):
             leftovers[match[1] or match[2]].append(path)
-    leftovers.pop(folder.name, None)
+    for path in leftovers.pop(folder.name, []):
+        shutil.rmtree(path, ignore_errors=True)  # not the lock, which is no folder
     for key, paths in leftovers.items():
         lock = folder.with_name(f"{key}.lock")
         with suppress(Timeout, OSError), FileLock(lock, blocking=False):  # or it is being built

@@ -136,7 +136,8 @@ def test_an_interrupted_build_leaves_nothing_behind(source, tokenizer, corpora, 
 
 def test_what_a_killed_build_left_is_not_taken_for_a_corpus(source, tokenizer, corpora):
     key = corpus_key(source(Rows(30)), tokenizer, "responses")
-    (corpora / f".{key}.{2**30}.tmp" / "train").mkdir(parents=True)  # no process has such an id
+    for process in (2**30, os.getpid(), os.getppid()):  # one has no process, others are not theirs
+        (corpora / f".{key}.{process}.tmp" / "train").mkdir(parents=True)
     (corpora / f"{key}.lock").touch()
     folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
     assert read_report(folder).used == {"train": 20}
@@ -159,8 +160,9 @@ def test_what_a_killed_build_of_other_rows_left_is_removed(source, tokenizer, co
 def test_what_another_process_is_building_is_left_alone(source, tokenizer, corpora):
     key = "0123456789abcdef"
     part = corpora / f".{key}.77.tmp"
-    part.mkdir(parents=True)
+    corpora.mkdir()
     with build_lock(corpora / key):
+        part.mkdir()
         folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
         assert sorted(corpora.iterdir()) == sorted([part, folder, corpora / f"{key}.lock"])
 
