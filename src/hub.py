@@ -1,44 +1,43 @@
 """A Hugging Face hub name or a local folder becomes a local folder, without ever hanging.
 
-Order of attempts: a local folder; the local cache (no connection is made); the hub, after a probe
-that answers within seconds whether it can be reached at all.
+Order of attempts: a local folder; the local cache, for which no connection is made; the hub.
 """
 
-import http.client
-import os
-import urllib.error
-import urllib.request
+import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from src.download import download_model
 from src.errors import UserError
+from src.errors import first_line as first_line
+from src.errors import whole_message as whole_message
 
-PROBE_SECONDS = 10.0
+PAGES = "https://huggingface.co"
+
+# What a problem says, as a pattern -> the way out; {page} is that of the model or data set.
+WAYS_OUT = [
+    (
+        r"(?i)\bgot 40[13]\b|gated",
+        "check the name; for a gated or private one ask for access at {page}, then log in with "
+        "`hf auth login` (or set HF_TOKEN)",
+    ),
+    (r"\bgot 404\b", "check the name; a private one needs `hf auth login` (or HF_TOKEN)"),
+    (
+        r"No space left|Permission denied|Read-only|quota",
+        "make room there, or set HF_HOME to another folder",
+    ),
+    (r"\bgot 429\b", "try again later; the hub lets those who `hf auth login` ask more often"),
+    (r"\bgot 5\d\d\b|checksum is wrong|Consistency check", "try again later"),
+]
 
 
-def hub_is_offline() -> bool:
-    """Whether a person switched the hub off (``HF_HUB_OFFLINE=1``)."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def probe_hub() -> str | None:
-    """Ask the hub for a sign of life; return what is wrong, or None if it answers.
-
-    huggingface_hub retries a refused connection for up to 48 seconds and waits for a silent server
-    forever. So this function asks first, once, and waits ``PROBE_SECONDS`` at most.
-    """
-    if hub_is_offline():
-        return "HF_HUB_OFFLINE is set"
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        urllib.request.urlopen(
-            f"{endpoint}/api/models/openai-community/gpt2", timeout=PROBE_SECONDS
-        )
-    except urllib.error.HTTPError:
-        return None  # it answered, whatever it said
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"{endpoint} cannot be reached ({getattr(error, 'reason', None) or error})"
-    return None
+def way_out(problem: str, page: str) -> str | None:
+    """Return what a person can do about what the hub said; None: only do without the hub."""
+    ways = (way for pattern, way in WAYS_OUT if re.search(pattern, problem))
+    found = next(ways, None)
+    return found and found.format(page=page)
 
 
 def local_folder(
@@ -64,58 +63,79 @@ def local_folder(
     if not is_hub_name(name_or_path):
         raise UserError(f"{key}={name_or_path}: there is no such folder")
 
-    import httpx2
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    def download(local_files_only: bool) -> Path:
-        path = snapshot_download(
-            name_or_path, allow_patterns=list(patterns), local_files_only=local_files_only
-        )
-        return Path(path)
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        snapshot = download(local_files_only=True)
-        if all(any(any(snapshot.glob(p)) for p in each.split("|")) for each in required):
-            return snapshot
+        snapshot = cached_snapshot(name_or_path, patterns)
     except HFValidationError as error:
         raise UserError(
             f"{key}={name_or_path}: no such folder, and no hub name: {error}"
         ) from error
-    except LocalEntryNotFoundError:
-        pass  # not in the cache: ask the hub
-    if problem := probe_hub():
+    if snapshot is not None and all(_matches(snapshot, each) for each in required):
+        return snapshot
+    problem = download_model(name_or_path, patterns)
+    if problem is None:
+        snapshot = cached_snapshot(name_or_path, patterns)
+        problem = None if snapshot else "its files are not in the cache after the download"
+    if snapshot is None or problem is not None:
+        way = way_out(problem or "", f"{PAGES}/{name_or_path}")
         raise UserError(
-            f"{key}={name_or_path} is not a local folder or in the cache, and {problem}: give a "
-            f"local folder, or download it once where there is a network"
+            f"{key}={name_or_path} is not a local folder or in the cache, and {problem}: "
+            + (f"{way}; or " if way else "")
+            + "give a local folder, or download it once where there is a network"
         )
+    return snapshot
+
+
+def cached_snapshot(name: str, patterns: Sequence[str]) -> Path | None:
+    """Return the folder of a model in the cache; None: it is not there, or a file is half there.
+
+    Raises:
+        HFValidationError: ``name`` is no name that the hub can have.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
-        return download(local_files_only=False)
-    except (httpx2.HTTPError, OSError) as error:
-        raise UserError(
-            f"{key}={name_or_path}: the hub did not give it: {first_line(error)}"
-        ) from error
+        folder = snapshot_download(name, allow_patterns=list(patterns), local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    snapshot = Path(folder)
+    found = {path for pattern in patterns for path in snapshot.glob(pattern)}
+    whole = found.isdisjoint(cut_files(snapshot)) and all(path.exists() for path in found)
+    return snapshot if whole and all(map(_has_shards, found)) else None
+
+
+def cut_files(snapshot: Path) -> set[Path]:
+    """Return the files of a snapshot that have another size than on the hub, where it is known."""
+    cut = set()
+    # What is no listing of huggingface_hub 2 knows no sizes.
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        listing = snapshot.parents[1] / "trees" / f"{snapshot.name}.json"
+        for name, facts in json.loads(listing.read_text(encoding="utf-8"))["files"].items():
+            path = snapshot / name
+            if path.is_file() and path.stat().st_size != facts["size"]:
+                cut.add(path)
+    return cut
+
+
+def _has_shards(path: Path) -> bool:
+    """Whether the files that an index of weights lists lie beside it; other files list none."""
+    if not path.name.endswith(".index.json"):
+        return True
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return True  # whoever reads it says what is wrong
+    return all((path.parent / str(name)).exists() for name in names)
+
+
+def _matches(folder: Path, patterns: str) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in patterns.split("|"))
 
 
 def _has_config(folder: Path) -> bool:
     return (folder / "config.json").exists()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its name if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def whole_message(error: BaseException) -> str:
-    """Return all that an error and its causes say, each once, on one line."""
-    said: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        text = " ".join(str(cause).split()) or type(cause).__name__
-        if not any(text in other for other in said):
-            said.append(text)
-        cause = cause.__cause__
-    return "; ".join(said)
 
 
 def is_hub_name(name: str) -> bool:

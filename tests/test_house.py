@@ -19,6 +19,8 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "cli",
     "command_line",
     "disk",
+    "download",
+    "downloader",
     "errors",
     "hub",
     "json_file",
@@ -40,7 +42,9 @@ ROOM_MAY_IMPORT = {
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
-SHARED = {"address", "atomic", "checks", "command_line", "disk", "errors", "hub", "json_file"}
+SHARED = {
+    *("address", "atomic", "checks", "command_line", "disk", "download", "errors", "hub", "json_file")
+}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}

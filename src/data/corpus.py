@@ -3,16 +3,21 @@
 A corpus is one folder. Its name is a hash of rows, tokenizer, template and ``supervise``, not of
 the block size (unless rows are joined up to it): each run packs again, in milliseconds::
 
+    outputs/corpora/<key>/checksums.json          of all other files
     outputs/corpora/<key>/report.json             what became of the rows
     outputs/corpora/<key>/<split>/input_ids.npy   (tokens,) all examples end to end
                                   supervised.npy  (tokens,) bool: is this token taught?
                                   offsets.npy     (examples + 1,) where each example starts
                                   prompts.npy     (examples,) hash of each first prompt
                                   sources.npy     (examples,) number of the source of each
+
+The checksums are compared before anything is read; a damaged corpus is built again.
 """
 
 import hashlib
 import json
+import logging
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -21,9 +26,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from src import atomic
+from src.data.build_lock import build_lock
+from src.data.checksums import find_damage, write_checksums
 from src.data.conversation import Conversation
 from src.data.encoding import encode_all, spare_cores
 from src.data.joining import Joining, is_single_turn
@@ -32,12 +38,16 @@ from src.data.sources import SPLITS, Source
 from src.data.template import JINJA, Examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import ids_dtype
+from src.errors import UserError
 
-FORMAT = 2  # part of the key: raise it when the files or the encoding change
+FORMAT = 3  # part of the key: raise it when the files or the encoding change
 BATCH_SIZE = 1024  # rows that are encoded and written at a time
 
 Columns = Mapping[str, np.ndarray]  # (examples,) each
 COLUMNS = {"prompts": np.uint64, "sources": np.uint16}
+REPORT = "report.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,12 @@ class Corpus(Examples):
             empty = path.stat().st_size <= 128
             arrays[name] = np.load(path, mmap_mode=None if empty else "r")
         return cls(**arrays)
+
+
+def file_names() -> list[str]:
+    """Return the names of all files of a corpus that have a checksum."""
+    arrays = [f"{split}/{name}.npy" for split in SPLITS for name in Corpus.__dataclass_fields__]
+    return [REPORT, *arrays]
 
 
 class NpyWriter:
@@ -136,25 +152,36 @@ def build_corpus(
     corpora: Path,
     joining: Joining | None = None,
 ) -> Path:
-    """Return the folder of the corpus; build it unless it exists. None joins no rows.
+    """Return the folder of the corpus; build it unless it is there and whole. None joins no rows.
 
     Rows are read, encoded on all cores and written batch by batch; memory does not grow with their
     number. If several processes ask for it, one builds and the others wait. An interrupted build
-    leaves nothing that looks like a corpus.
+    leaves nothing that looks like a corpus. A damaged corpus is built again, which the log says;
+    processes that have the damaged one open keep it.
 
     Raises:
-        UserError: the source cannot be read or has no usable row.
+        UserError: the source cannot be read, has no usable row, or changed while it was read.
     """
     folder = corpora / corpus_key(source, tokenizer, supervise, joining)
-    if folder.exists():
+    if find_damage(folder, file_names(), folder.name) is None:
         return folder
-    corpora.mkdir(parents=True, exist_ok=True)
-    with FileLock(corpora / f"{folder.name}.lock"):
-        if folder.exists():
+    try:
+        corpora.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"data.corpus_dir={corpora} is a file: name a folder") from error
+    with build_lock(folder):
+        damage = find_damage(folder, file_names(), folder.name)
+        if damage is None:
             return folder
+        if os.path.lexists(folder):
+            log.warning("warning: corpus %s: %s; building it again", folder, damage)
+            if not folder.is_dir():
+                folder.unlink()
         with atomic.folder(folder) as temporary:
             report = _write(source, tokenizer, supervise, temporary, joining)
-            atomic.write_json(temporary / "report.json", report.to_json())
+            source.check_unchanged()
+            atomic.write_json(temporary / REPORT, report.to_json())
+            write_checksums(temporary, file_names(), folder.name)
     return folder
 
 
@@ -206,4 +233,4 @@ def _write(
 
 def read_report(folder: Path) -> RowReport:
     """Return the report of the corpus in ``folder``."""
-    return RowReport.from_json(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    return RowReport.from_json(json.loads((folder / REPORT).read_text(encoding="utf-8")))

@@ -9,7 +9,8 @@ reads the rows, and encodes a batch itself whenever the others have enough::
 
 The processes start after the first few batches, for few rows are encoded sooner than a process
 starts. A process is a bare interpreter behind two pipes: it does not run the main module, and ends
-when its input ends, even if this process was killed.
+when its input ends, even if this process was killed. No signal but that ends it: a scheduler sends
+its own to all processes of a job, and the batch that this one waits for is still encoded.
 """
 
 import os
@@ -18,15 +19,16 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 
 from src.data.conversation import Conversation
 from src.data.template import Examples, encode_examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import WordEncoder
+from src.errors import UserError
 
 NUM_FIRST = 4  # batches that this process encodes before it starts others
 NUM_WAITING = 2  # batches for each process: the current one and the next
@@ -107,12 +109,13 @@ class _Process:
     def __init__(self, setup: Setup):
         self.setup: Setup | None = setup
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _START],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
-        )
+        with _signals_blocked():  # a process starts with the mask of its parent
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _START],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+            )
 
     def encode(self, batch: Batch) -> Examples:
         """Send a batch and wait for its examples."""
@@ -127,11 +130,28 @@ class _Process:
             return pickle.load(self.process.stdout)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
             code = self.process.wait()
+            if code == -9:
+                what = "a process that encodes rows was killed, perhaps for want of memory"
+                raise UserError(f"{what}: start again") from error
             raise RuntimeError(f"a process that encodes rows ended with {code}") from error
 
     def close(self) -> None:
         """Let the process end."""
         self.process.communicate()
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let no signal that asks to end reach this thread; it comes afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows sends none
+        yield
+        return
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def serve() -> None:

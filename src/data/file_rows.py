@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from src.data.files.part import SPLIT_NAMES, Part
 from src.data.files.places import find_places
 from src.data.files.reader import open_parts
 from src.errors import UserError
+
+CHUNK = 1 << 20  # bytes
+LARGE = 1 << 30  # bytes
 
 
 def file_parts(config: DataConfig) -> tuple[list[Part], str]:
@@ -27,7 +31,15 @@ def file_parts(config: DataConfig) -> tuple[list[Part], str]:
 
     def opened(names: str | Sequence[str], key: str) -> list[Part]:
         found = []
-        for place in find_places(names, key):
+        try:
+            places = find_places(names, key)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or names}: cannot be read: {error.strerror}"
+            ) from error
+        for place in places:
+            if place.path.stat().st_size > LARGE:  # refuse what holds no rows before it is read
+                open_parts(place, config.encoding)
             content.update(_digest(place.path))
             found += open_parts(place, config.encoding)
         return found
@@ -76,8 +88,18 @@ def _digest(path: Path) -> bytes:
     digest = hashlib.sha256()
     for name in saved_files(path) if is_saved_dataset(path) else [path]:
         try:
-            with name.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(_file_digest(name))
         except OSError as error:
             raise UserError(f"{name}: cannot be read: {error.strerror or error}") from error
+    return digest.digest()
+
+
+def _file_digest(path: Path) -> bytes:
+    """Return the SHA-256 of a file, as long as it is now: one that grows has no end."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (piece := file.read(min(CHUNK, left))):
+            digest.update(piece)
+            left -= len(piece)
     return digest.digest()

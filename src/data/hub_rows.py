@@ -2,15 +2,25 @@
 
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from src.data.config import DataConfig
 from src.data.files.part import SPLITS, Part, Record
-from src.errors import UserError
-from src.hub import is_hub_name, probe_hub, whole_message
+from src.download import download_rows
+from src.errors import UserError, whole_message
+from src.hub import PAGES, is_hub_name, way_out
+
+# What they say of a data set that they have found.
+ABOUT_SPLITS = "unknown split|bad split"
+ABOUT_CONFIGURATIONS = "config name is missing|builderconfig|multiple '.*' configurations"
 
 
 def hub_parts(config: DataConfig) -> tuple[list[Part], str]:
@@ -22,47 +32,84 @@ def hub_parts(config: DataConfig) -> tuple[list[Part], str]:
     path = config.path
     if not isinstance(path, str) or not is_hub_name(path) or Path(path).is_file():
         raise UserError(f"data.path={path} is no hub name; for a file say data=file")
-    if problem := probe_hub():
-        _load_from_cache_only()
-
-    import datasets
-    import httpx2
-
     parts, prints = [], []
     wanted = (config.train_split or "train", config.validation_split, config.test_split)
     for split, name in zip(SPLITS, wanted, strict=True):
         if name is None:
             continue
-        options = {"name": config.name} if config.name else {}
-        try:
-            rows = datasets.load_dataset(path, split=name, **options)
-        except (
-            *(ValueError, RuntimeError, OSError, KeyError),
-            *(datasets.exceptions.DatasetsError, httpx2.HTTPError),
-        ) as error:
-            raise UserError(
-                _what_to_do(error, config, f"data.{split}_split", name, problem)
-            ) from error
+        rows = _load(config, path, name, f"data.{split}_split")
         prints.append([split, rows._fingerprint, len(rows)])
-        parts.append(Part(f"{path}[{name}]", split, partial(_records, rows), "row"))
+        parts.append(Part(f"{path}[{name}]", split, partial(_records, rows, path), "row"))
     return parts, hashlib.sha256(json.dumps(prints).encode()).hexdigest()
 
 
-def _what_to_do(
-    error: Exception, config: DataConfig, key: str, split: str, problem: str | None
-) -> str:
-    """Return what went wrong, in the hub's words, and the way out."""
-    path, said = config.path, whole_message(error)
-    low = said.lower()
-    if "gated" in low or "401" in said or "403" in said:
-        way = (
-            f"ask for access at https://huggingface.co/datasets/{path}, then log in with "
-            f"`hf auth login` (or set HF_TOKEN)"
-        )
-        return f"data.path={path}: the hub asks for a login: {way} ({said})"
-    if "config name is missing" in low or "builderconfig" in low:
+def _load(config: DataConfig, path: str, split: str, key: str) -> Any:
+    """Return the rows of a split from the cache, downloaded before if they are not there."""
+    import datasets
+
+    errors = (ValueError, RuntimeError, OSError, KeyError, datasets.exceptions.DatasetsError)
+    try:
+        return _load_from_cache(path, config.name, split)
+    except errors as error:
+        said = whole_message(error)
+        if re.search(f"{ABOUT_SPLITS}|{ABOUT_CONFIGURATIONS}", said, re.I):
+            raise UserError(_what_to_do(said, config, key, split)) from error
+    problem = download_rows(path, config.name)
+    if problem is not None:
+        raise UserError(_what_to_do(problem, config, key, split))
+    try:
+        return _load_from_cache(path, config.name, split)
+    except errors as error:
+        raise UserError(_what_to_do(whole_message(error), config, key, split)) from error
+
+
+def _load_from_cache(path: str, configuration: str | None, split: str) -> Any:
+    """Return the rows of a split without any connection.
+
+    Both libraries read HF_HUB_OFFLINE only when they are imported. They warn that the newest rows
+    of the cache may not be the newest of the hub: that is what a cache is.
+    """
+    import datasets
+    import datasets.config
+    import huggingface_hub.constants
+
+    _remove_unfinished(path)
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity_error()
+    for module in modules:
+        module.HF_HUB_OFFLINE = True
+    try:
+        options = {"name": configuration} if configuration else {}
+        return datasets.load_dataset(path, split=split, **options)
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _remove_unfinished(path: str) -> None:
+    """Remove what killed downloads left of a data set: ``datasets`` fails at it without a hub."""
+    import datasets
+    import datasets.config
+
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    owner, _, name = path.rpartition("/")
+    called = "___".join([*([owner] if owner else []), datasets.naming.camelcase_to_snakecase(name)])
+    for folder in (cache / called).glob("*/*/*.incomplete"):
+        finished = folder.with_suffix("")
+        lock = cache / f"{finished.as_posix().replace('/', '_')}.lock"  # as datasets names it
+        with suppress(Timeout, OSError), FileLock(lock, blocking=False):  # or it is at work
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _what_to_do(said: str, config: DataConfig, key: str, split: str) -> str:
+    """Return what went wrong, in the words of the hub or its libraries, and the way out."""
+    path, low = config.path, said.lower()
+    if re.search(ABOUT_CONFIGURATIONS, said, re.I):
         return f"data.path={path}: it has several configurations: name one with data.name ({said})"
-    if "unknown split" in low or "bad split" in low:
+    if re.search(ABOUT_SPLITS, said, re.I):
         return f"{key}={split} of {path}: {said}"
     if "same columns" in low or "couldn't cast" in low or "features" in low:
         return (
@@ -70,27 +117,27 @@ def _what_to_do(
             f"name one configuration with data.name, or download the files and use data=file "
             f"({said})"
         )
-    if problem:
-        return (
-            f"data.path={path} is not in the local cache and {problem}: use a file with data=file "
-            f"data.path=..., the embedded corpus with data=sample, or download it once where there "
-            f"is a network ({said})"
-        )
-    return f"data.path={path}: the hub did not give this dataset ({said})"
+    way = way_out(said, f"{PAGES}/datasets/{path}")
+    return (
+        f"data.path={path} is not in the local cache and {said}: "
+        + (f"{way}; or " if way else "")
+        + "use a file with data=file data.path=..., the embedded corpus with data=sample, or "
+        "download it once where there is a network"
+    )
 
 
-def _records(rows: Any) -> Iterator[Record]:
+def _records(rows: Any, path: str) -> Iterator[Record]:
+    import pyarrow
+
     number = 0
-    for batch in rows.iter(batch_size=1000):
-        for values in zip(*batch.values(), strict=True):
-            number += 1
-            yield number, dict(zip(batch, values, strict=True))
-
-
-def _load_from_cache_only() -> None:
-    """Switch both libraries to their caches: they read HF_HUB_OFFLINE only when imported."""
-    import datasets.config
-    import huggingface_hub.constants
-
-    datasets.config.HF_HUB_OFFLINE = True
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        for batch in rows.iter(batch_size=1000):
+            for values in zip(*batch.values(), strict=True):
+                number += 1
+                yield number, dict(zip(batch, values, strict=True))
+    except (pyarrow.ArrowException, OSError) as error:
+        files = ", ".join(sorted({str(Path(f["filename"]).parent) for f in rows.cache_files}))
+        raise UserError(
+            f"{path}, row {number + 1}: the copy in the cache cannot be read "
+            f"({whole_message(error)}): remove {files} and start again"
+        ) from error

@@ -6,7 +6,7 @@ A source yields ``(split, conversation)`` pairs; a ``RowReport`` counts the rows
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Source:
         content_hash: of the rows.
         label: what its figures are called.
         weight: how often each row of train is in an epoch.
+        hash_again: reads the rows' bytes for another ``content_hash``; None: they cannot change.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Source:
         content_hash: str,
         label: str = "rows",
         weight: float = 1.0,
+        hash_again: Callable[[], str] | None = None,
     ):
         self.config = config
         self.parts = parts
         self.content_hash = content_hash
         self.label = label
         self.weight = weight
+        self.hash_again = hash_again
         splits = set(SPLITS) if parts[0].split is None else {part.split for part in parts}
         self.test_fraction = 0.0 if "test" in splits else config.test_fraction
         self.validation_fraction = 0.0 if "validation" in splits else config.validation_fraction
@@ -72,6 +75,18 @@ class Source:
         ]
         return _hash(facts)
 
+    def check_unchanged(self) -> None:
+        """Check that the rows, which have been read, are those of the fingerprint.
+
+        Raises:
+            UserError: a file has changed since it was opened.
+        """
+        if self.hash_again is not None and self.hash_again() != self.content_hash:
+            raise UserError(
+                f"{self.parts[0].name}: it changed while it was read: start again when nothing "
+                f"writes to it"
+            )
+
     def conversations(self, report: RowReport) -> Iterator[tuple[str, Conversation]]:
         """Yield ``(split, conversation)`` of every usable row; count all rows in ``report``.
 
@@ -88,6 +103,8 @@ class Source:
             for number, row in records:
                 report.read += 1
                 if isinstance(row, Broken):
+                    if row.is_of_disk:
+                        raise UserError(f"{part.place(number)}: {row.what}")
                     if self.config.on_bad_row == "stop":
                         raise _stop(part, number, row, records)
                     report.drop("broken_line", part.place(number), row.what, most=MOST_NAMED)
@@ -146,6 +163,11 @@ class Mixture(Source):
     def fingerprint(self) -> str:
         """Return a hash of all rows, and not of the weights, which come in after them."""
         return _hash([source.fingerprint() for source in self.members])
+
+    def check_unchanged(self) -> None:
+        """Check each source; see ``Source``."""
+        for source in self.members:
+            source.check_unchanged()
 
     def conversations(self, report: RowReport) -> Iterator[tuple[str, Conversation]]:
         """Yield the conversations of each source in turn; see ``Source``."""
@@ -209,13 +231,18 @@ def _labels(entries: Sequence[SourceConfig]) -> list[str]:
 
 
 def _open_one(config: DataConfig, label: str = "rows", weight: float = 1.0) -> Source:
+    hash_again = None
     if config.source == "hub":
         parts, content_hash = hub_parts(config)
     elif config.source == "file":
         parts, content_hash = file_parts(config)
+
+        def hash_again() -> str:
+            return file_parts(config)[1]
+
     else:
         parts, content_hash = _sample_parts(config)
-    return Source(config, parts, content_hash, label, weight)
+    return Source(config, parts, content_hash, label, weight, hash_again)
 
 
 def _sample_parts(config: DataConfig) -> tuple[list[Part], str]:

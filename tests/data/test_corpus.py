@@ -1,18 +1,25 @@
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from src.data import corpus, encoding
+from src.data.build_lock import build_lock
+from src.data.checksums import find_damage, write_checksums
 from src.data.corpus import (
     Corpus,
     NpyWriter,
     SplitWriter,
     build_corpus,
     corpus_key,
+    file_names,
     read_report,
 )
 from src.data.packing import pack
@@ -21,6 +28,7 @@ from src.data.sources import SPLITS, Part, Source, open_source
 from src.data.template import encode_examples
 from src.data.tokenizer import train_tokenizer
 from src.data.words import WordEncoder
+from src.errors import UserError
 from tests.conftest import TEXTS, shared_data
 
 
@@ -128,11 +136,153 @@ def test_an_interrupted_build_leaves_nothing_behind(source, tokenizer, corpora, 
 
 def test_what_a_killed_build_left_is_not_taken_for_a_corpus(source, tokenizer, corpora):
     key = corpus_key(source(Rows(30)), tokenizer, "responses")
-    (corpora / f".{key}.{2**30}.tmp" / "train").mkdir(parents=True)  # no process has such an id
+    for process in (2**30, os.getpid(), os.getppid()):  # one has no process, others are not theirs
+        (corpora / f".{key}.{process}.tmp" / "train").mkdir(parents=True)
     (corpora / f"{key}.lock").touch()
     folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
     assert read_report(folder).used == {"train": 20}
     assert folders(corpora) == [folder.name]
+
+
+def test_what_a_killed_build_of_other_rows_left_is_removed(source, tokenizer, corpora):
+    """And nothing else: the folder may be one that a person keeps other things in."""
+    key = "0123456789abcdef"
+    (corpora / f".{key}.{os.getpid()}.tmp" / "train").mkdir(parents=True)
+    (corpora / f".{key}.77.old").mkdir()
+    (corpora / f"{key}.lock").touch()
+    kept = [corpora / name for name in ("uv.lock", ".name.tmp", f"{key}.txt", ".0123.77.tmp")]
+    for path in kept:
+        path.touch()
+    folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    assert sorted(corpora.iterdir()) == sorted([*kept, folder])
+
+
+def test_what_another_process_is_building_is_left_alone(source, tokenizer, corpora):
+    key = "0123456789abcdef"
+    part = corpora / f".{key}.77.tmp"
+    corpora.mkdir()
+    with build_lock(corpora / key):
+        part.mkdir()
+        folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+        assert sorted(corpora.iterdir()) == sorted([part, folder, corpora / f"{key}.lock"])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_corpus_is_built_again_and_said(source, tokenizer, corpora, caplog):
+    rows = Rows(30)
+    folder = build_corpus(source(rows), tokenizer, "responses", corpora)
+    expected = Corpus.open(folder / "train").input_ids.tolist()
+    flip_a_bit(folder / "train" / "input_ids.npy")
+    assert build_corpus(source(rows), tokenizer, "responses", corpora) == folder
+    assert rows.readings == 2
+    assert Corpus.open(folder / "train").input_ids.tolist() == expected
+    (line,) = caplog.messages
+    assert f"corpus {folder}: train/input_ids.npy is damaged" in line
+    assert "building it again" in line
+    assert folders(corpora) == [folder.name]
+
+
+def test_who_has_a_damaged_corpus_open_keeps_it(source, tokenizer, corpora):
+    folder = build_corpus(source(Rows(3000)), tokenizer, "responses", corpora)
+    opened = Corpus.open(folder / "train")
+    expected = opened.input_ids.tolist()
+    flip_a_bit(folder / "train" / "supervised.npy")
+    build_corpus(source(Rows(3000)), tokenizer, "responses", corpora)
+    assert opened.input_ids.tolist() == expected
+    assert opened.supervised.tolist() != Corpus.open(folder / "train").supervised.tolist()
+
+
+@pytest.mark.parametrize("damage", ["a file", "an empty folder", "another's", "half"])
+def test_what_stands_in_the_place_of_a_corpus_is_replaced(source, tokenizer, corpora, damage):
+    key = corpus_key(source(Rows(30)), tokenizer, "responses")
+    other = build_corpus(source(Rows(30), content="v2"), tokenizer, "responses", corpora)
+    if damage == "a file":
+        (corpora / key).touch()
+    elif damage == "an empty folder":
+        (corpora / key).mkdir()
+    else:
+        shutil.copytree(other, corpora / key)
+        if damage == "half":
+            shutil.rmtree(corpora / key / "test")
+    folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    assert find_damage(folder, file_names(), key) is None
+    assert folders(corpora) == sorted([key, other.name])
+
+
+def test_a_damaged_corpus_without_its_rows_is_one_line(source, tokenizer, corpora, monkeypatch):
+    folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    (folder / "report.json").unlink()
+    broken = source(Rows(30))
+    monkeypatch.setattr(broken, "hash_again", lambda: "another")
+    with pytest.raises(UserError, match=r"^rows: it changed while it was read: start again"):
+        build_corpus(broken, tokenizer, "responses", corpora)
+    assert folder.is_dir()  # as it was: nothing better is there
+    assert folders(corpora) == [folder.name]
+
+
+def test_rows_that_change_while_they_are_read_make_no_corpus(data_config, tokenizer, corpora):
+    """The file keeps its size and its time."""
+    path = corpora.parent / "rows.jsonl"
+    path.write_text('{"prompt": "Q", "response": "A"}\n' * 30)
+    opened = open_source(data_config(source="file", path=str(path)))
+    before = path.stat()
+    path.write_text('{"prompt": "Q", "response": "B"}\n' * 30)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match=r"rows\.jsonl: it changed while it was read"):
+        build_corpus(opened, tokenizer, "responses", corpora)
+    assert folders(corpora) == []
+
+
+def test_a_file_where_the_corpora_should_be_is_one_line(source, tokenizer, corpora):
+    corpora.touch()
+    with pytest.raises(UserError, match=r"data\.corpus_dir=.*corpora is a file: name a folder"):
+        build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+
+
+def test_to_compare_all_checksums_costs_a_start_little(tmp_path):
+    """A corpus of a million rows: a GiB."""
+    names = ["input_ids.npy", "supervised.npy"]
+    for name in names:
+        (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(1 << 25))
+    write_checksums(tmp_path, names, "key")
+    started = time.perf_counter()
+    assert find_damage(tmp_path, names, "key") is None
+    assert time.perf_counter() - started < 0.3  # 64 MiB; SHA-256 needs 0.07 s, XXH3 0.02
+
+
+class Signal(BaseException):
+    """What a handler of SIGTERM raises."""
+
+
+@pytest.mark.parametrize("after", [0.0, 0.2, 0.5, 0.8])
+def test_a_signal_while_rows_are_encoded_leaves_no_part_and_no_process(
+    source, tokenizer, corpora, monkeypatch, after
+):
+    """Another process encodes from the first batch on; the signal comes anywhere."""
+    monkeypatch.setattr(encoding, "NUM_FIRST", 0)
+    monkeypatch.setattr(corpus, "spare_cores", lambda: 1)
+
+    def stop(*_):
+        raise Signal
+
+    def build():
+        signal.setitimer(signal.ITIMER_REAL, after or 1e-6)
+        build_corpus(source(Rows(10**7)), tokenizer, "responses", corpora)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with pytest.raises(Signal):
+            build()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not corpora.exists() or list(corpora.iterdir()) == []
+    assert psutil.Process().children() == []
 
 
 def test_empty_splits_open(source, tokenizer, corpora):

@@ -1,5 +1,6 @@
 """Other processes change how fast, not what; and none of them stays."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from src.data.conversation import Conversation
 from src.data.encoding import encode_all
 from src.data.template import encode_examples
 from src.data.words import WordEncoder
+from src.errors import UserError
 
 
 def batch(number: int) -> list[Conversation]:
@@ -84,8 +86,23 @@ def test_a_process_that_dies_is_named(tokenizer, started):
             time.sleep(0.01)
             yield batch(number)
 
-    with pytest.raises(RuntimeError, match="a process that encodes rows ended with -9"):
+    with pytest.raises(UserError, match="a process that encodes rows was killed, perhaps for want"):
         list(encode_all(killing(), tokenizer, "article", 1))
+
+
+def test_signals_to_all_processes_of_a_job_do_not_end_the_encoding(tokenizer, started):
+    """As srun and a terminal send them; from the first moment on."""
+
+    def signalled():
+        for number in range(200):
+            for process in started:
+                for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"):
+                    process.send_signal(getattr(signal, name))
+            time.sleep(0.01)
+            yield batch(number)
+
+    assert len(list(encode_all(signalled(), tokenizer, "article", 1))) == 200
+    assert [process.returncode for process in started] == [0]
 
 
 def test_a_process_starts_with_the_words_that_are_known(tokenizer):

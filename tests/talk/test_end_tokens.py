@@ -178,16 +178,14 @@ def test_pickled_weights_are_fetched_where_the_hub_has_no_others(tmp_path, monke
     save_pretrained(model, hub, end_id=96)
     fetched = []
 
-    def snapshot_download(name, allow_patterns, local_files_only):
-        if not local_files_only:
-            for pattern in allow_patterns:
-                for path in hub.glob(pattern):
-                    fetched.append(path.name)
-                    shutil.copyfile(path, cache / path.name)
-        return str(cache)
+    def download_model(name, patterns):
+        for pattern in patterns:
+            for path in hub.glob(pattern):
+                fetched.append(path.name)
+                shutil.copyfile(path, cache / path.name)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("src.hub.probe_hub", lambda: None)
+    monkeypatch.setattr("src.hub.cached_snapshot", lambda name, patterns: cache)
+    monkeypatch.setattr("src.hub.download_model", download_model)
     (hub / "pytorch_model.bin").write_bytes(b"not asked for where there is another")
     load_pretrained("owner/name")
     assert fetched == ["config.json", "model.safetensors"]

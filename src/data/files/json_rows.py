@@ -23,14 +23,14 @@ from typing import Any
 from src.data.files.json_text import BadJson, JsonStream, NameTwice, scan, values_of
 from src.data.files.objects import as_row, is_message, keys_beside, rows_of
 from src.data.files.part import Broken, Part, Record
-from src.data.files.text import Text
+from src.data.files.text import LONGEST_LINE, TOO_LONG, LineTooLong, Text, skip_line
 from src.data.files.unpacking import DAMAGE, damage
 from src.errors import UserError
 
 LINE_LIMIT = 1 << 20  # characters of a first line that is looked at whole
 LINES_LOOKED_AT = 20
 
-STOPS = (*DAMAGE, UnicodeDecodeError)  # what ends the reading of a file
+STOPS = (*DAMAGE, UnicodeDecodeError, LineTooLong)  # what ends the reading of a file
 
 
 def json_parts(text: Text) -> list[Part]:
@@ -131,7 +131,12 @@ def _lines(text: Text) -> Iterator[Record]:
     number = 0
     try:
         with text.open() as file:
-            for number, line in enumerate(file, start=1):
+            lines = iter(partial(file.readline, LONGEST_LINE), "")
+            for number, line in enumerate(lines, start=1):
+                if len(line) == LONGEST_LINE:
+                    skip_line(file)
+                    yield number, Broken(TOO_LONG)
+                    continue
                 try:
                     value, end = scan(line, 0)
                     whole = type(value) is dict and (line[end:] in _LINE_ENDS)
@@ -142,7 +147,7 @@ def _lines(text: Text) -> Iterator[Record]:
                 else:
                     yield from ((number, record) for record in _unusual(line, text))
     except STOPS as error:
-        yield number + 1, Broken(end_of_reading(error))
+        yield number + 1, broken_end(error)
 
 
 _LINE_ENDS = ("\n", "\r\n", "\r", "")
@@ -233,7 +238,7 @@ def _elements(text: Text) -> Iterator[Record]:
             elif stream.peek():
                 yield stream.line, Broken("not valid JSON: something follows the list")
         except STOPS as error:
-            yield stream.line, Broken(end_of_reading(error))
+            yield stream.line, broken_end(error)
 
 
 def _broken(error: BadJson, goes_on: bool) -> Broken:
@@ -260,7 +265,7 @@ def _values(text: Text) -> Iterator[Record]:
                 complaint = _complaint(value, text) if stream.has_bad_bytes else None
                 yield line, Broken(complaint) if complaint else _checked(value)
         except STOPS as error:
-            yield stream.line, Broken(end_of_reading(error))
+            yield stream.line, broken_end(error)
 
 
 def _complaint(value: Any, text: Text) -> str | None:
@@ -285,6 +290,14 @@ def _texts(value: Any) -> Iterator[str]:
 
 def end_of_reading(error: BaseException) -> str:
     """Return why a text cannot be read further."""
+    if isinstance(error, LineTooLong):
+        return str(error)
     if isinstance(error, UnicodeDecodeError):
         return f"not {error.encoding.upper()} text from here on: {error.reason}"
     return damage(error)
+
+
+def broken_end(error: BaseException) -> Broken:
+    """Return what stands where a text cannot be read further."""
+    of_disk = isinstance(error, OSError) and error.errno is not None
+    return Broken(end_of_reading(error), of_disk)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 CHUNK = 1 << 18  # characters
+LARGEST_VALUE = 1 << 27  # characters: a value is in memory whole, several times
 SPACE = re.compile(r"[ \t\r\n]*")
 NEAR_END = 64  # characters from the end where a value may only be incomplete
 
@@ -149,6 +150,11 @@ class JsonStream:
                     "Unterminated"
                 ) and error.position + NEAR_END < len(self.text)
                 line = self.line + self.text.count("\n", self.position, error.position)
+                if not certain and len(self.text) - self.position > LARGEST_VALUE:
+                    what = (
+                        f"a value of more than {LARGEST_VALUE:,} characters: write one row a line"
+                    )
+                    raise BadJson(what, self.line) from None
                 if not certain and not self.ended and self._read():
                     continue
                 if not certain and error.position >= len(self.text.rstrip()):

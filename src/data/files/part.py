@@ -17,9 +17,13 @@ SPLIT_NAMES = {
 
 
 class Broken(NamedTuple):
-    """A place that should hold a row and does not: what stands there instead."""
+    """A place that should hold a row and does not: what stands there instead.
+
+    ``is_of_disk``: the file may be whole, but cannot be read on; such a row is never passed over.
+    """
 
     what: str
+    is_of_disk: bool = False
 
 
 Record = tuple[int, Row | Broken]  # the number of its line or row, and what stands there

@@ -6,6 +6,7 @@ The files of a folder or pattern are taken for the split that their names say, a
 
 import difflib
 import glob
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,12 +112,22 @@ def _in_folder(folder: Path, key: str) -> list[Place]:
 
 
 def _data_files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
+    for path in _all_in(folder):
         hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
         if hidden or not path.is_file() or path.name in NO_ROWS:
             continue
         if path.suffix.lower() in ROWS_SUFFIXES:
             yield path
+
+
+def _all_in(folder: Path) -> Iterator[Path]:
+    """Yield all files below ``folder``; ``rglob`` passes over a folder that may not be read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)
 
 
 def _with_splits(paths: Sequence[Path], folder: Path) -> list[Place]:

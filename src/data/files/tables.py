@@ -13,9 +13,9 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from src.data.files.json_rows import STOPS, end_of_reading
+from src.data.files.json_rows import STOPS, broken_end, end_of_reading
 from src.data.files.part import Broken, Part, Record
-from src.data.files.text import Text
+from src.data.files.text import LONGEST_LINE, Text, lines_of
 from src.errors import UserError
 
 SAMPLE = 1 << 16  # characters
@@ -33,7 +33,7 @@ class Dialect(NamedTuple):
 
     def reader(self, lines: Iterator[str]):  # type: ignore[no-untyped-def]  # csv names no type
         """Return a reader of ``lines``, which raises csv.Error for a quote out of place."""
-        csv.field_size_limit(2**31 - 1)  # the default refuses texts over 131,072 characters
+        csv.field_size_limit(LONGEST_LINE)  # the default refuses texts over 131,072 characters
         return csv.reader(
             lines,
             delimiter=self.delimiter,
@@ -159,14 +159,17 @@ def _header(text: Text, dialect: Dialect, sep_line: bool) -> tuple[list[str], in
     """Return the names of the columns and the number of the last line of the header."""
     name = text.stored.name
     with text.open() as file:
+        lines = lines_of(file)
         if sep_line:
-            next(file)
-        reader = dialect.reader(iter(file))
+            next(lines)
+        reader = dialect.reader(lines)
         try:
             header: list[str] = next((fields for fields in reader if any(fields)), [])
         except csv.Error as error:
             line = reader.line_num + sep_line
             raise UserError(f"{name}, line {line}: not valid CSV: {error}") from error
+        except STOPS as error:
+            raise UserError(f"{name}: {end_of_reading(error)}") from error
         line = reader.line_num + sep_line
     header = [column.strip() for column in header]
     if complaint := text.complaint("".join(header)):
@@ -191,9 +194,10 @@ def _records(text: Text, dialect: Dialect, header: list[str], header_line: int) 
     first = header_line + 1
     with text.open() as file:
         try:
+            lines = lines_of(file)
             for _ in range(header_line):
-                next(file)
-            reader = dialect.reader(iter(file))
+                next(lines)
+            reader = dialect.reader(lines)
             while True:
                 first = reader.line_num + header_line + 1
                 try:
@@ -216,7 +220,7 @@ def _records(text: Text, dialect: Dialect, header: list[str], header_line: int) 
                 else:
                     yield first, dict(zip(header, fields, strict=True))
         except STOPS as error:
-            yield first, Broken(end_of_reading(error))
+            yield first, broken_end(error)
 
 
 def _ragged(count: int, width: int, dialect: Dialect) -> str:

@@ -7,6 +7,7 @@ short texts it is often wrong, and a wrong one misreads without a word.
 import codecs
 import io
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TextIO
@@ -27,6 +28,30 @@ USUAL = (
 )
 WESTERN = "àâäãåáæçéèêëíîïñóôöõúûüß‘’“”–—…€£«»¿¡°"  # short texts are taken for others
 SHOWN = 40  # characters of a line that are read as a guess says
+LONGEST_LINE = 1 << 26  # characters: what is longer is no row, and would fill the memory
+TOO_LONG = f"a line of more than {LONGEST_LINE:,} characters: this is no row"
+
+
+class LineTooLong(Exception):
+    """A line that nobody can want to read whole."""
+
+
+def lines_of(file: TextIO) -> Iterator[str]:
+    """Yield the lines of ``file``; a longer one is not in memory at any time.
+
+    Raises:
+        LineTooLong: at a line of ``LONGEST_LINE`` characters or more.
+    """
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise LineTooLong(TOO_LONG)
+        yield line
+
+
+def skip_line(file: TextIO) -> None:
+    """Go behind the end of the line, of which a part has been read."""
+    while (piece := file.readline(LONGEST_LINE)) and not piece.endswith(("\n", "\r")):
+        pass
 
 
 def check_encoding(name: str) -> None:
