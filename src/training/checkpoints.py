@@ -20,6 +20,7 @@ from torch import Tensor
 from src import atomic
 from src.errors import UserError
 from src.hub import first_line
+from src.training.finite import check_weights
 from src.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,10 @@ class Checkpoints(L.Callback):
         self.restored: dict[str, Any] | None = None
 
     def save(self, trainer: L.Trainer) -> None:
-        """Save now, unless this step has been saved."""
+        """Save now, unless this step has been saved; raise UserError if weights are not finite."""
         if self.saved_step != trainer.global_step:
+            module: Any = trainer.lightning_module
+            check_weights(module)
             trainer.save_checkpoint(self.path)
             self.saved_step = trainer.global_step
 
