@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from src import atomic
 from src.errors import UserError
 from src.model.config import GPT2Config
+from src.model.finite import not_finite
 from src.model.gpt2 import GPT2
 from src.model.pretrained_config import (
     FILE,
@@ -105,6 +106,8 @@ def load_pretrained(
         extra = _check_fit(model, state)
         for name in extra:
             del state[name]
+        if (bad := not_finite(state)) is not None:
+            raise UserError(f"its weights hold NaN or infinity, in {bad}: take another copy")
         _scale_queries(config, state)
         model.load_state_dict(state, assign=True)
     except UserError as error:

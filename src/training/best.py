@@ -8,6 +8,7 @@ import lightning as L
 
 from src.model.gpt2 import GPT2
 from src.training.distributed import whole_model
+from src.training.finite import check_weights
 from src.training.lora import merged
 from src.training.module import TrainingModule
 from src.training.objective import Best
@@ -52,7 +53,8 @@ class BestModel(L.Callback):
             self.write(module)
 
     def write(self, module: TrainingModule) -> None:
-        """Write the weights as they are now."""
+        """Write the weights as they are now; raise UserError if they are not finite."""
+        check_weights(module)
         model = whole_model(module.model)
         if self.rank == 0:
             self.save(merged(model), self.folder)

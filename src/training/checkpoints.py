@@ -19,6 +19,7 @@ from src import atomic
 from src.command_line import option
 from src.errors import UserError
 from src.training.checkpoint_file import PREVIOUS, find_damage, read
+from src.training.finite import check_weights
 from src.training.module import TrainingModule
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,13 @@ class Checkpoints(L.Callback):
         self.restored: dict[str, Any] | None = None
 
     def save(self, trainer: L.Trainer) -> None:
-        """Save now, unless this step has been saved.
+        """Save now, unless this step has been saved; raise UserError if weights are not finite.
 
         The curves are on the disk first: a resumed run logs only what comes after the checkpoint.
         """
         if self.saved_step != trainer.global_step:
+            module: Any = trainer.lightning_module
+            check_weights(module)
             if trainer.is_global_zero and trainer.logger is not None and trainer.logger.log_dir:
                 trainer.logger.save()
                 atomic.flush(Path(trainer.logger.log_dir))

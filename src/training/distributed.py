@@ -100,6 +100,11 @@ def shard(model: GPT2, mesh: DeviceMesh) -> None:
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
 
 
+def is_sharded(model: GPT2) -> bool:
+    """Whether each rank has a share of every weight (FSDP2)."""
+    return isinstance(model, FSDPModule)
+
+
 def reshard(model: GPT2) -> None:
     """Let go of what evaluation has gathered; a training step does so by itself."""
     if isinstance(model, FSDPModule):

@@ -38,6 +38,10 @@ class Sums(torchmetrics.Metric):
         for name, value in sums._asdict().items():
             setattr(self, name, getattr(self, name) + value.detach())
 
+    def values(self) -> dict[str, Tensor]:
+        """Return this rank's sums as they are now, where they are: later ones are other tensors."""
+        return {name: getattr(self, name) for name in self._defaults}
+
     def sums(self) -> dict[str, Tensor]:
         """Return this rank's sums, on the CPU."""
         return {name: getattr(self, name).cpu() for name in self._defaults}

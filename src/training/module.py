@@ -14,12 +14,11 @@ from src.data.batch import Batch
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.training.config import OptimizerConfig
-from src.training.distributed import reshard, shard, whole_norm
+from src.training.distributed import is_sharded, reshard, shard, whole_norm
+from src.training.finite import MAX_SKIPPED, SkippedSteps, explain_figures, explain_step, way_on
 from src.training.lora import frozen_checksum, frozen_weights
 from src.training.metrics import BatchSums, Sums
 from src.training.optimizer import build_optimizer, build_schedule
-
-MAX_SKIPPED = 20  # steps in a row; fp16 skips some while its gradient scaler finds its scale
 
 
 class TrainingModule(L.LightningModule, ABC):
@@ -55,6 +54,9 @@ class TrainingModule(L.LightningModule, ABC):
         self.by_source: dict[int, Sums] = {}  # of the validation or test now, by loader
         self.latest: dict[str, float] = {}  # the figures logged last, for whoever shows them
         self.frozen_checksum = frozen_checksum(model)
+        self.lr = 0.0  # of the step that ended last
+        self.skipped = SkippedSteps()
+        self.sums_before: dict[str, Tensor] = {}  # the training sums before this step
         # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
         # The same on all ranks.
         self.register_buffer("grad_norm", torch.zeros(()))
@@ -87,12 +89,26 @@ class TrainingModule(L.LightningModule, ABC):
         """Return this micro-batch's share of the global batch's mean loss (0-d).
 
         Lightning divides by the number of micro-batches and DDP by the number of ranks, though
-        the denominator already covers both; so both are multiplied in.
+        the denominator already covers both; so both are multiplied in. A loss that is not finite
+        makes all gradients so, on all ranks: the step is skipped.
         """
+        num_micro_batches = self.trainer.accumulate_grad_batches
+        is_last = (batch_idx + 1) % num_micro_batches == 0
+        # Of the last micro-batch the ranks exchange their gradients, so none may be left out.
+        if self._is_empty(batch) and not (is_last and self.trainer.world_size > 1):
+            return torch.zeros((), device=self.device, requires_grad=True)
+        if batch_idx % num_micro_batches == 0:
+            self.sums_before = self.train_metrics.values()
         sums = self.sums(batch)
         self.train_metrics.update(sums)
-        shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        return sums.loss * (shares / batch["denominator"])
+        loss = sums.loss.detach()
+        scale = num_micro_batches * self.trainer.world_size / batch["denominator"]
+        return sums.loss * ((loss - loss) + scale)  # 0 + scale, or NaN
+
+    @staticmethod
+    def _is_empty(batch: Batch) -> bool:
+        """Whether all ranks hold nothing but padding now, which fills up a short global batch."""
+        return batch.get("num_tokens") == 0
 
     def optimizer_step(
         self,
@@ -105,8 +121,51 @@ class TrainingModule(L.LightningModule, ABC):
 
         For GPT-2 124M that is half a GiB, and on two CPU cores it took 6% of the step.
         """
+        self.lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
+        # Lightning counts the step after this.
+        self.skipped.send(self.trainer.global_step + 1, self.num_skipped_in_a_row)
+        self.hear_of_skipped()
+
+    def hear_of_skipped(self, wait: bool = False) -> None:
+        """Look at which steps the device has skipped; ``wait``: for all of them.
+
+        Raises:
+            UserError: ``MAX_SKIPPED`` in a row, or a reason that will not go away.
+        """
+        for step, in_a_row in self.skipped.heard(wait):
+            if in_a_row == 0:
+                continue
+            self._forget_sums()
+            if in_a_row == 1:
+                explain_step(self, step)
+            if in_a_row >= MAX_SKIPPED:
+                raise UserError(
+                    f"at step {step} the gradient has not been finite for {in_a_row:.0f} steps: "
+                    f"lower optimizer.learning_rate, or use trainer.precision=32-true: "
+                    f"{way_on(self, 'one of them')}"
+                )
+
+    def _forget_sums(self) -> None:
+        """Leave a skipped step out of the training figures.
+
+        A GPU has added later steps to it meanwhile: there all of them go, back to the last log.
+        """
+        sums = self.sums_before
+        if self.device.type != "cpu":
+            sums = {name: torch.zeros_like(x) for name, x in sums.items()}
+        self.train_metrics.restore(sums)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the loss is scaled, for fp16."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has a share of the weights (FSDP2)."""
+        return is_sharded(self.model)
 
     def configure_gradient_clipping(
         self,
@@ -137,6 +196,9 @@ class TrainingModule(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out weights that do not learn; keep their checksum."""
         checkpoint["frozen_checksum"] = self.frozen_checksum
+        state = checkpoint["state_dict"]
+        if "grad_norm" in state and self.skipped.in_a_row:  # what is not finite is not saved
+            state["grad_norm"] = torch.zeros(())
         for name in frozen_weights(self.model):
             del checkpoint["state_dict"][f"model.{name}"]
 
@@ -158,22 +220,21 @@ class TrainingModule(L.LightningModule, ABC):
     def take_training_figures(self) -> dict[str, float]:
         """Return what happened since the last call: means over all steps in between, all ranks.
 
+        If all of these were skipped, there are no means.
+
         Raises:
-            UserError: the last ``MAX_SKIPPED`` steps or more had no finite gradient.
+            UserError: from ``hear_of_skipped``.
         """
-        figures = self.figures(self.train_metrics.compute())
+        self.hear_of_skipped(wait=True)
+        sums = self.train_metrics.compute()
         self.train_metrics.reset()
+        figures = self.figures(sums) if any(sums.values()) else {}
         skipped = int(self.num_skipped)
         self.num_skipped.zero_()
-        if (in_a_row := int(self.num_skipped_in_a_row)) >= MAX_SKIPPED:
-            raise UserError(
-                f"at step {self.trainer.global_step} the gradient has not been finite for "
-                f"{in_a_row} steps: lower optimizer.learning_rate, or use trainer.precision=32-true"
-            )
         return {
-            **{f"train/{name}": figures[name] for name in self.train_figures},
+            **{f"train/{name}": figures[name] for name in self.train_figures if name in figures},
             "train/skipped_steps": float(skipped),
-            "lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+            "lr": self.lr,
             "grad_norm": float(self.grad_norm),
         }
 
@@ -215,8 +276,9 @@ class TrainingModule(L.LightningModule, ABC):
                 of_source = self.figures(sums.compute())
                 logged |= {f"{prefix}/{name}/{labels[source]}": of_source[name] for name in figures}
         self.by_source.clear()
-        self.log_figures(logged)
         metrics.reset()
+        explain_figures(self, split, logged)
+        self.log_figures(logged)
 
     def log_figures(self, figures: dict[str, float]) -> None:
         """Write figures to the logger at the current optimizer step and keep them as latest."""

@@ -18,6 +18,7 @@ from src.training.best import BestModel
 from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import TrainConfig
 from src.training.distributed import load_whole
+from src.training.finite import check_figures
 from src.training.interruption import Interrupted, Interruption
 from src.training.log import TrainingLog
 from src.training.lora import has_adapters
@@ -157,6 +158,7 @@ class Run:
         if self.plan.machine.place.rank:
             return
         figures = self._figures(last, best)
+        check_figures(figures)
         atomic.write_json(self.folder / "metrics.json", figures)
         self.logger.log_hyperparams(
             self.plan.shown(self.config),
