@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.errors import UserError
+from src.model_files import check_subfolder
 
 PROBE_SECONDS = 10.0
 
@@ -58,7 +59,10 @@ def local_folder(
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         model = folder / "model"  # of a run folder
-        return folder if _has_config(folder) or not _has_config(model) else model
+        if _has_config(folder) or not _has_config(model):
+            return folder
+        check_subfolder(folder, model.name)
+        return model
     if folder.exists():
         raise UserError(f"{key}={name_or_path} is a file: name the folder that holds it")
     if not is_hub_name(name_or_path):
