@@ -25,9 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import streams
 from src.errors import UserError
+from src.free_memory import out_of_memory
 from src.overrides import CONF, PATHS, readable
 
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
+LESS_MEMORY = (
+    "end other programs, or take a smaller model, fewer answers at a time, smaller batches"
+)
 MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 T = TypeVar("T")
 
@@ -131,6 +135,12 @@ def _reported(mistakes: list[Exception]) -> Iterator[None]:
             raise
         mistakes.append(error)
         print(f"error: {text}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        text = out_of_memory(error)
+        if text is None:
+            raise
+        mistakes.append(error)
+        print(f"error: out of memory: {text}: {LESS_MEMORY}", file=sys.stderr)
 
 
 def run_name() -> str:

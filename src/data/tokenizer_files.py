@@ -86,7 +86,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         own = _by_tokenizers(folder, settings, config)
         backend, names = own or _by_transformers(folder, has_config=bool(config))
         return TokenizerFiles(backend, names | {"eos_token": _end_token(backend, names, config)})
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except BaseException as error:
         # The libraries raise bare Exception for a file they cannot parse; a panic of Rust is none.
