@@ -16,6 +16,7 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "address",
     "atomic",
     "checks",
+    "checksums",
     "cli",
     "command_line",
     "errors",
@@ -42,6 +43,7 @@ ROOM_MAY_IMPORT = {
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
 SHARED = {"address", "atomic", "checks", "command_line", "errors", "hub", "json_file"} | {
+    "checksums",
     "free_memory",
     "model_files",
 }

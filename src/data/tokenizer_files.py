@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from src.checksums import warn_of_changes
 from src.data.auto_tokenizer import auto_tokenizer
 from src.data.byte_alphabet import BYTES
 from src.data.tokenizer_limits import check_lines, check_numbers, check_pieces, check_state
@@ -78,6 +79,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         check_lines(folder / name)
     for path in folder.glob("*.model"):
         check_pieces(path)
+    warn_of_changes(folder, lambda name: name in (TOKENIZER, SETTINGS))
     settings = read_settings(folder / SETTINGS)
     check_numbers(settings)
     check_state(read_settings(folder / TOKENIZER))

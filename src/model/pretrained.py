@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from src import atomic
+from src.checksums import warn_of_changes
 from src.errors import UserError
 from src.free_memory import check_room, memory_for
 from src.model.config import GPT2Config
@@ -29,6 +30,7 @@ from src.model.pretrained_config import (
     read_config,
 )
 from src.model.weights_file import WEIGHTS, Weights, checksum, find_weights, folder_with_weights
+from src.model_files import check_files
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
@@ -106,6 +108,8 @@ def load_pretrained(
     """
     folder = folder_with_weights(name_or_path, (FILE,), required=(FILE,), key=key)
     try:
+        check_files(folder, (FILE,))
+        warn_of_changes(folder, lambda name: name == FILE)
         config = read_config(folder, dropout, activation)
         weights = find_weights(folder)
         names = our_names(weights.shapes)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from src.checksums import warn_of_changes, warn_of_metadata
 from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.hub import first_line, local_folder
@@ -26,6 +27,7 @@ SAFETENSORS_FILES = ("*.safetensors", "*.safetensors.index.json")
 PICKLED_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 WEIGHTS_FILES = (*SAFETENSORS_FILES, *PICKLED_FILES)
 ANY_WEIGHTS = f"{SAFETENSORS_FILES[0]}|{PICKLED_FILES[0]}"
+SUFFIXES = (".safetensors", ".bin")
 LENGTH_BYTES = 8  # at the beginning of a safetensors file
 MAX_HEADER = 8 * 2**20  # GPT-2 XL's has 60,000 bytes
 MAX_ITEMS_A_BYTE = 2  # of the smallest type
@@ -81,6 +83,12 @@ class Weights:
         return state
 
 
+def has_checksum(path: Path) -> bool:
+    """Whether weights hold a checksum of their own."""
+    with safe_open(path, framework="pt") as file:
+        return "sha256" in (file.metadata() or {})
+
+
 def find_weights(folder: Path) -> Weights:
     """Return the weights of a folder.
 
@@ -88,6 +96,7 @@ def find_weights(folder: Path) -> Weights:
         UserError: there are none, a shard is missing, or a file is broken.
     """
     check_files(folder, WEIGHTS_FILES)
+    warn_of_changes(folder, lambda name: Path(name).suffix in SUFFIXES)
     for name in (WEIGHTS, PICKLED):
         index = folder / f"{name}.index.json"
         if index.exists():
@@ -134,7 +143,7 @@ def _shards(index: Path) -> list[str]:
         raise UserError(
             f"{index.name} lists {len(shards)} files, and at most {MAX_SHARDS} are read"
         )
-    if wrong := [shard for shard in shards if Path(shard).suffix not in (".safetensors", ".bin")]:
+    if wrong := [shard for shard in shards if Path(shard).suffix not in SUFFIXES]:
         raise UserError(f"{index.name} is broken: {min(wrong):.200} is no file of weights")
     missing = sorted(shard for shard in shards if not (index.parent / shard).is_file())
     if missing:
@@ -196,11 +205,13 @@ def _read_safetensors(path: Path, names: Collection[str]) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in names}
             is_all = set(file.keys()) == set(names)
-            expected = (file.metadata() or {}).get("sha256")
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise UserError(
             f"{path.name} cannot be read: {first_line(error)}; it is cut or damaged: copy it again"
         ) from error
+    expected = metadata.get("sha256")
+    warn_of_metadata(path, metadata)
     if expected is not None and not (is_all and expected == checksum(tensors)):
         raise UserError(f"{path.name} is damaged: its checksum is wrong; copy it again")
     return tensors
