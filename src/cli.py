@@ -25,9 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import disk, streams
 from src.errors import UserError
+from src.free_memory import out_of_memory
 from src.overrides import CONF, PATHS, readable
 
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
+LESS_MEMORY = (
+    "end other programs, or take a smaller model, fewer answers at a time, smaller batches"
+)
 MISTAKES = (UserError, HydraException, OmegaConfBaseException)
 T = TypeVar("T")
 
@@ -128,6 +132,8 @@ def _reported(mistakes: list[Exception]) -> Iterator[None]:
     except Exception as error:
         folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
         text = disk.refusal(error, folder)
+        if text is None and (task := out_of_memory(error)) is not None:
+            text = f"out of memory: {task}: {LESS_MEMORY}"
         if text is None:
             raise
         mistakes.append(error)

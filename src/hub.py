@@ -13,6 +13,7 @@ from src.download import download_model
 from src.errors import UserError
 from src.errors import first_line as first_line
 from src.errors import whole_message as whole_message
+from src.model_files import check_subfolder
 
 PAGES = "https://huggingface.co"
 
@@ -57,7 +58,10 @@ def local_folder(
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         model = folder / "model"  # of a run folder
-        return folder if _has_config(folder) or not _has_config(model) else model
+        if _has_config(folder) or not _has_config(model):
+            return folder
+        check_subfolder(folder, model.name)
+        return model
     if folder.exists():
         raise UserError(f"{key}={name_or_path} is a file: name the folder that holds it")
     if not is_hub_name(name_or_path):

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from src.address import bind, url
 from src.cli import RUNS, require, run_door, typed
+from src.free_memory import memory_for
 from src.serving.config import ServeConfig
 
 EXTRA = ("fastapi", "pydantic", "starlette", "uvicorn")
@@ -45,7 +46,9 @@ def serve(config: DictConfig, **text: str) -> None:
     assistant = load_assistant(folder, choose_device(settings.device))
 
     def decoder() -> Decoder:
-        return Decoder(assistant.model, settings.num_slots, settings.generation.weights)
+        what = f"the server made room for num_slots={settings.num_slots}"
+        with memory_for(what, "lower num_slots, or take a smaller model"):
+            return Decoder(assistant.model, settings.num_slots, settings.generation.weights)
 
     def ready() -> None:
         print(_welcome(settings, folder, listener.getsockname()[1]), file=sys.stderr)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from src import chat, export, train
@@ -110,6 +111,15 @@ def test_a_mistake_at_a_real_shell_has_no_traceback():
     assert done.stderr.startswith("error: there is no preset hardware=a1000")
     assert "provider" not in done.stderr  # Hydra's search path follows the presets
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("fill", [lambda: torch.empty(2**50), lambda: bytearray(2**60)])
+def test_memory_that_runs_out_is_one_line_with_a_way_out(fill, door):
+    code, _, err = door(lambda config: fill() and None, "chat")
+    assert code == 2
+    assert err.startswith("error: out of memory: ")
+    assert "GiB are free: end other programs, or take a smaller model" in err
+    assert err.count("\n") == 1
 
 
 def test_our_own_mistakes_keep_their_traceback(door):

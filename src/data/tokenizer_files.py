@@ -12,10 +12,14 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from src.checksums import warn_of_changes
+from src.data.auto_tokenizer import auto_tokenizer
 from src.data.byte_alphabet import BYTES
+from src.data.tokenizer_limits import check_lines, check_numbers, check_pieces, check_state
 from src.errors import UserError
 from src.hub import first_line
 from src.json_file import read_settings, refuse_pointer
+from src.model_files import check_files, read_file
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER = "tokenizer.json"
@@ -24,6 +28,7 @@ NAMES = "special_tokens_map.json"
 ADDED = "added_tokens.json"
 BPE_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # the latter: OpenAI's
 VOCABULARIES = (TOKENIZER, "vocab.json", "vocab.txt", "encoder.json", "*.model")
+LINES = ("vocab.txt", "merges.txt", "vocab.bpe")  # of one entry a line
 
 # All files that decide the ids, as patterns; config.json names a class.
 FILES = (
@@ -67,15 +72,23 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         raise UserError(
             f"holds neither {TOKENIZER} nor {' + '.join(BPE_FILES[0])}, nor another vocabulary"
         )
+    check_files(folder, FILES)
     for path in found:
         refuse_pointer(path)
+    for name in LINES:
+        check_lines(folder / name)
+    for path in folder.glob("*.model"):
+        check_pieces(path)
+    warn_of_changes(folder, lambda name: name in (TOKENIZER, SETTINGS))
     settings = read_settings(folder / SETTINGS)
+    check_numbers(settings)
+    check_state(read_settings(folder / TOKENIZER))
     config = read_settings(folder / "config.json")
     try:
         own = _by_tokenizers(folder, settings, config)
         backend, names = own or _by_transformers(folder, has_config=bool(config))
         return TokenizerFiles(backend, names | {"eos_token": _end_token(backend, names, config)})
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except BaseException as error:
         # The libraries raise bare Exception for a file they cannot parse; a panic of Rust is none.
@@ -127,7 +140,7 @@ def _by_tokenizers(
         names = names if as_it_is else GPT2_NAMES | names
         if not _holds(state, settings, names) or not (as_it_is or _is_gpt2(state)):
             return None
-        text = (folder / TOKENIZER).read_bytes().decode("utf-8-sig")
+        text = read_file(folder / TOKENIZER).decode("utf-8-sig")
         return TokenizerFiles(tokenizers.Tokenizer.from_str(text), _single(names))
     for vocabulary, merges in BPE_FILES:
         if not ((folder / vocabulary).exists() and (folder / merges).exists()):
@@ -145,7 +158,7 @@ def _by_tokenizers(
 def _merges(path: Path) -> list[tuple[str, str]]:
     """Return the pairs of a file of merges, one a line; a line may hold rare line separators."""
     try:
-        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        lines = read_file(path).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is broken: {error}") from error
     pairs = []
@@ -243,18 +256,7 @@ def _by_transformers(folder: Path, has_config: bool) -> TokenizerFiles:
             f"pip install 'gpt2-chat[sentencepiece]'"
         )
 
-    from transformers import AutoTokenizer, GPT2Config
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it gives advice on how to save the folder anew
-    try:
-        options: dict[str, Any] = {} if has_config else {"config": GPT2Config()}
-        theirs = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True, **options
-        )
-    finally:
-        logging.set_verbosity(verbosity)
+    theirs = auto_tokenizer(folder, FILES, has_config)
     backend = getattr(theirs, "backend_tokenizer", None)
     if not isinstance(backend, tokenizers.Tokenizer):
         raise UserError(

@@ -10,12 +10,14 @@ from pathlib import Path
 from torch import Tensor
 
 from src import atomic
+from src.checksums import write_sums
 from src.data.template import is_ours, jinja, save_template
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.exporting.new_folder import new_folder
 from src.model.gpt2 import GPT2
 from src.model.pretrained import save_pretrained
+from src.model.weights_file import has_checksum
 from src.talk.chat_template import template_source
 from src.talk.model_folder import FILES, load_model_folder, model_folder
 
@@ -99,6 +101,9 @@ def write_hugging_face_folder(source: Source, folder: Path, overwrite: bool) -> 
                 raise UserError(f"output={folder}: {path.name} was not written as it was read")
         if template_source(building) is None:
             save_template(building, source.tokenizer.end_token)
+        names = {path.name for path in building.iterdir()}
+        weights = {path.name for path in building.glob(WEIGHTS) if has_checksum(path)}
+        write_sums(building, names - weights)
 
 
 def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool) -> None:

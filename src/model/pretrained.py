@@ -7,7 +7,8 @@ of the query's weights.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
@@ -15,9 +16,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from src import atomic
+from src.checksums import warn_of_changes
 from src.errors import UserError
+from src.free_memory import check_room, memory_for
 from src.model.config import GPT2Config
 from src.model.finite import not_finite
+from src.model.footprint import FLOAT32
 from src.model.gpt2 import GPT2
 from src.model.pretrained_config import (
     FILE,
@@ -26,12 +30,14 @@ from src.model.pretrained_config import (
     read_config,
 )
 from src.model.safetensors_file import save_file
-from src.model.weights_file import WEIGHTS, checksum, folder_with_weights, read_weights
+from src.model.weights_file import WEIGHTS, Weights, checksum, find_weights, folder_with_weights
+from src.model_files import check_files
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
 EMBEDDING = "wte.weight"
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+UNTIED = "its head is not tied to its embedding, which this GPT-2 cannot hold"
 BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks that old files carry
 
 log = logging.getLogger(__name__)
@@ -54,23 +60,31 @@ def from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: there is no embedding, or the head is not tied to it.
     """
-    prefixes = [name.removesuffix(EMBEDDING) for name in state if name.endswith(EMBEDDING)]
-    if not prefixes:
-        raise UserError(f"its weights hold no {PREFIX}{EMBEDDING}: they are not those of a GPT-2")
-    prefix = min(prefixes, key=len)
     ours = {}
-    for name, tensor in state.items():
-        name = name.removeprefix(prefix)
-        if name.endswith(BUFFERS):
-            continue
+    for theirs, name in our_names(state).items():
+        tensor = state[theirs]
         if name.endswith(TRANSPOSED) and tensor.dim() == 2:
             tensor = tensor.t()
         is_number = tensor.is_floating_point() and tensor.layout == torch.strided
         ours[name] = tensor.to(torch.float32).contiguous() if is_number else tensor
     heads = [name for name in ours if name.endswith(HEAD)]
     if any(not torch.equal(ours.pop(name), ours[EMBEDDING]) for name in heads):
-        raise UserError("its head is not tied to its embedding, which this GPT-2 cannot hold")
+        raise UserError(UNTIED)
     return ours
+
+
+def our_names(names: Collection[str]) -> dict[str, str]:
+    """Return our names of Hugging Face's, without the masks of old files.
+
+    Raises:
+        UserError: there is no embedding.
+    """
+    prefixes = [name.removesuffix(EMBEDDING) for name in names if name.endswith(EMBEDDING)]
+    if not prefixes:
+        raise UserError(f"its weights hold no {PREFIX}{EMBEDDING}: they are not those of a GPT-2")
+    prefix = min(prefixes, key=len)
+    ours = {name: name.removeprefix(prefix) for name in names}
+    return {theirs: name for theirs, name in ours.items() if not name.endswith(BUFFERS)}
 
 
 def load_pretrained(
@@ -95,17 +109,18 @@ def load_pretrained(
     """
     folder = folder_with_weights(name_or_path, (FILE,), required=(FILE,), key=key)
     try:
+        check_files(folder, (FILE,))
+        warn_of_changes(folder, lambda name: name == FILE)
         config = read_config(folder, dropout, activation)
-        weights = read_weights(folder)
-        state = from_hugging_face(weights)
-        if not config.is_tied and not any(name.endswith(HEAD) for name in weights):
+        weights = find_weights(folder)
+        names = our_names(weights.shapes)
+        if not config.is_tied and not any(name.endswith(HEAD) for name in names):
             raise UserError(f"{FILE} says tie_word_embeddings=false, but there is no {HEAD}")
-        _check_size(config.shape, state)
+        extra = _check_shapes(config.shape, weights.shapes, names)
+        state = _read(weights, [theirs for theirs, name in names.items() if name not in extra])
         with torch.device("meta"), _NoInit():
             model = GPT2(config.shape)
-        extra = _check_fit(model, state)
-        for name in extra:
-            del state[name]
+        _check_fit(model, state)
         if (bad := not_finite(state)) is not None:
             raise UserError(f"its weights hold NaN or infinity, in {bad}: take another copy")
         _scale_queries(config, state)
@@ -123,37 +138,69 @@ def load_pretrained(
     return model.requires_grad_()
 
 
-def _check_size(shape: GPT2Config, state: dict[str, Tensor]) -> None:
-    """Check the numbers of a config that decide how much memory is asked for."""
+def tensor_shapes(shape: GPT2Config) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the weights of a GPT-2 that is not built."""
     width, inner = shape.n_embd, shape.inner_width
-    last = f"h.{shape.n_layer - 1}.mlp.c_fc.weight"
-    expected = {
-        EMBEDDING: (shape.vocab_size, width),
-        "wpe.weight": (shape.n_positions, width),
-        last: (inner, width),
-    }
-    for name, size in expected.items():
-        if name not in state:
+    yield EMBEDDING, (shape.vocab_size, width)
+    yield "wpe.weight", (shape.n_positions, width)
+    for layer in range(shape.n_layer):
+        for name, num_in, num_out in (
+            ("attn.c_attn", width, 3 * width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", width, inner),
+            ("mlp.c_proj", inner, width),
+        ):
+            yield f"h.{layer}.{name}.weight", (num_out, num_in)
+            yield f"h.{layer}.{name}.bias", (num_out,)
+        for name in ("ln_1", "ln_2"):
+            yield f"h.{layer}.{name}.weight", (width,)
+            yield f"h.{layer}.{name}.bias", (width,)
+    yield "ln_f.weight", (width,)
+    yield "ln_f.bias", (width,)
+
+
+def _check_shapes(
+    shape: GPT2Config, found: dict[str, tuple[int, ...]], names: dict[str, str]
+) -> list[str]:
+    """Return our names of the tensors that a GPT-2 has not; all that it has must be there.
+
+    Nothing is built yet: a config may name any number of layers.
+    """
+    theirs = {name: theirs for theirs, name in names.items()}
+    expected = {}
+    for name, size in tensor_shapes(shape):
+        if name not in theirs:
             raise UserError(f"weights do not fit its {FILE}: {name} is missing")
-        if (found := tuple(state[name].shape)) != size:
+        stored = found[theirs[name]]
+        if (stored[::-1] if name.endswith(TRANSPOSED) else stored) != size:
             raise UserError(
-                f"weights do not fit its {FILE}: {name} is of {found}, by the config {size}"
+                f"weights do not fit its {FILE}: {name} is of {stored}, by the config {size}"
             )
+        expected[name] = size
+    heads = {name for name in theirs if name.endswith(HEAD)}
+    for name in heads:
+        if found[theirs[name]] != expected[EMBEDDING]:
+            raise UserError(UNTIED)
+    return sorted(theirs.keys() - expected.keys() - heads)
 
 
-def _check_fit(model: GPT2, state: dict[str, Tensor]) -> list[str]:
-    """Return the names in ``state`` that ``model`` has not; all that it has must be there."""
-    expected = model.state_dict()
-    for name, tensor in expected.items():
-        if name not in state:
-            raise UserError(f"weights do not fit its {FILE}: {name} is missing")
+def _read(weights: Weights, names: Collection[str]) -> dict[str, Tensor]:
+    """Return the tensors under our names, if there is room for them."""
+    needed = FLOAT32 * sum(prod(weights.shapes[name]) for name in names)
+    check_room(needed, "its weights", "take a smaller model")
+    with memory_for("its weights were read", "take a smaller model"):
+        return from_hugging_face(weights.read(names))
+
+
+def _check_fit(model: GPT2, state: dict[str, Tensor]) -> None:
+    """Check the tensors that were read against those of ``model``."""
+    for name, tensor in model.state_dict().items():
         found = state[name]
         if found.shape != tensor.shape or found.dtype != torch.float32:
             raise UserError(
                 f"weights do not fit its {FILE}: {name} is of {tuple(found.shape)} "
                 f"{str(found.dtype).removeprefix('torch.')}, by the config {tuple(tensor.shape)}"
             )
-    return sorted(state.keys() - expected.keys())
 
 
 def _scale_queries(config: PretrainedConfig, state: dict[str, Tensor]) -> None:

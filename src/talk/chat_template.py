@@ -1,5 +1,6 @@
 """Messages become the ids that a model was taught to answer, by our template or the model's."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -12,9 +13,13 @@ from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
 from src.hub import first_line
 from src.json_file import read_settings
+from src.model_files import read_file
 from src.talk.messages import Message
+from src.talk.rendering import Renderer
 
 ChatTemplate = Callable[[Sequence[Message]], list[int]]
+
+MAX_TEMPLATE = 2**20  # bytes; the longest known have 20,000
 
 # A private character of Unicode, put into a special token that a person typed: it remains text.
 BREAK = "\ue000"
@@ -54,16 +59,18 @@ def template_source(folder: Path) -> str | None:
         UserError: it has several, none of them the default, or it is no text.
     """
     path = folder / TEMPLATE_FILE
-    if path.exists():
+    if os.path.lexists(path):
         try:
-            return path.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+            return read_file(path, MAX_TEMPLATE).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
             raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     source = read_settings(folder / SETTINGS).get("chat_template")
     if isinstance(source, list):
         source = _default_of(source, folder)
     if source is not None and not isinstance(source, str):
         raise UserError(f"{folder / SETTINGS} is broken: its chat_template is no text")
+    if source is not None and len(source) > MAX_TEMPLATE:
+        raise UserError(f"{folder / SETTINGS}: its chat_template is longer than any that is known")
     return source
 
 
@@ -91,15 +98,7 @@ def jinja_template(source: str, tokenizer: Tokenizer) -> ChatTemplate:
     Raises:
         UserError: it is not valid Jinja, or, when called, refuses the messages.
     """
-    from src.talk.jinja import ERRORS, chat_environment
-
-    def refuse(reason: str) -> None:
-        raise UserError(f"the model's chat template refuses this conversation: {reason}")
-
-    try:
-        compiled = chat_environment(refuse).from_string(source)
-    except ERRORS as error:
-        raise UserError(f"the model's chat template is broken: {first_line(error)}") from error
+    renderer = Renderer(source)
     special = tokenizer.special_tokens
     longest_first = sorted(special, key=len, reverse=True)
     splitter = re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
@@ -110,12 +109,7 @@ def jinja_template(source: str, tokenizer: Tokenizer) -> ChatTemplate:
         if is_typed:
             messages = [replace(m, content=_as_text(m.content, splitter)) for m in messages]
         texts = [asdict(message) for message in messages]
-        try:
-            text = compiled.render(messages=texts, add_generation_prompt=True, **values)
-        except UserError:  # the template refuses
-            raise
-        except ERRORS as error:
-            raise UserError(f"the model's chat template is broken: {first_line(error)}") from error
+        text = renderer.render({"messages": texts, "add_generation_prompt": True, **values})
         if not is_typed:
             return tokenizer.encode_special(text)
         ids: list[int] = []

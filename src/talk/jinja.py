@@ -1,17 +1,33 @@
-"""Jinja for chat templates, as ``transformers`` sets it up."""
+"""Jinja for chat templates, as ``transformers`` sets it up: a program of its own, within limits.
+
+A template is another person's program. Jinja's sandbox keeps it from files and from Python's
+insides, but not from loops without an end or texts that fill the memory. So it runs in a process
+that may take little memory, open no file and start nothing, and that ``rendering`` ends in time.
+One JSON object a line comes in and one goes out: first the template, then conversations.
+"""
 
 import json
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# What another person's template can raise.
-ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError)
+MEMORY = 256 * 2**20  # bytes beyond what the interpreter takes
+CPU_SECONDS = 10  # of one answer; the process that asks is sooner, unless it has gone
+EXTRA = 2**18  # characters that a template writes beside the messages
+# Has imported what templates use, at a time when files may still be opened.
+WARM_UP = (
+    "{{ 'a\\n' | pprint }}{{ lipsum(1) | striptags | wordwrap }}{{ strftime_now('%Y') }}"
+    "{{ 'é%s' | format(1 // 0) }}"
+)
+FACTOR = 8  # characters that it writes for each of a message
 
 
 class Generation(Extension):
@@ -25,8 +41,16 @@ class Generation(Extension):
         return nodes.Scope(body, lineno=line)
 
 
-def chat_environment(refuse: Callable[[str], None]) -> ImmutableSandboxedEnvironment:
-    """Return the compiler of chat templates; they call ``refuse`` as ``raise_exception``."""
+class Refusal(Exception):
+    """What a template says with ``raise_exception``."""
+
+
+def chat_environment() -> ImmutableSandboxedEnvironment:
+    """Return the compiler of chat templates."""
+
+    def refuse(reason: object) -> None:
+        raise Refusal(str(reason))
+
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
@@ -39,3 +63,72 @@ def chat_environment(refuse: Callable[[str], None]) -> ImmutableSandboxedEnviron
 def _json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     """Like Jinja's filter, without its escapes for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def answers(lines: Iterator[bytes]) -> Iterator[dict[str, str]]:
+    """Yield an answer to each line: ``text``, ``refusal`` (the template's words) or ``error``."""
+    environment, template = chat_environment(), None
+    for line in lines:
+        _limit_time()
+        request = json.loads(line)
+        try:
+            if "source" in request:
+                template = environment.from_string(request["source"])
+                yield {"text": ""}
+            else:
+                yield {"text": _render(template, request["values"], len(line))}
+        except Refusal as error:
+            yield {"refusal": str(error)}
+        except MemoryError:
+            yield {"error": f"it needs more than {MEMORY >> 20} MiB"}
+        except Exception as error:  # of another person's program
+            yield {"error": str(error).strip() or type(error).__name__}
+
+
+def _render(template: Any, values: dict[str, Any], length: int) -> str:
+    most = EXTRA + FACTOR * length
+    pieces, written = [], 0
+    for piece in template.generate(**values):
+        pieces.append(piece)
+        written += len(piece)
+        if written > most:
+            raise ValueError(f"it writes more than {most:,} characters")
+    return "".join(pieces)
+
+
+def _limit_time() -> None:
+    with suppress(ImportError, ValueError, OSError):  # not on Windows
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
+
+
+def limit() -> None:
+    """Take from this process what a template has no use for, where the system can."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0, "RLIMIT_NOFILE": 0}
+    with suppress(OSError):  # no Linux
+        with open("/proc/self/statm", encoding="ascii") as file:
+            pages = int(file.read().split()[0])
+        limits["RLIMIT_AS"] = pages * resource.getpagesize() + MEMORY
+    for name, value in limits.items():
+        with suppress(AttributeError, ValueError, OSError):
+            _, hard = resource.getrlimit(getattr(resource, name))
+            least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(getattr(resource, name), (least, least))
+
+
+if __name__ == "__main__":
+    with suppress(ZeroDivisionError):
+        chat_environment().from_string(WARM_UP).render()
+    limit()
+    for answer in answers(iter(sys.stdin.buffer.readline, b"")):
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+        sys.stdout.buffer.flush()

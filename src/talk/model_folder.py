@@ -1,7 +1,8 @@
 """The model folder: one directory that Hugging Face's tools and ours both open.
 
 ``config.json``, ``model.safetensors``, ``tokenizer.json``, ``tokenizer_config.json``,
-``chat_template.jinja``, ``generation_config.json``.
+``chat_template.jinja``, ``generation_config.json``; ``SHA256SUMS`` of all but the weights, which
+hold a checksum of their own.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src import atomic
+from src.checksums import SUMS, warn_of_changes, write_sums
 from src.data.template import save_template
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.data.tokenizer_files import FILES as TOKENIZER_FILES
@@ -18,7 +20,8 @@ from src.json_file import read_settings
 from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import config_text, load_pretrained, num_bytes, save_weights
-from src.model.weights_file import SAFETENSORS_FILES, folder_with_weights
+from src.model.weights_file import SAFETENSORS_FILES, WEIGHTS, folder_with_weights
+from src.model_files import check_files
 from src.talk.chat_template import ChatTemplate, load_chat_template
 from src.talk.messages import Message
 
@@ -63,6 +66,8 @@ def save_model_folder(
         settings = _generation_settings(generation, tokenizer.end_id)
         atomic.write_json(building / GENERATION_SETTINGS, settings)
         save_weights(model, building)
+        # The weights, which change, hold a checksum of their own.
+        write_sums(building, {path.name for path in building.iterdir()} - {WEIGHTS})
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -94,9 +99,16 @@ def model_folder(name_or_path: str, key: str) -> Path:
     """Return the local folder of a model with all files that we read.
 
     Raises:
-        UserError: it is neither a folder here nor a model that the hub or its cache holds.
+        UserError: it is neither a folder here nor a model that the hub or its cache holds, or one
+            of its files is not to be opened.
     """
-    return folder_with_weights(name_or_path, FILES, REQUIRED, key)
+    folder = folder_with_weights(name_or_path, (*FILES, SUMS), REQUIRED, key)
+    try:
+        check_files(folder, FILES)
+        warn_of_changes(folder, lambda name: name != WEIGHTS)  # which are read later
+    except UserError as error:
+        raise UserError(f"{key}={name_or_path}: {error}") from error
+    return folder
 
 
 def end_ids(folder: Path, tokenizer: Tokenizer, vocab_size: int) -> frozenset[int]:

@@ -4,10 +4,10 @@ import ctypes
 import platform
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from src.errors import UserError
+from src.free_memory import free_memory, has_hard_limit
 from src.model.device import choose_device, compute_capability
 from src.training.config import AUTO, PRECISIONS, Precision, TrainConfig, TrainerConfig
 from src.training.distributed import choose_strategy
@@ -24,6 +24,7 @@ class Machine:
     memory: int  # bytes that a process can train in
     precision: Precision
     strategy: str  # single, ddp or fsdp
+    is_limited: bool = False  # a container or ``ulimit`` allows less memory than the machine has
 
     @property
     def num_shards(self) -> int:
@@ -46,6 +47,7 @@ def decide(config: TrainConfig, place: Place) -> Machine:
         memory=device_memory(device, place.local_size),
         precision=precision,
         strategy=choose_strategy(config.trainer, precision, place.world_size),
+        is_limited=device == "cpu" and has_hard_limit(),
     )
 
 
@@ -88,9 +90,12 @@ def choose_precision(config: TrainerConfig, device: str) -> Precision:
 
 
 def device_memory(device: str, num_processes: int = 1) -> int:
-    """Return the bytes that a process can train in: all of a GPU's, its share of a CPU's free."""
+    """Return the bytes that a process can train in: all of a GPU's, its share of a CPU's free.
+
+    What a container or ``ulimit -v`` does not allow is not free.
+    """
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     if device == "mps":
         return torch.mps.recommended_max_memory()
-    return psutil.virtual_memory().available // num_processes
+    return free_memory(num_processes)

@@ -182,8 +182,16 @@ def choose_micro_batch_size(step: TrainingStep, memory: int) -> int:
     return max(fitting, default=1)
 
 
-def check_memory(step: TrainingStep, num_blocks: int, available: int) -> list[str]:
+def check_memory(
+    step: TrainingStep, num_blocks: int, available: int, is_limited: bool = False
+) -> list[str]:
     """Return a warning if a step will hardly fit into ``available`` bytes.
+
+    Args:
+        step: what is computed.
+        num_blocks: of a micro-batch.
+        available: bytes of the device.
+        is_limited: on a CPU, whether a process that takes more is killed; otherwise it may swap.
 
     Raises:
         UserError: even one block will not fit, on a device whose memory is a hard limit; names
@@ -195,11 +203,12 @@ def check_memory(step: TrainingStep, num_blocks: int, available: int) -> list[st
     one = step.memory(1).total
     least = (1 - ERROR) * one
     if least > available:
+        limit = " within the limit of its container or ulimit" if is_limited else ""
         text = (
             f"training on one block of {step.block_size} needs about {one / GIB:.1f} GiB and "
-            f"{step.device} has {available / GIB:.1f}: {way_out(step, available)}"
+            f"{step.device} has {available / GIB:.1f}{limit}: {way_out(step, available)}"
         )
-        if step.device == "cpu":
+        if step.device == "cpu" and not is_limited:
             return [text]
         raise UserError(text)
     how = "lower micro_batch_size" if num_blocks > 1 else way_out(step, available)

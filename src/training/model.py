@@ -2,6 +2,8 @@
 
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
+from src.free_memory import check_room
+from src.model.footprint import FLOAT32, num_parameters
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
 from src.training.config import TrainConfig
@@ -30,7 +32,9 @@ def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
             activation=config.model.activation,
         )
     else:
-        model = GPT2(config.model.shape(tokenizer.vocab_size))
+        shape = config.model.shape(tokenizer.vocab_size)
+        check_room(FLOAT32 * num_parameters(shape), "a model of this shape", "take a smaller one")
+        model = GPT2(shape)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
             f"model.tokenizer={config.model.tokenizer} has {tokenizer.vocab_size} tokens, "

@@ -101,7 +101,9 @@ def prepare(
     step = objective.step(TrainingStep.of(config, machine, model.config, block_size))
     batching = choose_batching(config, machine, step, read_machine(run_folder))
     step = replace(step, accumulates=batching.num_micro_batches > 1)
-    memory_warnings = check_memory(step, batching.micro_batch_size, machine.memory)
+    memory_warnings = check_memory(
+        step, batching.micro_batch_size, machine.memory, machine.is_limited
+    )
     data = objective.data(
         tokenizer, source, block_size=block_size, max_length=max_length, batching=batching
     )

@@ -52,7 +52,7 @@ def folder(good, tmp_path):
     """A copy; the weights are linked."""
     for path in good.iterdir():
         if path.name == "model.safetensors":
-            (tmp_path / path.name).symlink_to(path)
+            (tmp_path / path.name).hardlink_to(path)
         else:
             (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path

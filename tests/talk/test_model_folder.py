@@ -38,6 +38,7 @@ def test_transformers_opens_the_folder_and_says_the_same(model, tokenizer, tmp_p
     folder = tmp_path / "model"
     save_model_folder(folder, model, tokenizer, GREEDY)
     assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
         "chat_template.jinja",
         "config.json",
         "generation_config.json",

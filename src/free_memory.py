@@ -1,0 +1,182 @@
+"""How much memory a process may still take, and what a person is told when there is none.
+
+The machine's free memory is not the process's: a container's or a job's control group (cgroup) may
+allow less, and the kernel kills what takes more.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from src.errors import UserError
+
+GIB = 2**30
+UNWATCHED = 64 * 2**20  # bytes that are taken without asking: asking takes a moment, too
+NO_LIMIT = 2**60  # version 1 writes a number near 2^63
+ALLOCATOR = re.compile(r"you tried to allocate (\d+) bytes")  # torch's, on a CPU
+
+
+class Group(NamedTuple):
+    """The files of one version of control groups: limits, what is used, what of it can go."""
+
+    limits: tuple[str, ...]
+    used: str
+    reclaimable: str  # a line of memory.stat
+
+    def room(self, folder: Path) -> int:
+        """Return the bytes that may still be taken in the group of a folder."""
+        limits = [_number(folder / name) for name in self.limits]
+        known = [limit for limit in limits if limit is not None and limit < NO_LIMIT]
+        statistics = _statistics(folder / "memory.stat")
+        if limit := statistics.get("hierarchical_memory_limit"):  # of groups that are not seen here
+            known.append(limit)
+        if not known or min(known) >= NO_LIMIT:
+            return NO_LIMIT
+        used = (_number(folder / self.used) or 0) - statistics.get(self.reclaimable, 0)
+        return max(0, min(known) - max(0, used))
+
+
+VERSION_1 = Group(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+VERSION_2 = Group(("memory.max", "memory.high"), "memory.current", "inactive_file")
+
+
+def free_memory(
+    num_processes: int = 1, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Return the bytes that each of ``num_processes`` may still take.
+
+    The least of what the machine has free, what the control groups allow and what
+    ``ulimit -v`` leaves to this process.
+
+    Args:
+        num_processes: that share the machine and the group.
+        proc: the kernel's folder of processes.
+        cgroups: where the control groups are mounted.
+    """
+    import psutil  # only here: a chat of a small model starts sooner without it
+
+    shared = min(psutil.virtual_memory().available, group_room(proc, cgroups))
+    return min(shared // num_processes, _address_space(proc))
+
+
+def has_hard_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Whether a control group or ``ulimit -v`` allows less than the machine has free."""
+    import psutil
+
+    limit = min(group_room(proc, cgroups), _address_space(proc))
+    return limit < psutil.virtual_memory().available
+
+
+def group_room(proc: Path, cgroups: Path) -> int:
+    """Return the bytes that this process's control group, and those that hold it, still allow."""
+    rooms = [NO_LIMIT]
+    for mount, path, version in _groups(proc, cgroups):
+        names = [name for name in path.split("/") if name not in ("", ".", "..")]
+        for depth in range(len(names) + 1):
+            folder = mount.joinpath(*names[:depth])
+            if folder.is_dir():
+                rooms.append(version.room(folder))
+    return min(rooms)
+
+
+def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, str, Group]]:
+    """Yield where groups are mounted and the path of this process's group there.
+
+    In a container the path may be the host's, which is not there: then the mount is its group.
+    """
+    try:
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0":
+            yield cgroups, path, VERSION_2
+            yield cgroups / "unified", path, VERSION_2
+        elif "memory" in controllers.split(","):
+            yield cgroups / controllers, path, VERSION_1
+            if controllers != "memory":
+                yield cgroups / "memory", path, VERSION_1
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None: there is no file, or no limit."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _statistics(path: Path) -> dict[str, int]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    pairs = [line.split() for line in lines]
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _address_space(proc: Path) -> int:
+    """Return the bytes that ``ulimit -v`` leaves."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return NO_LIMIT
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return NO_LIMIT
+    try:
+        pages = int((proc / "self" / "statm").read_text(encoding="utf-8").split()[0])
+    except OSError:  # no Linux
+        pages = 0
+    return max(0, limit - pages * resource.getpagesize())
+
+
+def check_room(needed: int, what: str, way_out: str) -> None:
+    """Check that ``needed`` bytes are free; swapping is slow, but it works.
+
+    Raises:
+        UserError: they are not.
+    """
+    if needed <= UNWATCHED:
+        return
+    import psutil
+
+    free = free_memory()
+    swap = 0 if has_hard_limit() else psutil.swap_memory().free
+    if needed > free + swap:
+        raise UserError(
+            f"{what}: {needed / GIB:,.1f} GiB are needed and {free / GIB:,.1f} are free: "
+            f"{way_out}, or free some memory"
+        )
+
+
+@contextmanager
+def memory_for(what: str, way_out: str) -> Iterator[None]:
+    """Say what was done and how to go on, if memory runs out meanwhile.
+
+    Raises:
+        UserError: it has run out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (cause := out_of_memory(error)):
+            raise
+        raise UserError(f"out of memory while {what}: {cause}: {way_out}") from None
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Return how much was asked for and is free, if ``error`` says that memory has run out."""
+    match = ALLOCATOR.search(str(error))
+    is_cuda = type(error).__name__ == "OutOfMemoryError"
+    if not (isinstance(error, MemoryError) or is_cuda or match or "DefaultCPUAll" in str(error)):
+        return None
+    if is_cuda:
+        return str(error).splitlines()[0].removesuffix(".")
+    asked = f"it asked for {int(match[1]) / GIB:,.2f} GiB, " if match else ""
+    return f"{asked}{free_memory() / GIB:,.2f} GiB are free"
