@@ -146,6 +146,7 @@ def build_corpus(
         UserError: the source cannot be read or has no usable row.
     """
     folder = corpora / corpus_key(source, tokenizer, supervise, joining)
+    atomic.sweep(corpora)
     if folder.exists():
         return folder
     corpora.mkdir(parents=True, exist_ok=True)
