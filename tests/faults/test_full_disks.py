@@ -1,5 +1,6 @@
 """A disk that is full, broken or read-only, at each write: one line, and nothing lost."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,6 +14,7 @@ import torch
 from src import atomic, disk
 from src.training.checkpoints import find_checkpoint, read_weights
 from src.training.start import start_run
+from src.training.trainer import open_logger
 from tests.faults.conftest import count
 from tests.faults.doors import Door
 from tests.training.conftest import SMALL, settings
@@ -152,6 +154,40 @@ def test_an_export_that_finds_the_disk_full_leaves_nothing(doors, small_disk, wh
     small_disk.resize(LARGE)
     door = doors.run("export", *values, folder=tmp_path)
     assert door.code == 0, door.err
+
+
+def test_curves_that_find_the_disk_full_end_a_run_without_a_traceback(small_disk, capfd):
+    logger = open_logger(small_disk.folder, None, rank=0)
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.save()
+    small_disk.resize(small_disk.used)
+    with pytest.raises(OSError, match="No space left"):  # noqa: PT012 - at one of the points
+        for step in range(2000):
+            logger.log_metrics({"a": 1.0}, step=step)
+            logger.save()
+    with pytest.raises(OSError, match="No space left"):
+        logger.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_first_error_is_told_and_not_that_of_the_curves_after_it(small_disk, capfd):
+    logger = open_logger(small_disk.folder, None, rank=0)
+    logger.save()
+    small_disk.resize(small_disk.used)
+
+    def fail() -> None:
+        try:
+            raise disk.Unwritten(errno.ENOSPC, "No space left on device", "last.ckpt")
+        finally:
+            for step in range(2000):
+                with contextlib.suppress(OSError):
+                    logger.log_metrics({"a": 1.0}, step=step)
+            logger.finalize("failed")
+            logger.close()
+
+    with pytest.raises(disk.Unwritten) as error:
+        fail()
+    assert error.value.filename == "last.ckpt"
 
 
 @pytest.mark.parametrize("what", ["checkpoints", "model", "run.json", "metrics.json", "corpora"])
