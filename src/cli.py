@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -130,14 +131,25 @@ def _reported(mistakes: list[Exception]) -> Iterator[None]:
         mistakes.append(error)
         streams.complain(f"error: standard output: {error.strerror}")
     except Exception as error:
-        folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
-        text = disk.refusal(error, folder)
+        text = disk.refusal(error, _output_folder(error))
         if text is None and (task := out_of_memory(error)) is not None:
             text = f"out of memory: {task}: {LESS_MEMORY}"
         if text is None:
             raise
         mistakes.append(error)
         streams.complain(f"error: {text}")
+
+
+def _output_folder(error: BaseException) -> str | None:
+    """Return the run folder of the job that raised ``error``; None if the door keeps none."""
+    if HydraConfig.initialized():
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        return None if folder == Path.cwd() else str(folder)
+    # Hydra writes before a job, too, and has forgotten where when it hands the error on.
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "run_job" and "output_dir" in frame.f_locals:
+            return str(frame.f_locals["output_dir"])
+    return None
 
 
 def run_name() -> str:

@@ -1,6 +1,7 @@
 """What shells, disks and locales do to a door: a person reads one line, or nothing."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from src import streams
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
@@ -114,3 +116,23 @@ def test_a_file_that_the_system_refuses_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     done = shell('door "$@"', *ROWS, "data.corpus_dir=file", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, b"error: file: File exists\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full here")
+def test_a_log_on_a_full_disk_ends_its_run_and_prints_no_traceback(capfd):
+    handler = streams.LogFile("/dev/full", encoding="utf-8")
+    log = logging.Logger("on a full disk")
+    log.addHandler(handler)
+    with pytest.raises(OSError, match="No space left") as error:
+        log.warning("text")
+    assert error.value.filename == "/dev/full"
+    with pytest.raises(OSError, match="No space left"):  # as logging expects it at the end
+        handler.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_complaint_on_a_full_disk_leaves_the_exit_code():
+    code = "from src import streams; import sys; streams.complain('error: x'); sys.exit(2)"
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([sys.executable, "-c", code], stderr=full, check=False)
+    assert done.returncode == 2

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src import atomic
 from src.benchmark.config import BenchmarkConfig
 from src.data.batch import Batch
 from src.data.blocks import Blocks
@@ -44,9 +45,8 @@ def write_inputs(
     _, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
     pairs = read_pairs(config)
     drawn = np.random.default_rng(config.seed).permutation(len(pairs))[:num_rows]
-    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
-        for prompt, response in (pairs[row] for row in drawn):
-            file.write(json.dumps({"prompt": prompt, "response": response}) + "\n")
+    rows = (dict(zip(("prompt", "response"), pairs[row], strict=True)) for row in drawn)
+    atomic.write_text(folder / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     torch.manual_seed(config.seed)
     vocab_size = max(model.vocab_size, tokenizer.vocab_size)
     weights = GPT2(replace(model.shape(vocab_size), dropout=0.0))

@@ -163,6 +163,7 @@ def build_corpus(
         UserError: the source cannot be read, has no usable row, or changed while it was read.
     """
     folder = corpora / corpus_key(source, tokenizer, supervise, joining)
+    atomic.sweep(corpora)
     if find_damage(folder, file_names(), folder.name) is None:
         return folder
     try:

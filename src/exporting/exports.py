@@ -16,13 +16,13 @@ from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.exporting.new_folder import new_folder
 from src.model.gpt2 import GPT2
-from src.model.pretrained import save_pretrained
-from src.model.weights_file import has_checksum
+from src.model.pretrained import num_bytes, save_pretrained
+from src.model.weights_file import SAFETENSORS_FILES, WEIGHTS, has_checksum, weights_files
 from src.talk.chat_template import template_source
 from src.talk.model_folder import FILES, load_model_folder, model_folder
 
-WEIGHTS = "*.safetensors"
 MODEL = "model.gguf"
+BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}  # of a parameter
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def open_model_folder(name_or_path: str) -> Source:
     model, tokenizer, _, end_ids = load_model_folder(name_or_path)
     here = Path(name_or_path).expanduser().is_dir()
     name = _name(folder.resolve()) if here else name_or_path.rsplit("/", 1)[-1]
-    return Source(_plain(name), model, tokenizer, end_ids, folder, any(folder.glob(WEIGHTS)))
+    return Source(_plain(name), model, tokenizer, end_ids, folder, bool(weights_files(folder)))
 
 
 def open_checkpoint(path: Path, step: int, weights: Mapping[str, Tensor]) -> Source:
@@ -91,7 +91,7 @@ def write_hugging_face_folder(source: Source, folder: Path, overwrite: bool) -> 
     Raises:
         UserError: ``folder`` cannot be written.
     """
-    with new_folder(folder, overwrite) as building:
+    with new_folder(folder, overwrite, size=num_bytes(source.model)) as building:
         if not source.weights_in_folder:
             first, *others = source.ordered_end_ids
             save_pretrained(source.model, building, first, others)
@@ -115,7 +115,8 @@ def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool)
     from src.exporting.gguf_file import write_gguf
     from src.exporting.modelfile import modelfile
 
-    with new_folder(folder, overwrite) as building:
+    size = int(BYTES[dtype] * source.model.num_parameters)
+    with new_folder(folder, overwrite, size=size) as building:
         template = template_source(source.folder)
         if template is None or is_ours(template, source.tokenizer.end_token):
             template = jinja(source.tokenizer.end_token)
@@ -137,10 +138,29 @@ def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool)
 
 
 def _files(source: Source) -> list[Path]:
-    paths = {path for pattern in FILES for path in source.folder.glob(pattern)}
-    if not source.weights_in_folder:
-        paths -= {*source.folder.glob(f"{WEIGHTS}*"), source.folder / "config.json"}
-    return sorted(paths)
+    """Return the files of a folder that belong to its model, and no others.
+
+    Raises:
+        UserError: one is a link that leads out of the folder.
+    """
+    folder = source.folder
+    settings = (pattern for pattern in FILES if pattern not in SAFETENSORS_FILES)
+    paths = {path for pattern in settings for path in folder.glob(pattern)}
+    if source.weights_in_folder:
+        paths |= weights_files(folder)
+    else:
+        paths.discard(folder / "config.json")
+    files = sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+    root = folder.resolve()
+    if root.parent.name == "snapshots":  # in the hub's cache a snapshot's files are links to blobs
+        root = root.parents[1]
+    for path in files:
+        if not path.resolve().is_relative_to(root):
+            raise UserError(
+                f"{path} is a link that leads out of its folder, to {path.resolve()}: put the "
+                f"file itself there"
+            )
+    return files
 
 
 def _name(folder: Path) -> str:

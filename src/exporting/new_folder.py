@@ -10,11 +10,13 @@ from src.errors import UserError
 
 
 @contextmanager
-def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[Path]:
+def new_folder(
+    folder: Path, overwrite: bool, key: str = "output", size: int | None = None
+) -> Iterator[Path]:
     """Yield an empty folder to write files into; in the end it becomes ``folder``.
 
     After an exception, ``folder`` is as it was. With ``overwrite`` an older ``folder`` is replaced,
-    provided that the new one replaces every file in it.
+    provided that the new one replaces every file in it. ``size`` is about how many bytes it takes.
 
     Raises:
         UserError: ``folder`` exists and may not be replaced, or cannot be written; names ``key``.
@@ -22,7 +24,7 @@ def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[P
     _check_free(folder, overwrite, key)
     target = folder.resolve()  # a link to a folder remains a link
     try:
-        with atomic.folder(target) as building:
+        with atomic.folder(target, size=size, sweeps=_is_ours(target.parent)) as building:
             yield building
             _check_nothing_foreign(folder, {path.name for path in building.iterdir()}, key)
     except disk.Unwritten as error:
@@ -32,6 +34,11 @@ def new_folder(folder: Path, overwrite: bool, key: str = "output") -> Iterator[P
         raise UserError(
             f"{key}={folder}: cannot be written: {disk.reason(error)}{where}"
         ) from error
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is where exports go unasked, and no person's own."""
+    return folder.name == "export" and folder.parent.name == "outputs"
 
 
 def _check_free(folder: Path, overwrite: bool, key: str) -> None:

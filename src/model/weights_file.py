@@ -118,6 +118,14 @@ def _is_pickled(path: Path) -> bool:
     return path.suffix == ".bin"
 
 
+def weights_files(folder: Path) -> set[Path]:
+    """Return the files of safetensors that ``read_weights`` reads; none where it reads others."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.exists():
+        return {index, *(folder / shard for shard in _shards(index))}
+    return {folder / WEIGHTS} & set(folder.glob(WEIGHTS))
+
+
 def checksum(tensors: dict[str, Tensor]) -> str:
     """Return the SHA-256 of names and bytes of tensors on the CPU, in any order."""
     digest = hashlib.sha256()

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
+from src import atomic
 from src.data.datamodule import open_data
 from src.errors import UserError
 from src.model.device import choose_device
@@ -113,6 +114,8 @@ def prepare(
     check_schedule(config.optimizer, data.num_steps)
     plan = Plan.of(config, machine, data, step)
     if machine.place.rank == 0:
+        for folder in (run_folder, run_folder / "checkpoints", run_folder / "model"):
+            atomic.sweep(folder)
         write_record(run_folder, config, data, plan, overrides)
     else:
         # The weights are drawn; from here on each rank draws for itself.

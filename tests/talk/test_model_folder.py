@@ -9,6 +9,7 @@ import transformers
 
 from src.data.tokenizer import train_tokenizer
 from src.errors import UserError
+from src.model.safetensors_file import save_file
 from src.talk.assistant import Assistant
 from src.talk.model_folder import load_model_folder, newest_model_folder, save_model_folder
 from tests.conftest import greedy
@@ -149,3 +150,57 @@ def test_a_folder_that_tokenizers_reads_is_opened_without_transformers(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def inodes(folder) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+
+def test_of_the_same_model_only_the_weights_are_written_and_what_a_person_edited_stays(
+    model, tokenizer, tmp_path
+):
+    folder = tmp_path / "model"
+    save_model_folder(folder, model, tokenizer, GREEDY)
+    (folder / "generation_config.json").write_text('{"eos_token_id": 1}')
+    (folder / "notes.txt").write_text("a person's own")
+    before = inodes(folder)
+    save_model_folder(folder, model, tokenizer, GREEDY)
+    after = inodes(folder)
+    assert {name for name in before if before[name] != after[name]} == {"model.safetensors"}
+    assert (folder / "generation_config.json").read_text() == '{"eos_token_id": 1}'
+
+
+@pytest.mark.parametrize("other", ["config", "tokenizer", "damage"])
+def test_new_weights_never_meet_an_older_config_or_tokenizer(
+    model, tokenizer, tmp_path, monkeypatch, other
+):
+    folder = tmp_path / "model"
+    save_model_folder(folder, model, tokenizer, GREEDY)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if other == "config":
+        model = random_model(tiny_config(vocab_size=tokenizer.vocab_size, n_layer=1))
+    elif other == "tokenizer":
+        tokenizer = train_tokenizer(["other words"], 257)
+    else:
+        (folder / "tokenizer.json").write_bytes(b"")
+    seen = []
+
+    def look(tensors, path, metadata):
+        seen.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr("src.model.pretrained.save_file", look)
+    save_model_folder(folder, model, tokenizer, GREEDY)
+    if other != "damage":
+        assert seen == [before]  # while the weights are written, a reader finds the older folder
+    again = load_model_folder(str(folder))
+    assert again.model.config == model.config
+    assert again.tokenizer.fingerprint() == tokenizer.fingerprint()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_equal_weights_give_equal_folders(model, tokenizer, tmp_path):
+    for name in "ab":
+        save_model_folder(tmp_path / name, model, tokenizer, GREEDY)
+    files = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "ab"]
+    assert files[0] == files[1]
