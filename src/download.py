@@ -213,8 +213,9 @@ def _watch(process: subprocess.Popen, folders: list[Path]) -> str | None:
         if time.monotonic() > looked + POLL_SECONDS:
             movement.look(num_bytes)
             looked = time.monotonic()
-    what = f"asked {asked}, got {came}" if asked else f"asked {endpoint()}, got nothing"
-    return f"{what}; then nothing more came for {limit:.0f} seconds"
+    if not asked:
+        return f"{endpoint()} cannot be reached (nothing came for {limit:.0f} seconds)"
+    return f"asked {asked}, got {came}; then nothing more came for {limit:.0f} seconds"
 
 
 def _listen(process: subprocess.Popen, events: "SimpleQueue[Event]") -> None:

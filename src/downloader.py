@@ -19,6 +19,12 @@ from src.download import SECONDS, STEP, probe_hub
 from src.errors import whole_message
 from src.hub import cut_files
 
+# What the libraries say of every error.
+CHAFF = re.compile(
+    r" For more information check: \S+| \(Request ID: [^)]*\)"
+    r"| An error happened while trying to locate the files? on the Hub.*"
+)
+
 
 class Refused(Exception):
     """The hub asks to wait for longer than a person would."""
@@ -82,6 +88,7 @@ class Requests:
         def on_request(request: httpx2.Request) -> None:
             place = request.url.copy_with(query=None, userinfo=b"")  # they may hold secrets
             requests.asked = f"{request.method} {place}"
+            requests.came = ""
             requests.say(asked=requests.asked)
 
         def on_response(response: httpx2.Response) -> None:
@@ -110,9 +117,8 @@ class Requests:
 
     def explain(self, error: Exception) -> str:
         """Return in one line what was asked, what came and what the libraries say."""
-        if not self.asked:
-            return whole_message(error)
-        return f"asked {self.asked}, got {self.came or 'nothing'} ({whole_message(error)})"
+        said = CHAFF.sub("", whole_message(error)).strip()
+        return f"asked {self.asked}, got {self.came or 'nothing'} ({said})" if self.asked else said
 
 
 def _describe(response: Any) -> str:

@@ -56,6 +56,7 @@ def _load(config: DataConfig, path: str, split: str, key: str) -> Any:
             raise UserError(_what_to_do(said, config, key, split)) from error
     problem = download_rows(path, config.name)
     if problem is not None:
+        _remove_unfinished(path)
         raise UserError(_what_to_do(problem, config, key, split))
     try:
         return _load_from_cache(path, config.name, split)
