@@ -80,14 +80,20 @@ def download_model(name: str, patterns: Sequence[str]) -> str | None:
 
 def download_rows(name: str, configuration: str | None) -> str | None:
     """Download a data set into the cache; return None or what is wrong, as ``download_model``."""
-    import datasets.config
     from huggingface_hub import constants
 
-    folders = [
-        Path(constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}"),
-        Path(datasets.config.HF_DATASETS_CACHE),
-    ]
-    return _download({"rows": name, "configuration": configuration}, folders)
+    files = Path(constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}")
+    return _download({"rows": name, "configuration": configuration}, [files, rows_folder(name)])
+
+
+def rows_folder(name: str) -> Path:
+    """Return the folder of the cache in which ``datasets`` keeps the tables of a data set."""
+    import datasets
+    import datasets.config
+
+    owner, slash, name = name.rpartition("/")
+    snake_case = datasets.naming.camelcase_to_snakecase(name)
+    return Path(datasets.config.HF_DATASETS_CACHE, f"{owner}{'___' * bool(slash)}{snake_case}")
 
 
 def _download(job: dict[str, Any], folders: list[Path]) -> str | None:
@@ -138,33 +144,78 @@ def _remove_parts(folder: Path) -> None:
             part.unlink()
 
 
+class Movement:
+    """Whether a download moves; ``seconds`` counts since it last did.
+
+    What comes a second time, because a connection broke, is no movement; nor is the work of asking
+    for it again.
+    """
+
+    def __init__(self, process: subprocess.Popen, folders: list[Path]):
+        import psutil
+
+        self.usage = psutil.Process(process.pid)
+        self.folders = folders
+        self.most = [0, 0, 0]  # bytes of the hub, bytes in the cache, work since the last request
+        self.work_before = 0.0
+        self.last = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds without movement."""
+        return time.monotonic() - self.last
+
+    def start(self) -> None:
+        """Count from now on."""
+        self.last = time.monotonic()
+
+    def note_request(self) -> None:
+        """Count the processor's work from now on."""
+        self.work_before, self.most[2] = self._work(), 0
+
+    def look(self, num_bytes: int) -> None:
+        """See what has moved; ``num_bytes`` of the hub so far."""
+        work = int(self._work() - self.work_before) // CPU_SECONDS
+        now = [num_bytes // STEP, _size(self.folders) // STEP, work]
+        if any(new > most for new, most in zip(now, self.most, strict=True)):
+            self.last = time.monotonic()
+        self.most = [max(pair) for pair in zip(now, self.most, strict=True)]
+
+    def _work(self) -> float:
+        import psutil
+
+        try:
+            return sum(self.usage.cpu_times()[:2])
+        except psutil.Error:  # it has just ended
+            return self.work_before
+
+
 def _watch(process: subprocess.Popen, folders: list[Path]) -> str | None:
     """Return what ``_download`` returns, once the process says so or nothing moves."""
-    import psutil
-
     events: SimpleQueue[Event] = SimpleQueue()
     threading.Thread(target=_listen, args=(process, events), daemon=True).start()
-    usage = psutil.Process(process.pid)
+    movement = Movement(process, folders)
     asked, came, num_bytes, limit = "", "nothing", 0, SECONDS_TO_START
-    moved: Any = None
-    last = time.monotonic()
-    while True:
+    looked = 0.0
+    while movement.seconds <= limit:
         with suppress(Empty):
             event = events.get(timeout=POLL_SECONDS)
             if "result" in event:
                 return event["result"]
-            asked, came = event.get("asked", asked), event.get("came", came)
-            num_bytes += event.get("bytes", 0)
+            if "asked" in event:
+                asked, came = event["asked"], "nothing"
+                movement.note_request()
+            came = event.get("came", came)
+            num_bytes = event.get("bytes", num_bytes)
             if event.get("ready"):
-                limit, moved = SECONDS, None
-        with suppress(psutil.Error):
-            work = sum(usage.cpu_times()[:2]) // CPU_SECONDS
-            now = (num_bytes // STEP, _size(folders) // STEP, work)
-            if now != moved:
-                moved, last = now, time.monotonic()
-        if time.monotonic() - last > limit:
-            what = f"asked {asked}, got {came}" if asked else f"asked {endpoint()}, got nothing"
-            return f"{what}; then nothing moved for {limit:.0f} seconds"
+                limit = SECONDS
+                movement.start()
+        if time.monotonic() > looked + POLL_SECONDS:
+            movement.look(num_bytes)
+            looked = time.monotonic()
+    if not asked:
+        return f"{endpoint()} cannot be reached (nothing came for {limit:.0f} seconds)"
+    return f"asked {asked}, got {came}; then nothing more came for {limit:.0f} seconds"
 
 
 def _listen(process: subprocess.Popen, events: "SimpleQueue[Event]") -> None:

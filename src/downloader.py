@@ -19,6 +19,12 @@ from src.download import SECONDS, STEP, probe_hub
 from src.errors import whole_message
 from src.hub import cut_files
 
+# What the libraries say of every error.
+CHAFF = re.compile(
+    r" For more information check: \S+| \(Request ID: [^)]*\)"
+    r"| An error happened while trying to locate the files? on the Hub.*"
+)
+
 
 class Refused(Exception):
     """The hub asks to wait for longer than a person would."""
@@ -40,11 +46,19 @@ class Requests:
         os.dup2(2, 1)  # whatever a library prints
         self.lock = threading.Lock()
         self.asked = self.came = ""
+        self.bytes_of: dict[str, int] = {}  # the most that has come at once of each answer
 
     def say(self, **event: Any) -> None:
         """Write an event; nobody may be left to read it."""
         with self.lock, suppress(BrokenPipeError):
             print(json.dumps(event), file=self.answers, flush=True)
+
+    def count(self, what: str, place: int) -> None:
+        """Say how many bytes have come so far, where ``what`` has now come to ``place``."""
+        with self.lock:
+            self.bytes_of[what] = max(place, self.bytes_of.get(what, 0))
+            total = sum(self.bytes_of.values())
+        self.say(bytes=total)
 
     def watch(self) -> None:
         """Let huggingface_hub, and all that stands on it, use a client that says what it does."""
@@ -55,18 +69,18 @@ class Requests:
         requests = self
 
         class Counted(httpx2.SyncByteStream):
-            def __init__(self, stream: httpx2.SyncByteStream):
-                self.stream = stream
+            def __init__(self, stream: httpx2.SyncByteStream, what: str, start: int):
+                self.stream, self.what, self.start = stream, what, start
 
             def __iter__(self) -> Iterator[bytes]:
-                unsaid = 0
+                said = place = self.start
                 for piece in self.stream:
-                    unsaid += len(piece)
-                    if unsaid >= STEP:
-                        requests.say(bytes=unsaid)
-                        unsaid = 0
+                    place += len(piece)
+                    if place >= said + STEP:
+                        requests.count(self.what, place)
+                        said = place
                     yield piece
-                requests.say(bytes=unsaid)
+                requests.count(self.what, place)
 
             def close(self) -> None:
                 self.stream.close()
@@ -74,6 +88,7 @@ class Requests:
         def on_request(request: httpx2.Request) -> None:
             place = request.url.copy_with(query=None, userinfo=b"")  # they may hold secrets
             requests.asked = f"{request.method} {place}"
+            requests.came = ""
             requests.say(asked=requests.asked)
 
         def on_response(response: httpx2.Response) -> None:
@@ -81,7 +96,11 @@ class Requests:
             requests.say(came=requests.came)
             if response.status_code >= 400 and _seconds_to_wait(response) > SECONDS:
                 raise Refused("it asks to wait longer than anybody would")
-            response.stream = Counted(response.stream)  # type: ignore[arg-type]  # it is no async one
+            url = response.url  # the query of a file may be a signature, new each time
+            what = str(url) if "/api/" in url.path else url.path
+            start = re.match(r"bytes (\d+)", response.headers.get("content-range", ""))
+            stream: Any = response.stream
+            response.stream = Counted(stream, what, int(start[1]) if start else 0)
 
         # Small pieces: who waits for this process sees a file grow, on slow lines too.
         huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
@@ -98,9 +117,8 @@ class Requests:
 
     def explain(self, error: Exception) -> str:
         """Return in one line what was asked, what came and what the libraries say."""
-        if not self.asked:
-            return whole_message(error)
-        return f"asked {self.asked}, got {self.came or 'nothing'} ({whole_message(error)})"
+        said = CHAFF.sub("", whole_message(error)).strip()
+        return f"asked {self.asked}, got {self.came or 'nothing'} ({said})" if self.asked else said
 
 
 def _describe(response: Any) -> str:
@@ -213,7 +231,7 @@ def _compare(paths: list[Path], requests: Requests) -> None:
         with blob.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
-                requests.say(bytes=len(piece))
+                requests.count(str(blob), file.tell())
         if digest.hexdigest() != blob.name:
             _remove(path)
             raise Damaged(f"{path.name} came damaged: its checksum is wrong")

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from src.data.config import DataConfig
 from src.data.files.part import SPLITS, Part, Record
-from src.download import download_rows
+from src.download import download_rows, rows_folder
 from src.errors import UserError, whole_message
 from src.hub import PAGES, is_hub_name, way_out
 
@@ -56,6 +56,7 @@ def _load(config: DataConfig, path: str, split: str, key: str) -> Any:
             raise UserError(_what_to_do(said, config, key, split)) from error
     problem = download_rows(path, config.name)
     if problem is not None:
+        _remove_unfinished(path)
         raise UserError(_what_to_do(problem, config, key, split))
     try:
         return _load_from_cache(path, config.name, split)
@@ -91,15 +92,12 @@ def _load_from_cache(path: str, configuration: str | None, split: str) -> Any:
 
 def _remove_unfinished(path: str) -> None:
     """Remove what killed downloads left of a data set: ``datasets`` fails at it without a hub."""
-    import datasets
-    import datasets.config
-
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
-    owner, _, name = path.rpartition("/")
-    called = "___".join([*([owner] if owner else []), datasets.naming.camelcase_to_snakecase(name)])
-    for folder in (cache / called).glob("*/*/*.incomplete"):
+    tables = rows_folder(path)
+    for folder in tables.glob("*/*/*.incomplete"):
         finished = folder.with_suffix("")
-        lock = cache / f"{finished.as_posix().replace('/', '_')}.lock"  # as datasets names it
+        lock = (
+            tables.parent / f"{finished.as_posix().replace('/', '_')}.lock"
+        )  # as datasets names it
         with suppress(Timeout, OSError), FileLock(lock, blocking=False):  # or it is at work
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -200,7 +200,7 @@ def test_who_has_a_damaged_corpus_open_keeps_it(source, tokenizer, corpora):
 @pytest.mark.parametrize("damage", ["a file", "an empty folder", "another's", "half"])
 def test_what_stands_in_the_place_of_a_corpus_is_replaced(source, tokenizer, corpora, damage):
     key = corpus_key(source(Rows(30)), tokenizer, "responses")
-    other = build_corpus(source(Rows(30), content="v2"), tokenizer, "responses", corpora)
+    other = build_corpus(source(Rows(60), content="v2"), tokenizer, "responses", corpora)
     if damage == "a file":
         (corpora / key).touch()
     elif damage == "an empty folder":
@@ -211,6 +211,7 @@ def test_what_stands_in_the_place_of_a_corpus_is_replaced(source, tokenizer, cor
             shutil.rmtree(corpora / key / "test")
     folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
     assert find_damage(folder, file_names(), key) is None
+    assert read_report(folder).read == 30
     assert folders(corpora) == sorted([key, other.name])
 
 

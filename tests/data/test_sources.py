@@ -499,7 +499,7 @@ except UserError as error:
         )
     assert result.returncode == 1
     assert "data.path=owner/name is not in the local cache" in result.stderr
-    assert f"asked {endpoint}, got nothing; then nothing moved for 2 seconds" in result.stderr
+    assert f"{endpoint} cannot be reached (nothing came for 2 seconds)" in result.stderr
     assert "data=file" in result.stderr
     assert "data=sample" in result.stderr
     assert "Traceback" not in result.stderr

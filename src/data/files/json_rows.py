@@ -23,14 +23,19 @@ from typing import Any
 from src.data.files.json_text import BadJson, JsonStream, NameTwice, scan, values_of
 from src.data.files.objects import as_row, is_message, keys_beside, rows_of
 from src.data.files.part import Broken, Part, Record
-from src.data.files.text import LONGEST_LINE, TOO_LONG, LineTooLong, Text, skip_line
-from src.data.files.unpacking import DAMAGE, damage
+from src.data.files.text import (
+    LONGEST_LINE,
+    STOPS,
+    TOO_LONG,
+    Text,
+    broken_end,
+    end_of_reading,
+    skip_line,
+)
 from src.errors import UserError
 
 LINE_LIMIT = 1 << 20  # characters of a first line that is looked at whole
 LINES_LOOKED_AT = 20
-
-STOPS = (*DAMAGE, UnicodeDecodeError, LineTooLong)  # what ends the reading of a file
 
 
 def json_parts(text: Text) -> list[Part]:
@@ -286,18 +291,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)
-
-
-def end_of_reading(error: BaseException) -> str:
-    """Return why a text cannot be read further."""
-    if isinstance(error, LineTooLong):
-        return str(error)
-    if isinstance(error, UnicodeDecodeError):
-        return f"not {error.encoding.upper()} text from here on: {error.reason}"
-    return damage(error)
-
-
-def broken_end(error: BaseException) -> Broken:
-    """Return what stands where a text cannot be read further."""
-    of_disk = isinstance(error, OSError) and error.errno is not None
-    return Broken(end_of_reading(error), of_disk)

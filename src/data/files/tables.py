@@ -13,9 +13,8 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from src.data.files.json_rows import STOPS, broken_end, end_of_reading
 from src.data.files.part import Broken, Part, Record
-from src.data.files.text import LONGEST_LINE, Text, lines_of
+from src.data.files.text import LONGEST_LINE, STOPS, Text, broken_end, end_of_reading, lines_of
 from src.errors import UserError
 
 SAMPLE = 1 << 16  # characters

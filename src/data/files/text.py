@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TextIO
 
-from src.data.files.unpacking import Stored
+from src.data.files.part import Broken
+from src.data.files.unpacking import DAMAGE, Stored, damage
 from src.errors import UserError
 
 MARKS = [  # the longest first: that of UTF-32 begins with that of UTF-16
@@ -46,6 +47,24 @@ def lines_of(file: TextIO) -> Iterator[str]:
         if len(line) == LONGEST_LINE:
             raise LineTooLong(TOO_LONG)
         yield line
+
+
+STOPS = (*DAMAGE, UnicodeDecodeError, LineTooLong)  # what ends the reading of a file
+
+
+def end_of_reading(error: BaseException) -> str:
+    """Return why a text cannot be read further."""
+    if isinstance(error, LineTooLong):
+        return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"not {error.encoding.upper()} text from here on: {error.reason}"
+    return damage(error)
+
+
+def broken_end(error: BaseException) -> Broken:
+    """Return what stands where a text cannot be read further."""
+    of_disk = isinstance(error, OSError) and error.errno is not None
+    return Broken(end_of_reading(error), of_disk)
 
 
 def skip_line(file: TextIO) -> None:
