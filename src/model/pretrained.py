@@ -17,9 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 from src import atomic
 from src.errors import UserError
-from src.model.config import GPT2Config
+from src.hub import local_folder
+from src.model.config import GPT2Config, ModelConfig
 from src.model.finite import not_finite
 from src.model.gpt2 import GPT2
+from src.model.plain import check_plain
 from src.model.pretrained_config import (
     FILE,
     PretrainedConfig,
@@ -123,6 +125,24 @@ def load_pretrained(
     return model.requires_grad_()
 
 
+def num_positions(config: ModelConfig, key: str = "model.pretrained") -> int:
+    """Return how many positions the model of ``config`` has; of pretrained weights, their own.
+
+    Of a pretrained model only its ``config.json`` is read.
+
+    Raises:
+        UserError: there is none, or it is not that of a GPT-2.
+    """
+    name = config.pretrained
+    if name is None:
+        return config.n_positions
+    folder = local_folder(name, (FILE,), (FILE,), key)
+    try:
+        return read_config(folder, config.dropout, config.activation).shape.n_positions
+    except UserError as error:
+        raise UserError(f"{key}={name}: {error}") from error
+
+
 def _check_size(shape: GPT2Config, state: dict[str, Tensor]) -> None:
     """Check the numbers of a config that decide how much memory is asked for."""
     width, inner = shape.n_embd, shape.inner_width
@@ -184,6 +204,7 @@ def save_pretrained(
     The weights replace older ones in a single step, with a checksum inside: whoever reads the
     folder meanwhile, or after a crash, finds the complete old file or the complete new one.
     """
+    check_plain(model)
     config = hugging_face_config(model.config, [end_id, *other_end_ids])
     atomic.write_json(folder / FILE, config)
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
