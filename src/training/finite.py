@@ -20,6 +20,7 @@ from src.data.blocks import Blocks
 from src.data.packing import one_per_block
 from src.errors import UserError
 from src.model.finite import not_finite
+from src.training.distributed import reshard
 
 if TYPE_CHECKING:
     from src.training.module import TrainingModule
@@ -217,6 +218,7 @@ def bad_rows(
     finally:
         module.train(training)
         module.train_metrics.restore(sums)
+        reshard(module.model)
 
 
 def _is_finite(module: "TrainingModule", blocks: Blocks, number: int, learns: bool) -> bool:
