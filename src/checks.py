@@ -14,6 +14,7 @@ from typing import Any
 from src.errors import UserError
 
 AUTO = "auto"
+SMALLEST, LARGEST = 1e-30, 1e30  # of a float that float32 can compute with
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Rule:
         return replace(self, holds=holds, exception=f", or {AUTO}")
 
     def check(self, key: str, value: Any) -> None:
-        """Check a value, which must also be finite.
+        """Check a value, which must also be finite, and of a size that float32 can compute with.
 
         Raises:
             UserError: names key, value and rule.
@@ -45,6 +46,9 @@ class Rule:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not finite or not self.holds(value):
             text = self.text if finite else f"{self.text}, and finite"
+            raise UserError(f"{key}={value}: {text}{self.exception}")
+        if isinstance(value, float) and value and not SMALLEST <= abs(value) <= LARGEST:
+            text = f"{self.text}, and of a size between {SMALLEST:g} and {LARGEST:g}"
             raise UserError(f"{key}={value}: {text}{self.exception}")
 
 

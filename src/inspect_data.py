@@ -8,6 +8,7 @@ was read, one a line, then the report.
 import io
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from omegaconf import DictConfig
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from src.checks import at_least, check, one_of, within
 from src.cli import run_door, typed
 from src.data.config import DataConfig
+from src.errors import UserError
 from src.model.config import ModelConfig
 
 
@@ -44,10 +46,12 @@ def inspect_data(config: DictConfig) -> None:
 
     with Console(stderr=True).status("reading and encoding the rows"):
         # After the config is checked, for the imports take seconds.
+        from src.data.blocks import choose_block_size
         from src.data.datamodule import ChatDataModule, open_data
         from src.data.order import Batching
         from src.inspection import viewer
 
+        positions = _num_positions(settings.model)
         source, tokenizer = open_data(
             settings.data, settings.model.tokenizer, settings.model.vocab_size
         )
@@ -55,8 +59,8 @@ def inspect_data(config: DictConfig) -> None:
             settings.data,
             tokenizer,
             source,
-            block_size=settings.data.block_size or settings.model.n_positions,
-            max_length=settings.model.n_positions,
+            block_size=choose_block_size(settings.data.block_size, positions),
+            max_length=positions,
             batching=Batching(1, 1, 1),
             seed=settings.seed,
         )
@@ -65,6 +69,22 @@ def inspect_data(config: DictConfig) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without Unicode shows "?"
     viewer.show(data, settings.num_blocks)
+
+
+def _num_positions(config: ModelConfig) -> int:
+    """Return the positions of the model; if the hub does not say, those of the config."""
+    from src.model.pretrained import num_positions
+
+    try:
+        return num_positions(config)
+    except UserError as error:
+        if Path(config.pretrained or "").expanduser().exists():
+            raise
+        print(
+            f"warning: these are blocks for model.n_positions={config.n_positions}: {error}",
+            file=sys.stderr,
+        )
+        return config.n_positions
 
 
 def _print_json(config: DataConfig) -> None:

@@ -60,6 +60,21 @@ def test_a_structured_config_keeps_its_types_beside_its_rules():
         ("decay", -1.0, "part.decay=-1.0: must be 0 or more"),
         ("decay", float("inf"), "part.decay=inf: must be 0 or more, and finite"),
         ("decay", float("nan"), "part.decay=nan: must be 0 or more, and finite"),
+        (
+            "decay",
+            1e39,
+            "part.decay=1e+39: must be 0 or more, and of a size between 1e-30 and 1e+30",
+        ),
+        (
+            "seconds",
+            1e-50,
+            "part.seconds=1e-50: must be above 0 seconds, and of a size between 1e-30 and 1e+30",
+        ),
+        (
+            "scale",
+            -1e300,
+            "part.scale=-1e+300: must be a number, and of a size between 1e-30 and 1e+30",
+        ),
         ("seconds", 0.0, "part.seconds=0.0: must be above 0 seconds"),
         ("share", 0.5, "part.share=0.5: must be in [0, 0.5)"),
         ("share", -0.1, "part.share=-0.1: must be in [0, 0.5)"),

@@ -13,9 +13,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from src.cli import CONF
+from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.inspect_data import inspect_data
 from src.inspection.inspection import END
+from src.model.pretrained import save_pretrained
+from src.training.start import start_run
+from tests.conftest import SHARED_DATA
+from tests.model.conftest import random_model, tiny_config
+from tests.training.conftest import settings
+
+GPT2_TOKENIZER = SHARED_DATA / "gpt2-tokenizer"
 
 MARKUP = "[bold]x[/bold]"
 TRAIN = [
@@ -179,3 +187,45 @@ def test_a_reader_that_goes_away_is_no_error(overrides):
     assert door.stderr is not None
     assert door.stderr.read() == ""
     assert door.wait() == 141
+
+
+@pytest.mark.parametrize("block_size", ["null", "64"])
+def test_its_blocks_are_those_of_a_training_from_a_model_of_other_positions(
+    block_size, overrides, tmp_path, gpt2_tokenizer, monkeypatch, capsys
+):
+    """Positions and blocks are the folder's, whatever ``model.n_positions`` says."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    shape = {"vocab_size": 50257, "n_layer": 1, "n_embd": 16, "n_head": 2}
+    save_pretrained(random_model(tiny_config(**shape, n_positions=40)), folder, 50256)
+    gpt2_tokenizer.save(folder)
+    model = [f"model.pretrained={folder}", f"model.tokenizer={folder}"]
+    own = [o for o in overrides if not o.startswith(("model", "data.block_size"))]
+    own += [*model, f"data.block_size={block_size}"]
+    asked = {}
+
+    def keep(cls, *args, **options):
+        asked.setdefault(cls, []).append((options["block_size"], options["max_length"]))
+        raise UserError("enough")
+
+    monkeypatch.setattr(ChatDataModule, "__init__", lambda self, *a, **o: keep("data", *a, **o))
+    with pytest.raises(UserError, match="enough"):
+        shown(own, capsys, monkeypatch)
+    with pytest.raises(UserError, match="enough"):
+        start_run(*settings(*own, "max_steps=1"), tmp_path / "run", [])
+    assert asked["data"] == [(40 if block_size == "null" else 64, 40)] * 2
+
+
+def test_a_block_far_longer_than_the_models_positions_is_refused(overrides, capsys, monkeypatch):
+    with pytest.raises(UserError, match="64 times the 256 positions"):
+        shown([*overrides, "data.block_size=100000"], capsys, monkeypatch)
+
+
+def test_a_model_that_the_hub_does_not_give_is_said(overrides, capsys, monkeypatch):
+    own = [*overrides, "model.pretrained=nobody/has-this", f"model.tokenizer={GPT2_TOKENIZER}"]
+    if not GPT2_TOKENIZER.exists():
+        pytest.skip(f"{GPT2_TOKENIZER} is not here")
+    monkeypatch.setenv("COLUMNS", "160")
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        inspect_data(compose("inspect_data", own))
+    assert "warning: these are blocks for model.n_positions=256: " in capsys.readouterr().err

@@ -13,8 +13,25 @@ from src.data.batch import Batch
 from src.data.corpus import Corpus
 from src.data.packing import Packing, one_per_block, pack
 from src.data.targets import Document, Labels, Targets
+from src.errors import UserError
 
+MAX_BLOCK_LENGTHS = 64  # of a block, in the model's positions: examples are no longer than these
 FILLER = -1  # a block of padding alone, which fills up short batches
+
+
+def choose_block_size(block_size: int | None, num_positions: int) -> int:
+    """Return the positions of a block: as asked for, or as many as the model has.
+
+    Raises:
+        UserError: they are far more than those of the model.
+    """
+    most = MAX_BLOCK_LENGTHS * num_positions
+    if (block_size or 0) > most:
+        raise UserError(
+            f"data.block_size={block_size} is more than {MAX_BLOCK_LENGTHS} times the "
+            f"{num_positions} positions of the model: at most {most}"
+        )
+    return block_size or num_positions
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Batching:
         sizes = range(1, min(at_most, share) + 1)
         return cls(batch_size, num_devices, max(size for size in sizes if share % size == 0))
 
+    def cut_for(self, num_blocks: int) -> "Batching":
+        """Return this, with micro-batches of no more blocks than one step has on a device."""
+        share = -(-min(self.batch_size, max(num_blocks, 1)) // self.num_devices)
+        return Batching.of(self.batch_size, self.num_devices, min(self.micro_batch_size, share))
+
     @property
     def num_micro_batches(self) -> int:
         """Micro-batches of one step on one device."""
@@ -62,7 +67,7 @@ class MicroBatches(Dataset):
 
     Item i is micro-batch ``i % accumulate`` of step ``i // accumulate``. The last global batch of
     an epoch may be short: it has its own number of targets, and empty blocks fill it up, so that
-    every step has the same shape.
+    every step has the same shape. Training leaves out micro-batches that are empty on all ranks.
     """
 
     blocks: Blocks

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.gpt2 import GPT2
+from src.model.plain import check_plain
 
 Attend = Callable[[Tensor, int], Tensor]  # qkv (N, 3D), number of the layer -> (N, D)
 
@@ -84,6 +85,7 @@ class DecodingWeights:
     """
 
     def __init__(self, model: GPT2, weights: str):
+        check_plain(model)
         linear = LINEARS[weights]
         self.config = model.config
         # Of keys and values. A CPU without matrix units attends slower in bf16.

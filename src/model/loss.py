@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.model.device import has_kernels
 from src.model.gpt2 import GPT2
@@ -58,6 +58,7 @@ def supervised_loss(
         supervised_index: (S,) int64 positions in the flattened B x T.
         labels: (S,) int64 the token that follows each; ``IGNORE_INDEX`` is not scored.
     """
+    assert type(model.wte) is nn.Embedding, "what wraps the embedding would be passed over here"
     rows = hidden.flatten(0, 1).index_select(0, supervised_index)  # (S, D)
     # Inside a Function a parameter needs a gradient even under no_grad.
     weight = model.wte.weight if torch.is_grad_enabled() else model.wte.weight.detach()

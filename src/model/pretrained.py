@@ -19,10 +19,12 @@ from src import atomic
 from src.checksums import warn_of_changes
 from src.errors import UserError
 from src.free_memory import check_room, memory_for
-from src.model.config import GPT2Config
+from src.hub import local_folder
+from src.model.config import GPT2Config, ModelConfig
 from src.model.finite import not_finite
 from src.model.footprint import FLOAT32
 from src.model.gpt2 import GPT2
+from src.model.plain import check_plain
 from src.model.pretrained_config import (
     FILE,
     PretrainedConfig,
@@ -138,6 +140,24 @@ def load_pretrained(
     return model.requires_grad_()
 
 
+def num_positions(config: ModelConfig, key: str = "model.pretrained") -> int:
+    """Return how many positions the model of ``config`` has; of pretrained weights, their own.
+
+    Of a pretrained model only its ``config.json`` is read.
+
+    Raises:
+        UserError: there is none, or it is not that of a GPT-2.
+    """
+    name = config.pretrained
+    if name is None:
+        return config.n_positions
+    folder = local_folder(name, (FILE,), (FILE,), key)
+    try:
+        return read_config(folder, config.dropout, config.activation).shape.n_positions
+    except UserError as error:
+        raise UserError(f"{key}={name}: {error}") from error
+
+
 def tensor_shapes(shape: GPT2Config) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the names and shapes of the weights of a GPT-2 that is not built."""
     width, inner = shape.n_embd, shape.inner_width
@@ -245,6 +265,7 @@ def save_weights(model: GPT2, folder: Path) -> None:
     Raises:
         disk.Unwritten: the disk refuses; the older file stays.
     """
+    check_plain(model)
     tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
     size = num_bytes(model)
     with atomic.file(folder / WEIGHTS, size=size) as part:

@@ -8,7 +8,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from src.data.tokenizer import Tokenizer
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant
-from src.training.distributed import whole_model
 from src.training.module import TrainingModule
 
 
@@ -29,7 +28,7 @@ class SampleReplies(L.Callback):
         """Write the replies to the logger at the current step."""
         if not self.prompts or not isinstance(trainer.logger, TensorBoardLogger):
             return
-        model = whole_model(module.model)
+        model = module.plain_model()
         if not trainer.is_global_zero:
             return
         assistant = Assistant(model, self.tokenizer)

@@ -7,9 +7,7 @@ from typing import Any
 import lightning as L
 
 from src.model.gpt2 import GPT2
-from src.training.distributed import whole_model
 from src.training.finite import check_weights
-from src.training.lora import merged
 from src.training.module import TrainingModule
 from src.training.objective import Best
 
@@ -55,6 +53,6 @@ class BestModel(L.Callback):
     def write(self, module: TrainingModule) -> None:
         """Write the weights as they are now; raise UserError if they are not finite."""
         check_weights(module)
-        model = whole_model(module.model)
+        model = module.plain_model()
         if self.rank == 0:
-            self.save(merged(model), self.folder)
+            self.save(model, self.folder)

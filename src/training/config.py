@@ -28,6 +28,7 @@ class OptimizerConfig:
     betas: Annotated[tuple[float, float], BETAS]
     weight_decay: Annotated[float, at_least(0)]
     warmup_steps: Annotated[int, at_least(0)]
+    warmup_from_zero: bool
     max_warmup_share: Annotated[float, within("[0, 1]")]
     min_learning_rate_ratio: Annotated[float, within("[0, 1]")]
     decay_steps: Annotated[int | None, at_least(1).or_null("for the run's length")]

@@ -20,6 +20,7 @@ from src.data.blocks import Blocks
 from src.data.packing import one_per_block
 from src.errors import UserError
 from src.model.finite import not_finite
+from src.training.distributed import reshard
 
 if TYPE_CHECKING:
     from src.training.module import TrainingModule
@@ -72,18 +73,44 @@ class SkippedSteps:
             yield step, self.in_a_row
 
 
+def hear_of_skipped(module: "TrainingModule", wait: bool = False) -> None:
+    """Look at which steps the device has skipped; ``wait``: for all of them.
+
+    Raises:
+        UserError: ``MAX_SKIPPED`` in a row, or a reason that will not go away.
+    """
+    for step, in_a_row in module.skipped.heard(wait):
+        if in_a_row == 0:
+            continue
+        # The step is no part of the training figures. A GPU has added later steps to it meanwhile:
+        # there all of them go, back to the last log.
+        sums = module.sums_before
+        if module.device.type != "cpu":
+            sums = {name: torch.zeros_like(x) for name, x in sums.items()}
+        module.train_metrics.restore(sums)
+        if in_a_row == 1:
+            explain_step(module, step)
+        if in_a_row >= MAX_SKIPPED:
+            raise UserError(
+                f"at step {step} the gradient has not been finite for {in_a_row} steps: "
+                f"lower optimizer.learning_rate, or use trainer.precision=32-true: "
+                f"{way_on(module, 'one of them')}"
+            )
+
+
 def check_weights(module: "TrainingModule") -> None:
     """Check what a checkpoint or a model folder would hold; every rank has to call it.
 
     Raises:
         UserError: a weight is not finite.
     """
-    module.hear_of_skipped(wait=True)
+    hear_of_skipped(module, wait=True)
     learning = {n: p for n, p in module.model.named_parameters() if p.requires_grad}
     if (name := not_finite(learning)) is not None:
+        step = module._trainer.global_step if module._trainer is not None else 0
         raise UserError(
-            f"after step {module.trainer.global_step} the weight {name} is not finite, and is not "
-            f"saved: an update was too large: {way_on(module, 'a lower optimizer.learning_rate')}"
+            f"after step {step} the weight {name} is not finite, and is not saved: an update was "
+            f"too large: {way_on(module, 'a lower optimizer.learning_rate')}"
         )
 
 
@@ -145,6 +172,12 @@ def explain_figures(module: "TrainingModule", split: str, figures: Mapping[str, 
     if not bad:
         return
     check_weights(module)
+    if in_a_row := module.skipped.in_a_row:
+        raise UserError(
+            f"at step {module.trainer.global_step} the gradient has not been finite for {in_a_row} "
+            f"steps, and {bad[0]} is {figures[bad[0]]}: lower optimizer.learning_rate, or use "
+            f"trainer.precision=32-true: {way_on(module, 'one of them')}"
+        )
     data = getattr(module.trainer, "datamodule", None)
     where = f"after step {module.trainer.global_step} {bad[0]} is {figures[bad[0]]}"
     what = "trainer.precision=32-true, or without that row"
@@ -185,6 +218,7 @@ def bad_rows(
     finally:
         module.train(training)
         module.train_metrics.restore(sums)
+        reshard(module.model)
 
 
 def _is_finite(module: "TrainingModule", blocks: Blocks, number: int, learns: bool) -> bool:

@@ -55,22 +55,22 @@ def has_adapters(model: GPT2) -> bool:
 
 
 def merged(model: GPT2) -> GPT2:
-    """Return a plain GPT-2 on the CPU with the adapters in its weights; ``model`` as it is if none.
+    """Return a plain GPT-2 with the adapters in its weights; ``model`` as it is if it has none.
 
-    ``model`` does not change: to merge in place and undo it would change its last bits.
+    Beside the matrices that have adapters both share their weights. ``model`` does not change: to
+    merge in place and undo it would change its last bits.
     """
     adapted = _adapted(model)
     if not adapted:
         return model
     state = {
-        name.replace(".base_layer.", "."): tensor.detach().cpu()
+        name.replace(".base_layer.", "."): tensor.detach()
         for name, tensor in model.state_dict().items()
         if ".lora_" not in name
     }
     with torch.no_grad():
         for name, module in adapted.items():
-            weight = module.base_layer.weight + module.get_delta_weight(NAME)
-            state[f"{name}.weight"] = weight.cpu()
+            state[f"{name}.weight"] = module.base_layer.weight + module.get_delta_weight(NAME)
     with torch.device("meta"):
         plain = GPT2(model.config)
     plain.load_state_dict(state, assign=True)

@@ -10,8 +10,6 @@ from src.training.config import TrainConfig
 from src.training.lora import add_adapters
 from src.training.vocabulary import check_pieces, check_vocabulary
 
-MAX_BLOCK_LENGTHS = 64  # of a block, in the model's positions: examples are no longer than these
-
 
 def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
     """Return the model to train: pretrained, or with random weights for the tokenizer.
@@ -39,12 +37,6 @@ def build_model(config: TrainConfig, tokenizer: Tokenizer) -> GPT2:
         raise UserError(
             f"model.tokenizer={config.model.tokenizer} has {tokenizer.vocab_size} tokens, "
             f"model.pretrained={config.model.pretrained} has {model.config.vocab_size}"
-        )
-    most = MAX_BLOCK_LENGTHS * model.config.n_positions
-    if (config.data.block_size or 0) > most:
-        raise UserError(
-            f"data.block_size={config.data.block_size} is more than {MAX_BLOCK_LENGTHS} times the "
-            f"{model.config.n_positions} positions of the model: at most {most}"
         )
     model.checkpoint_activations(config.trainer.activation_checkpointing)
     if config.lora.rank is not None:

@@ -14,9 +14,15 @@ from src.data.batch import Batch
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.training.config import OptimizerConfig
-from src.training.distributed import is_sharded, reshard, shard, whole_norm
-from src.training.finite import MAX_SKIPPED, SkippedSteps, explain_figures, explain_step, way_on
-from src.training.lora import frozen_checksum, frozen_weights
+from src.training.distributed import (
+    is_sharded,
+    reshard,
+    shard,
+    whole_model,
+    whole_norm,
+)
+from src.training.finite import SkippedSteps, explain_figures, hear_of_skipped
+from src.training.lora import frozen_checksum, frozen_weights, merged
 from src.training.metrics import BatchSums, Sums
 from src.training.optimizer import build_optimizer, build_schedule
 
@@ -56,6 +62,7 @@ class TrainingModule(L.LightningModule, ABC):
         self.frozen_checksum = frozen_checksum(model)
         self.lr = 0.0  # of the step that ended last
         self.skipped = SkippedSteps()
+        self.plain: list[GPT2] = []  # the plain model, within a validation; no module of this one
         self.sums_before: dict[str, Tensor] = {}  # the training sums before this step
         # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
         # The same on all ranks.
@@ -126,36 +133,7 @@ class TrainingModule(L.LightningModule, ABC):
         optimizer.zero_grad()
         # Lightning counts the step after this.
         self.skipped.send(self.trainer.global_step + 1, self.num_skipped_in_a_row)
-        self.hear_of_skipped()
-
-    def hear_of_skipped(self, wait: bool = False) -> None:
-        """Look at which steps the device has skipped; ``wait``: for all of them.
-
-        Raises:
-            UserError: ``MAX_SKIPPED`` in a row, or a reason that will not go away.
-        """
-        for step, in_a_row in self.skipped.heard(wait):
-            if in_a_row == 0:
-                continue
-            self._forget_sums()
-            if in_a_row == 1:
-                explain_step(self, step)
-            if in_a_row >= MAX_SKIPPED:
-                raise UserError(
-                    f"at step {step} the gradient has not been finite for {in_a_row:.0f} steps: "
-                    f"lower optimizer.learning_rate, or use trainer.precision=32-true: "
-                    f"{way_on(self, 'one of them')}"
-                )
-
-    def _forget_sums(self) -> None:
-        """Leave a skipped step out of the training figures.
-
-        A GPU has added later steps to it meanwhile: there all of them go, back to the last log.
-        """
-        sums = self.sums_before
-        if self.device.type != "cpu":
-            sums = {name: torch.zeros_like(x) for name, x in sums.items()}
-        self.train_metrics.restore(sums)
+        hear_of_skipped(self)
 
     @property
     def is_scaled(self) -> bool:
@@ -225,7 +203,7 @@ class TrainingModule(L.LightningModule, ABC):
         Raises:
             UserError: from ``hear_of_skipped``.
         """
-        self.hear_of_skipped(wait=True)
+        hear_of_skipped(self, wait=True)
         sums = self.train_metrics.compute()
         self.train_metrics.reset()
         figures = self.figures(sums) if any(sums.values()) else {}
@@ -237,6 +215,22 @@ class TrainingModule(L.LightningModule, ABC):
             "lr": self.lr,
             "grad_norm": float(self.grad_norm),
         }
+
+    def plain_model(self) -> GPT2:
+        """Return the model as it talks and is saved: whole, with adapters in its weights.
+
+        It is made once a validation. Every rank has to call it; only rank 0 can use what it gets.
+        """
+        if self.plain:
+            return self.plain[0]
+        plain = merged(whole_model(self.model))
+        if self._trainer is not None and self._trainer.validating:
+            self.plain.append(plain)
+        return plain
+
+    def on_validation_end(self) -> None:
+        """Let go of what the callbacks have used."""
+        self.plain.clear()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add up one micro-batch of the validation split; each loader is a source."""

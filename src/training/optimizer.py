@@ -40,12 +40,17 @@ def build_schedule(
 ) -> LRScheduler:
     """Return the learning-rate schedule of a run of ``num_steps`` optimizer steps.
 
-    Linear from 0 over the warmup, then a cosine that ends at ``min_learning_rate_ratio`` of the
-    peak after ``decay_steps`` (None: the run's length).
+    Step n of W steps of warmup has n / W of the peak; then comes a cosine, which is at
+    ``min_learning_rate_ratio`` of the peak in step ``decay_steps`` (None: the run's last). With
+    ``warmup_from_zero`` each step has what is otherwise due one step earlier, and so the first one
+    teaches nothing.
     """
+    for group in optimizer.param_groups:  # what a schedule that does not begin at its start needs
+        group["initial_lr"] = group["lr"]
     return get_cosine_with_min_lr_schedule_with_warmup(
         optimizer,
         num_warmup_steps=warmup_steps(config, num_steps),
         num_training_steps=config.decay_steps or num_steps,
         min_lr_rate=config.min_learning_rate_ratio,
+        last_epoch=-1 if config.warmup_from_zero else 0,
     )

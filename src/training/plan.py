@@ -52,7 +52,7 @@ class Plan:
             batching=data.batching,
             block_size=data.block_size,
             num_steps=data.num_steps,
-            val_every_n_steps=config.trainer.val_every_n_steps or max(1, data.num_steps // 10),
+            val_every_n_steps=config.trainer.val_every_n_steps or -(-data.num_steps // 10),
             step=step.on(data.splits["train"]),
         )
 

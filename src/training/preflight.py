@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
+from src.data.order import Batching
 from src.data.report import RowReport
 from src.data.sources import SPLITS
 from src.training.config import TrainConfig
@@ -31,7 +33,7 @@ def preflight_report(
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
         "step": f"{config.batch_size} blocks = {devices}{batching.num_micro_batches} x "
         f"{batching.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
-        f"about {config.batch_size * train.num_tokens // max(len(train), 1):,} tokens",
+        f"about {_tokens_per_step(train, batching):,} tokens{_short(train, batching)}",
         "model": f"{plan.step.num_parameters:,} parameters, "
         + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights")
         + _adapters(plan.step),
@@ -59,6 +61,12 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
             f"only {train.utilisation:.1%} of the training positions hold a token, the rest is "
             f"padding that costs the same: {how}"
         )
+    if len(train) < config.batch_size:
+        warnings.append(
+            f"batch_size={config.batch_size} is more than the {len(train)} training blocks: each "
+            f"step has all of them, and only those; lower batch_size or data.block_size, or add "
+            f"rows"
+        )
     for split in ("validation", "test"):
         if not len(data.splits[split]):
             warnings.append(
@@ -72,6 +80,18 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
                 f"spaces and punctuation): their {split} figures flatter the model"
             )
     return warnings + [f"rows left out: {line}" for line in data.report.explain()]
+
+
+def _tokens_per_step(train: Blocks, batching: Batching) -> int:
+    return min(batching.batch_size, len(train)) * train.num_tokens // max(len(train), 1)
+
+
+def _short(train: Blocks, batching: Batching) -> str:
+    """Return how many blocks the last step of each epoch has, if it has fewer than the others."""
+    rest = len(train) % batching.batch_size
+    if len(train) < batching.batch_size:
+        return f"; there are {len(train)} blocks, so that every step has all of them"
+    return f"; the last of each epoch has {rest} blocks" if rest else ""
 
 
 def _not_used(report: RowReport, most: int = 5) -> str:

@@ -21,7 +21,7 @@ from src.training.distributed import load_whole
 from src.training.finite import check_figures
 from src.training.interruption import Interrupted, Interruption
 from src.training.log import TrainingLog
-from src.training.lora import has_adapters
+from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.plan import Plan
 from src.training.progress import Progress
@@ -127,7 +127,7 @@ class Run:
     def _execute(self) -> None:
         if self.checkpoint is None:
             if self.plan.machine.place.rank == 0:
-                self.objective.before_training(self.module.model)
+                self.objective.before_training(merged(self.module.model))
             self._validate()  # what the base model knows
         self.fit()
         if self.best.seen_step != self.trainer.global_step:

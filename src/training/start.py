@@ -10,6 +10,7 @@ import lightning as L
 import torch
 
 from src import atomic
+from src.data.blocks import choose_block_size
 from src.data.datamodule import open_data
 from src.errors import UserError
 from src.model.device import choose_device
@@ -98,7 +99,7 @@ def prepare(
     source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
     model = build_model(config, tokenizer)
     max_length = model.config.n_positions
-    block_size = config.data.block_size or max_length
+    block_size = choose_block_size(config.data.block_size, max_length)
     step = objective.step(TrainingStep.of(config, machine, model.config, block_size))
     batching = choose_batching(config, machine, step, read_machine(run_folder))
     step = replace(step, accumulates=batching.num_micro_batches > 1)
@@ -111,6 +112,8 @@ def prepare(
     data.setup()
     if not len(data.splits["train"]):
         raise UserError(f"no training example fits into data.block_size={block_size}: raise it")
+    data.batching = batching.cut_for(len(data.splits["train"]))
+    step = replace(step, accumulates=data.batching.num_micro_batches > 1)
     check_schedule(config.optimizer, data.num_steps)
     plan = Plan.of(config, machine, data, step)
     if machine.place.rank == 0:

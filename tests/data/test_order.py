@@ -132,6 +132,14 @@ def test_a_micro_batch_is_the_largest_divisor_that_is_allowed(
     assert Batching.of(batch_size, num_devices, at_most).micro_batch_size == expected
 
 
+def test_a_micro_batch_has_no_more_blocks_than_there_are():
+    batching = Batching.of(32, 2, 16)
+    assert [batching.cut_for(n).micro_batch_size for n in (0, 1, 5, 9, 31, 32, 99)] == [
+        *(1, 1, 2, 4, 16, 16, 16)
+    ]
+    assert Batching.of(32, 2, 4).cut_for(99).micro_batch_size == 4
+
+
 def test_only_a_batch_that_the_devices_do_not_divide_is_refused():
     with pytest.raises(UserError, match="batch_size=32 cannot be shared by 3 devices"):
         Batching.of(32, 3, 8)

@@ -243,8 +243,21 @@ def test_a_signal_to_torchrun_stops_all_at_one_step(number, corpora, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_that_diverges_says_so_once(corpora, tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_micro_batches_that_are_empty_everywhere_change_nothing(strategy, corpora, tmp_path):
+    """Some ten blocks in a batch of 64: the last micro-batches of each step hold none."""
+    own = ("data.max_rows=12", "batch_size=64", "max_steps=4", corpora)
+    one, two = tmp_path / "one", tmp_path / "two"
+    finish(start(*LAYOUT, "micro_batch_size=64", *own, f"hydra.run.dir={one}"))
+    finish(start(*TWO, f"trainer.strategy={strategy}", *own, f"hydra.run.dir={two}"))
+    assert metrics(two)["val/loss"] == pytest.approx(metrics(one)["val/loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_run_of_two_that_diverges_says_so_once(strategy, corpora, tmp_path):
     own = ("optimizer.learning_rate=1e20", "optimizer.warmup_steps=0", "max_steps=60")
+    own = (*own, f"trainer.strategy={strategy}")
     said = finish(start(*TWO, *own, corpora, f"hydra.run.dir={tmp_path}"), code=2)
     assert said.count("error: ") == 1
     assert "the gradient has not been finite" in said

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from src.errors import UserError
+from src.model.decoding_weights import DecodingWeights
 from src.model.pretrained import load_pretrained, save_pretrained
+from src.talk.assistant import Assistant
+from src.training import module as module_of_run
 from src.training.config import LoRAConfig
 from src.training.lora import add_adapters, has_adapters, merged
 from tests.model.conftest import random_model, tiny_config
@@ -72,6 +75,37 @@ def test_a_run_leaves_a_merged_folder_and_small_checkpoints(small_run, base, cap
     assert metrics(run)["num_parameters"] == load_pretrained(str(base)).num_parameters
     assert not any(name.startswith("model.wte") for name in weights(run))
     assert "1,024 in adapters of rank 4 learn" in caplog.text
+
+
+def test_the_replies_at_a_validation_are_those_of_the_model_as_it_is_then(
+    small_run, base, monkeypatch
+):
+    """What answers at the end is what is saved, and is not what answered before."""
+    asked, made = [], []
+    original, merge = Assistant.replies, module_of_run.merged
+
+    def replies(self, prompts, generation):
+        asked.append({n: t.clone() for n, t in self.model.state_dict().items()})
+        return original(self, prompts, generation)
+
+    monkeypatch.setattr(Assistant, "replies", replies)
+    monkeypatch.setattr(module_of_run, "merged", lambda m: made.append(1) or merge(m))
+    run = small_run(f"model.pretrained={base}", f"model.tokenizer={base}", *LORA, "max_steps=5")
+    saved = load_pretrained(str(run / "model")).state_dict()
+    assert len(asked) == len(made) == 2, "merged once a validation: before training and at step 5"
+    matrix = "h.0.attn.c_attn.weight"
+    assert torch.equal(asked[-1][matrix], saved[matrix])
+    assert not torch.equal(asked[-1][matrix], asked[0][matrix])
+
+
+def test_what_reads_weights_raw_refuses_adapters(adapted, tmp_path):
+    for read in (
+        lambda: DecodingWeights(adapted, "fp32"),
+        lambda: save_pretrained(adapted, tmp_path, 0),
+    ):
+        with pytest.raises(AssertionError, match=r"h\.0\.attn\.c_attn is a Linear: merge it"):
+            read()
+    DecodingWeights(merged(adapted), "fp32")
 
 
 def min_val_loss(run):

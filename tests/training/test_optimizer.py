@@ -23,6 +23,33 @@ def test_the_articles_schedule_as_a_table():
     assert rates == pytest.approx(expected, rel=1e-5)
 
 
+def used_rates(num_steps: int, *overrides: str) -> list[float]:
+    """The rate of each step of a run, as a share of the peak."""
+    config = train_config(*overrides).optimizer
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    schedule = build_schedule(optimizer, config, num_steps)
+    rates = []
+    for _ in range(num_steps):
+        rates.append(optimizer.param_groups[0]["lr"] / config.learning_rate)
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_the_first_step_teaches_and_the_last_is_at_a_tenth():
+    rates = used_rates(40, "optimizer.warmup_steps=4")
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4] < 1.0
+    assert rates[-1] == pytest.approx(0.1)
+    assert used_rates(3, "optimizer.warmup_steps=0")[0] > 0.5
+
+
+def test_the_articles_first_step_has_a_rate_of_zero():
+    rates = used_rates(600, "experiment=article_a100")
+    assert rates[:3] == pytest.approx([0.0, 1 / 500, 2 / 500])
+    assert rates[500] == pytest.approx(1.0)
+
+
 def test_ours_ends_at_a_tenth_where_the_run_ends():
     steps = [0, 50, 100, 550, 1_000]
     rates = learning_rates(steps, 1_000, "optimizer.learning_rate=1e-3")

@@ -1,6 +1,7 @@
 """The training step: cut any way the gradient is the same, and so is every logged figure."""
 
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -103,6 +104,73 @@ def test_the_short_last_batch_of_an_epoch_is_a_step_of_its_own(small_run):
     assert len(curves(run)["train/loss"]) == 8
     epochs = curves(run)["epoch"]
     assert epochs[8] == pytest.approx(8 / math.ceil(8 / epochs[8]))  # whole steps an epoch
+
+
+@pytest.mark.parametrize("micro", [8, 2])
+def test_a_batch_larger_than_the_data_computes_no_empty_micro_batch(
+    micro, small_run, first_gradient, monkeypatch, caplog
+):
+    """Some 5 blocks in a batch of 64: the gradient is that of a batch of as many."""
+    seen = []
+    original = GPT2.forward
+
+    def forward(self, input_ids, *args, **options):
+        if torch.is_grad_enabled():
+            seen.append(len(input_ids))
+        return original(self, input_ids, *args, **options)
+
+    monkeypatch.setattr(GPT2, "forward", forward)
+    own = ("data.max_rows=5", "max_steps=3", "data.block_size=128")
+    with caplog.at_level("INFO"):
+        small_run(*own, "batch_size=64", f"micro_batch_size={micro}", folder="large")
+    large, expected = list(seen), dict(first_gradient)
+    num_blocks = int(re.search(r"more than the (\d+) training blocks", caplog.text)[1])
+    assert f"there are {num_blocks} blocks, so that every step has all of them" in caplog.text
+    assert sum(large) < 3 * (num_blocks + micro)
+    assert len(large) == 3 * -(-num_blocks // large[0])
+    seen.clear()
+    caplog.clear()
+    small_run(*own, f"batch_size={num_blocks}", "micro_batch_size=1", folder="equal")
+    assert "training blocks" not in caplog.text
+    for name, gradient in first_gradient.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
+
+
+def test_the_report_tells_the_tokens_of_a_step_and_of_the_last(small_run, caplog):
+    with caplog.at_level("INFO"):
+        run = small_run("data.max_rows=5", "max_steps=3", "data.block_size=128", "batch_size=64")
+    (text,) = re.findall(r"about (\S+) tokens;", caplog.text)
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    counted = checkpoint["callbacks"]["TrainingLog"]["num_tokens"]
+    assert counted == 3 * int(text.replace(",", ""))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        small_run("max_steps=1", folder="other")
+    blocks = int(re.search(r"blocks     (\d+) train", caplog.text)[1])
+    assert f"the last of each epoch has {blocks % 8} blocks" in caplog.text
+
+
+@pytest.mark.parametrize("num_steps", [9, 19])
+def test_it_is_validated_at_most_ten_times(num_steps, small_run):
+    run = small_run(f"max_steps={num_steps}", "trainer.val_every_n_steps=null", "data.max_rows=60")
+    steps = curves(run)["val/loss"].keys() - {0}  # 0: before training
+    assert max(steps) == num_steps
+    assert len(steps) <= 10
+    assert len(steps) >= 9
+
+
+def test_the_logged_rate_is_that_of_the_step(small_run, monkeypatch):
+    used = []
+    original = SFTModule.configure_gradient_clipping
+
+    def hook(self, optimizer, **options):
+        used.append(optimizer.param_groups[0]["lr"])
+        original(self, optimizer, **options)
+
+    monkeypatch.setattr(SFTModule, "configure_gradient_clipping", hook)
+    logged = curves(small_run())["lr"]
+    assert list(logged.values()) == pytest.approx(used)
+    assert used[0] > 0
 
 
 def test_a_forward_pass_has_no_gradients_of_the_step_before(small_run, monkeypatch):
