@@ -19,7 +19,7 @@ from torch import Tensor
 
 from src.errors import UserError
 
-MAX_PICKLE = 2 * 2**20  # bytes without the numbers; GPT-2 XL's have 150,000
+MAX_PICKLE = 2**19  # bytes without the numbers; GPT-2 XL's have 150,000
 CHUNK = 2**20
 ZIP = b"PK\x03\x04"
 NUM_LEGACY = 4  # pickles of a file of torch before 1.6: magic number, protocol, system, state
@@ -125,10 +125,10 @@ def _of_zip(file: BinaryIO, size: int) -> Any:
 
 
 def _of_legacy(file: BinaryIO, size: int) -> Any:
-    bounded: Any = Bounded(file)
+    beginning = io.BytesIO(file.read(MAX_PICKLE))  # the numbers follow
     state: Any = None
     for _ in range(NUM_LEGACY):
-        state = Reader(bounded, size).load()
+        state = Reader(beginning, size).load()
     return state
 
 
@@ -143,13 +143,8 @@ class Bounded:
         return True
 
     def read(self, length: int = -1) -> bytes:
-        return self._count(self.file.read(self.left + 1 if length < 0 else length), length)
-
-    def readline(self) -> bytes:
-        return self._count(self.file.readline(self.left + 1), 0)
-
-    def _count(self, content: bytes, length: int) -> bytes:
-        self.left -= max(len(content), length)
+        content = self.file.read(self.left + 1 if length < 0 else min(length, self.left + 1))
+        self.left -= len(content)
         if self.left < 0:
             raise UserError("it holds more than the names and shapes of a model's weights")
         return content

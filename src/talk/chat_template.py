@@ -110,14 +110,14 @@ def jinja_template(source: str, tokenizer: Tokenizer) -> ChatTemplate:
             messages = [replace(m, content=_as_text(m.content, splitter)) for m in messages]
         texts = [asdict(message) for message in messages]
         text = renderer.render({"messages": texts, "add_generation_prompt": True, **values})
-        if not is_typed:
-            return tokenizer.encode_special(text)
-        ids: list[int] = []
-        for piece in splitter.split(text):
+        ids = [] if is_typed else tokenizer.encode_special(text)
+        for piece in splitter.split(text) if is_typed else ():
             if piece in special:
                 ids.append(special[piece])
             elif piece:
                 ids += tokenizer.encode(piece.replace(BREAK, ""))
+        if not ids:
+            raise UserError("the model's chat template is broken: it writes nothing")
         return ids
 
     return encode

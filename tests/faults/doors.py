@@ -33,6 +33,7 @@ class Door:
     def __init__(self, server: "DoorServer", pid: int, output: Path):
         self.server, self.pid, self.output = server, pid, output
         self.code: int | None = None
+        self.memory = 0  # bytes that it or one that it waited for took at most; known at its end
 
     @property
     def out(self) -> str:
@@ -47,7 +48,8 @@ class Door:
     def poll(self) -> int | None:
         """Return its exit code, -n if signal n ended it, None while it runs."""
         if self.code is None:
-            self.code = self.server.ask(poll=self.pid)["code"]
+            answer = self.server.ask(poll=self.pid)
+            self.code, self.memory = answer["code"], answer["memory"]
         return self.code
 
     def wait(self, seconds: float = 120) -> int:
@@ -150,8 +152,9 @@ def _serve() -> None:
         for line in lines:
             request = json.loads(line)
             if "poll" in request:
-                pid, status = os.waitpid(request["poll"], os.WNOHANG)
-                answer = {"code": os.waitstatus_to_exitcode(status) if pid else None}
+                pid, status, usage = os.wait4(request["poll"], os.WNOHANG)
+                code = os.waitstatus_to_exitcode(status) if pid else None
+                answer = {"code": code, "memory": usage.ru_maxrss * 1024}
             else:
                 pid = os.fork()
                 if pid == 0:

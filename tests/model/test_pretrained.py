@@ -11,6 +11,7 @@ from src.model.pretrained import (
     from_hugging_face,
     load_pretrained,
     save_pretrained,
+    tensor_shapes,
     to_hugging_face,
 )
 from tests.model.conftest import random_model, tiny_config
@@ -89,6 +90,13 @@ def test_old_files_without_prefix_and_with_mask_buffers_load():
     loaded = from_hugging_face(old)
     assert loaded.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("n_inner", [None, 48])
+def test_shapes_are_known_before_a_model_is_built(n_inner):
+    config = tiny_config(n_inner=n_inner)
+    expected = {name: tuple(tensor.shape) for name, tensor in GPT2(config).state_dict().items()}
+    assert dict(tensor_shapes(config)) == expected
 
 
 @pytest.mark.parametrize("form", ["sharded", "pickled", "bfloat16"])

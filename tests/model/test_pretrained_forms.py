@@ -2,6 +2,8 @@
 
 import json
 import logging
+import pickle
+import zipfile
 
 import pytest
 import torch
@@ -208,3 +210,61 @@ def test_of_a_run_folder_its_model_is_taken(tmp_path):
     (tmp_path / "model").mkdir()
     save_pretrained(model, tmp_path / "model", end_id=96)
     assert torch.equal(load_pretrained(str(tmp_path)).wte.weight, model.wte.weight)
+
+
+def bytes_of_an_old_file(content: bytes) -> bytes:
+    """A file of torch before 1.6 whose state is ``content``."""
+    return b"".join(pickle.dumps(x, 2) for x in (0x1950A86A20F9469CFC6C, 1001, {})) + content
+
+
+def test_an_old_file_gives_the_logits_of_transformers(tmp_path):
+    model = theirs()
+    model.config.save_pretrained(tmp_path)
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
+    assert_same_logits(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(Code(), 2), r"it would run posix\.mkdir"),
+        (b"\x80\x02X\xff\xff\xff\x7f", "cannot be read"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "no tensors by name"),
+        (b"\x80\x02}(K\x00q\x00" + b"h\x00h\x00\x86q\x01h\x01h\x01\x86K\x01u.", "by name"),
+    ],
+)
+def test_an_old_file_makes_nothing_but_tensors(content, message, tmp_path):
+    theirs().config.save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes_of_an_old_file(content))
+    with pytest.raises(UserError, match=message):
+        load_pretrained(str(tmp_path))
+
+
+def test_a_tensor_larger_than_its_numbers_and_a_compressed_file_are_refused(tmp_path):
+    model = theirs()
+    model.config.save_pretrained(tmp_path)
+    path = tmp_path / "pytorch_model.bin"
+    state = model.state_dict()
+    torch.save(state | {"transformer.wte.weight": torch.zeros(1).expand(97, 32)}, path)
+    with pytest.raises(UserError, match="larger than its numbers"):
+        load_pretrained(str(tmp_path))
+    torch.save(state, path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "b", "w", 8) as smaller:
+        for name in whole.namelist():
+            smaller.writestr(name, whole.read(name))
+    (tmp_path / "b").replace(path)
+    with pytest.raises(UserError, match="it is compressed"):
+        load_pretrained(str(tmp_path))
+
+
+def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_read(
+    tmp_path, monkeypatch
+):
+    save_pretrained(random_model(tiny_config()), tmp_path, end_id=96)
+    monkeypatch.setattr("src.free_memory.UNWATCHED", 0)
+    monkeypatch.setattr("src.free_memory.free_memory", lambda: 1000)
+    monkeypatch.setattr("src.free_memory.has_hard_limit", lambda: True)
+    monkeypatch.setattr("src.model.weights_file.safe_open", None)
+    with pytest.raises(UserError, match=r"its weights: 0\.0 GiB are needed and 0\.0 are free"):
+        load_pretrained(str(tmp_path))

@@ -93,6 +93,7 @@ def test_a_special_token_that_somebody_typed_is_text(folder, tokenizer):
         ("{{ raise_exception('no system text') }}", "refuses this conversation: no system text"),
         ("{{ ''.__class__.__mro__ }}", "broken"),  # it runs in a sandbox
         ("{{ messages + 1 }}", "broken"),
+        ("", "writes nothing"),
         ("{{ 1 // 0 }}", "broken"),
         ("{{ 'abc'.index('d') }}", "broken"),
         ("{{ [].pop() }}", "broken"),
