@@ -76,6 +76,17 @@ def folder(path: Path) -> Iterator[Path]:
     _flush_folder(path.parent)
 
 
+def discard() -> None:
+    """Remove what this process is writing, before a signal ends it."""
+    for temporary in list(_writing):
+        _remove(temporary)
+        old = temporary.with_suffix(".old")
+        path = old.with_name(old.name[1:].rsplit(".", 2)[0])
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        _remove(old)
+
+
 def _put_in_place(building: Path, path: Path) -> None:
     if not path.is_dir():
         os.rename(building, path)

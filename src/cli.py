@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import streams
-from src.errors import UserError
+from src import signals, streams
+from src.errors import UserError, is_out_of_memory
 from src.overrides import CONF, PATHS, readable
 
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
@@ -100,6 +100,7 @@ def run_door(
     hydra_job.__module__ = job.__module__
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     try:
+        signals.raise_on_interrupt()
         with _reported(mistakes):
             texts, arguments = _take_free_text(sys.argv[1:], free_text)
             sys.argv[1:] = rewrite(readable(composable(arguments)))
@@ -131,6 +132,14 @@ def _reported(mistakes: list[Exception]) -> Iterator[None]:
             raise
         mistakes.append(error)
         print(f"error: {text}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        mistakes.append(error)
+        print(
+            f"error: out of memory: {one_line(error) or 'this machine has too little'}",
+            file=sys.stderr,
+        )
 
 
 def run_name() -> str:

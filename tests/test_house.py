@@ -22,6 +22,7 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "hub",
     "json_file",
     "overrides",
+    "signals",
     "streams",
 }
 GROUND = {"talk", "data", "model"}
@@ -39,7 +40,9 @@ ROOM_MAY_IMPORT = {
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", *GROUND},
 }
-SHARED = {"address", "atomic", "checks", "command_line", "errors", "hub", "json_file"}
+SHARED = {
+    *("address", "atomic", "checks", "command_line", "errors", "hub", "json_file", "signals"),
+}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}

@@ -14,7 +14,6 @@ when its input ends, even if this process was killed.
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -23,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from queue import SimpleQueue
 
+from src import signals
 from src.data.conversation import Conversation
 from src.data.template import Examples, encode_examples
 from src.data.tokenizer import Tokenizer
@@ -112,6 +112,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+            start_new_session=True,  # Ctrl-C is for this process, even while that one imports
         )
 
     def encode(self, batch: Batch) -> Examples:
@@ -136,7 +137,7 @@ class _Process:
 
 def serve() -> None:
     """Encode batches from standard input to standard output until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C concerns the process that reads the rows
+    signals.follow_parent()
     with open(sys.stdin.fileno(), "rb", closefd=False) as requests:
         if not requests.peek(1):  # no batch came
             return

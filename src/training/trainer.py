@@ -1,13 +1,11 @@
 """Lightning's Trainer for a plan: which engine shares the step among the devices."""
 
-import shutil
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -15,7 +13,8 @@ from lightning.pytorch.plugins.environments import (
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from src.training.checkpoints import AtomicCheckpointIO, saved_step
+from src.training.checkpoints import AtomicCheckpointIO
+from src.training.events import OneFileLogger
 from src.training.plan import Plan
 from src.training.profiler import NoProfiler
 
@@ -33,38 +32,6 @@ warnings.filterwarnings(
     module=r"lightning\.pytorch\.utilities\._pytree",
 )
 
-TENSORBOARD = "tensorboard"  # in the run folder
-
-
-class OneFileLogger(TensorBoardLogger):
-    """Writes one event file from the run's beginning to its end.
-
-    Lightning would close it after each of validate, fit and test, and begin another. TensorBoard
-    may read two files that began in one second in the wrong order, and drop the earlier one.
-    """
-
-    def finalize(self, status: str) -> None:
-        """Flush; whoever owns the run closes it."""
-        self.experiment.flush()
-
-
-def open_logger(run_folder: Path, checkpoint: Path | None, rank: int) -> OneFileLogger:
-    """Return the logger of a run, which goes on from ``checkpoint`` or begins.
-
-    Without a checkpoint the run begins, and what an earlier beginning has logged is removed.
-    """
-    if checkpoint is None and rank == 0:
-        shutil.rmtree(run_folder / TENSORBOARD, ignore_errors=True)
-    # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
-    purge_step = saved_step(checkpoint) + 1 if checkpoint else 0
-    return OneFileLogger(
-        run_folder,
-        name="",
-        version=TENSORBOARD,
-        default_hp_metric=False,
-        purge_step=purge_step,
-    )
-
 
 def build_trainer(
     plan: Plan,
@@ -76,7 +43,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Return a Trainer for which the whole run is one long epoch of micro-batches."""
     machine, place = plan.machine, plan.machine.place
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=machine.device,
         devices=place.local_size,
         num_nodes=place.num_nodes,
@@ -99,6 +66,9 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    signals: Any = trainer._signal_connector
+    signals.register_signal_handlers = lambda: None  # ours are in src.signals
+    return trainer
 
 
 def _strategy(name: str, world_size: int) -> Strategy | str:
