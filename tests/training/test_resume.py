@@ -299,6 +299,8 @@ def test_a_finished_run_says_so_and_does_nothing_else(small_run, caplog):
 
 def test_a_folder_that_holds_a_run_takes_no_other(small_run):
     run = unfinished(small_run(*LAYOUT))
-    with pytest.raises(UserError, match=r"holds a run already: go on with it \(.*resume=.*another f"):
+    with pytest.raises(
+        UserError, match=r"holds a run already: go on with it \(.*resume=.*another f"
+    ):
         small_run(*LAYOUT)
     assert not (run / "run.lock").exists()
