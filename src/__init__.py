@@ -3,6 +3,6 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python looks for the door of ``python -m src.<door>``
-    from src import signals
+    from src.signals import exit_quietly_on_interrupt
 
-    signals.exit_quietly_on_interrupt()  # while the libraries are imported
+    exit_quietly_on_interrupt()  # while the libraries are imported

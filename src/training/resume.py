@@ -5,6 +5,7 @@ chosen for the machine. It is written once; a resumed run reads it and changes n
 """
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from src.command_line import command, grammatical, unquoted
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.model.device import choose_device
+from src.model.footprint import FLOAT32, num_parameters
 from src.training import lock, slurm
 from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
@@ -66,7 +68,7 @@ def find_run(resume: str, runs: Path) -> Path | None:
     """
     if resume != AUTO:
         folder = Path(resume).expanduser()
-        if not (folder / RECORD).exists():
+        if not os.path.lexists(folder / RECORD):
             raise UserError(f"resume={resume}: not a run folder (no {RECORD} in it)")
         read_record(folder)
         if not is_finished(folder):
@@ -88,7 +90,7 @@ def find_run(resume: str, runs: Path) -> Path | None:
 def newest_first(runs: Path) -> list[Path]:
     """Return the folders under ``runs`` that hold a record, or what is left of one."""
     times = {}
-    for path in runs.rglob(RECORD):
+    for path in runs.rglob(f"{RECORD[:-1]}[{RECORD[-1]}]"):  # a pattern finds links to nothing too
         try:
             times[path.parent] = path.lstat().st_mtime
         except OSError:  # it has just gone
@@ -201,6 +203,22 @@ def as_decided(config: TrainConfig, decided: Mapping[str, Any]) -> TrainConfig:
                 f"otherwise"
             ) from error
     return replace(config, trainer=trainer)
+
+
+def check_size(config: TrainConfig, checkpoint: Path | None) -> None:
+    """Check that a checkpoint can hold the weights of ``config``, before they are made.
+
+    Raises:
+        UserError: it is too small by far: the settings are not of this run.
+    """
+    if checkpoint is None or config.model.pretrained is not None or config.lora.rank is not None:
+        return
+    weights = FLOAT32 * num_parameters(config.model.shape(1))
+    if weights > checkpoint.stat().st_size:
+        raise UserError(
+            f"resume={config.resume}: {RECORD} says a model of {weights:,} bytes or more, and "
+            f"{checkpoint} has {checkpoint.stat().st_size:,}: they are not of one run"
+        )
 
 
 def write_record(

@@ -109,21 +109,17 @@ class Run:
                 raise
             too_large = StepTooLarge(self.plan.machine.device, self.plan.batching.micro_batch_size)
             if not self._can_start_again():
-                raise UserError(self._way_out(too_large)) from error
+                raise UserError(
+                    f"{too_large}: resume with a lower one, or with "
+                    f"trainer.activation_checkpointing=true, or start a new run with a lower "
+                    f"data.block_size"
+                ) from error
         else:
             return None
         finally:
             signals.defer(False)
             self.logger.experiment.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
-
-    def _way_out(self, error: StepTooLarge) -> str:
-        begun = find_checkpoint(self.folder) is not None
-        how = "resume with a lower one, with" if begun else "start a new run with a lower one, with"
-        return (
-            f"{error}: {how} trainer.activation_checkpointing=true, or start a new run with a "
-            f"lower data.block_size"
-        )
 
     def _can_start_again(self) -> bool:
         """Whether nothing is lost yet; several processes may be at different places."""

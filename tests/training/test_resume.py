@@ -4,6 +4,10 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -14,9 +18,14 @@ from safetensors.torch import load_file
 from src.command_line import grammatical
 from src.data.packing import Packing, pack
 from src.errors import UserError
+from src.objectives.sft import SFTModule
+from src.training import lock
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
+from src.training.log import TrainingLog
 from src.training.resume import find_run, resumed_arguments
 from tests.training.conftest import curves, metrics
+
+ROOT = Path(__file__).parents[2]
 
 
 class Killed(BaseException):
@@ -149,6 +158,56 @@ def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(small_run, mo
     assert (stopped / "model" / "model.safetensors").exists()  # even now it can talk
     whole = small_run(*LAYOUT, folder="whole")
     assert_same_run(small_run(*LAYOUT, "resume=auto", folder="stopped"), whole)
+
+
+def test_a_stop_in_a_step_after_which_a_validation_is_due_validates_first(small_run, monkeypatch):
+    original = SFTModule.training_step
+
+    def hook(self, batch, batch_idx):
+        if batch_idx == 2 * 4:  # the first half of step 5
+            os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTModule, "training_step", hook)
+        stopped = small_run(*LAYOUT, folder="stopped")
+    assert (stopped / "signal").read_text() == str(signal.SIGHUP.value)
+    assert sorted(curves(stopped)["val/loss"]) == [0, 5]
+    assert saved_step(stopped / "checkpoints" / "last.ckpt") == 5
+    whole = small_run(*LAYOUT, folder="whole")
+    assert_same_run(small_run(*LAYOUT, "resume=auto", folder="stopped"), whole)
+    assert points(stopped) == points(whole)
+
+
+def test_the_clock_is_saved_whole():
+    """Tokens and seconds until the save, also those since the last log."""
+    log = TrainingLog(steps_per_epoch=10)
+    log.num_tokens, log.started = 700, time.perf_counter() - 7
+    state = log.state_dict()
+    assert 7 <= state["train_seconds"] < 8
+    resumed = TrainingLog(steps_per_epoch=10)
+    resumed.load_state_dict(state)
+    assert 87 < resumed.tokens_per_second <= 100
+    again = log.state_dict()["train_seconds"]
+    assert again - state["train_seconds"] < 1  # counted once
+
+
+def test_a_lock_holds_for_other_processes_and_ends_with_them(tmp_path):
+    code = (
+        "import pathlib, sys; from src.training.lock import hold\n"
+        "print(hold(pathlib.Path(sys.argv[1])), flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen(command, cwd=ROOT, **pipes)
+    assert other.stdout.readline() == "True\n"
+    assert not lock.hold(tmp_path)
+    other.kill()
+    other.communicate()
+    assert lock.hold(tmp_path)
+    assert lock.hold(tmp_path)  # this process has it already
+    lock.release(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(small_run):
