@@ -4,6 +4,7 @@ The kernel lets go of the lock when the process ends, however it ends. The file 
 process ends well; one that is left behind locks nothing.
 """
 
+import atexit
 import contextlib
 import os
 from pathlib import Path
@@ -23,22 +24,24 @@ def hold(folder: Path) -> bool:
     Raises:
         OSError: the folder cannot be written.
     """
-    key = folder.resolve()
-    if key in _held:
+    folder = folder.resolve()
+    if folder in _held:
         return True
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
-    _held[key] = lock
+    _held[folder] = lock
     signals.at_end(_remove_files)
+    atexit.register(release, folder)  # if the run does not come to its own end
     return True
 
 
 def release(folder: Path) -> None:
     """Let go of the lock of a folder, if this process has it."""
-    lock = _held.pop(folder.resolve(), None)
+    folder = folder.resolve()
+    lock = _held.pop(folder, None)
     if lock is None:
         return
     # Before it is let go of: whoever waits sees that the file is gone and makes a new one.

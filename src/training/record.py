@@ -33,6 +33,7 @@ class Record:
     settings: Values  # the same under dotted names, with what was decided where it was open
     machine: Values  # what was chosen for the machine
     job: str | None = None  # of SLURM, in which it began
+    overrides: tuple[str, ...] = ()  # as typed: only ever compared
 
 
 def read_record(folder: Path) -> Record:
@@ -55,7 +56,9 @@ def read_record(folder: Path) -> Record:
         raise UserError(f"{path} is damaged, or not of a run: no device {machine['device']!r}")
     if machine.get("precision", PRECISIONS[0]) not in PRECISIONS:
         raise UserError(f"{path} is damaged, or not of a run: no precision {machine['precision']}")
-    return Record(config, settings, machine, job if isinstance(job, str) else None)
+    typed = content.get("overrides")
+    overrides = tuple(o for o in typed if isinstance(o, str)) if isinstance(typed, list) else ()
+    return Record(config, settings, machine, job if isinstance(job, str) else None, overrides)
 
 
 def read_machine(folder: Path) -> Values:

@@ -7,7 +7,7 @@ chosen for the machine. It is written once; a resumed run reads it and changes n
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -165,17 +165,28 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
 
 
 def requeued_run(arguments: list[str], runs: Path) -> Path | None:
-    """Return the run that this job of SLURM began before it was queued again, if it can go on."""
+    """Return the run that this job of SLURM began, by the same command, before it was queued again.
+
+    None if there is none.
+    """
     if not slurm.is_restarted() or {"-m", "--multirun"} & set(arguments):
         return None
     named = [a.removeprefix("hydra.run.dir=") for a in arguments if a.startswith("hydra.run.dir=")]
+    typed = tuple(a for a in own_overrides(arguments) if "=" in a)
     for folder in [*(Path(unquoted(name)) for name in named), *newest_first(runs)]:
         try:
-            if not is_finished(folder) and read_record(folder).job == slurm.job():
-                return folder
+            record = read_record(folder)
         except UserError:  # not ours, then
             continue
+        # A run that began again with a smaller micro-batch has one override more.
+        if record.job == slurm.job() and record.overrides[: len(typed)] == typed:
+            return folder
     return None
+
+
+def own_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return those that say what a run is, and not where it is or how it is found."""
+    return [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra", "-"))]
 
 
 def as_decided(config: TrainConfig, decided: Mapping[str, Any]) -> TrainConfig:
@@ -236,9 +247,8 @@ def write_record(
     checksums = {"corpus": data.key, "packing": data.splits["train"].packing.checksum}
     settings = plan.settings(config) | checksums
     if not (run_folder / RECORD).exists():
-        started = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
         record = {
-            "overrides": started,  # for people
+            "overrides": own_overrides(overrides),  # for people; never composed again
             "machine": plan.choices,
             "settings": settings,
             "config": asdict(config),
