@@ -143,6 +143,17 @@ def is_part(path: Path) -> bool:
     return PART.fullmatch(path.name) is not None
 
 
+def discard() -> None:
+    """Remove what this process is writing, before a signal ends it."""
+    for temporary in list(_writing):
+        _remove(temporary)
+        old = temporary.with_suffix(".old")
+        path = old.with_name(old.name[1:].rsplit(".", 2)[0])
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        _remove(old)
+
+
 def _put_in_place(building: Path, path: Path) -> None:
     if not path.is_dir():
         os.rename(building, path)

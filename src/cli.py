@@ -24,7 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import disk, streams
+from src import disk, signals, streams
 from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.overrides import CONF, PATHS, readable
@@ -105,6 +105,7 @@ def run_door(
     hydra_job.__module__ = job.__module__
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     try:
+        signals.raise_on_interrupt()
         with _reported(mistakes):
             texts, arguments = _take_free_text(sys.argv[1:], free_text)
             sys.argv[1:] = rewrite(readable(composable(arguments)))

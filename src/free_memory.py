@@ -15,6 +15,7 @@ from src.errors import UserError
 GIB = 2**30
 UNWATCHED = 64 * 2**20  # bytes that are taken without asking: asking takes a moment, too
 NO_LIMIT = 2**60  # version 1 writes a number near 2^63
+SIGNS = ("DefaultCPUAll", "std::bad_alloc")  # of torch and of the C++ library, on a CPU
 ALLOCATOR = re.compile(r"you tried to allocate (\d+) bytes")  # torch's, on a CPU
 
 
@@ -174,7 +175,8 @@ def out_of_memory(error: BaseException) -> str | None:
     """Return how much was asked for and is free, if ``error`` says that memory has run out."""
     match = ALLOCATOR.search(str(error))
     is_cuda = type(error).__name__ == "OutOfMemoryError"
-    if not (isinstance(error, MemoryError) or is_cuda or match or "DefaultCPUAll" in str(error)):
+    has_sign = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    if not (isinstance(error, MemoryError) or is_cuda or match or has_sign):
         return None
     if is_cuda:
         return str(error).splitlines()[0].removesuffix(".")

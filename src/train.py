@@ -1,16 +1,31 @@
 """Train: ``python -m src.train [hardware=a100] [data=file data.path=rows.jsonl] ...``."""
 
+import re
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from src import disk
-from src.cli import RUNS, Stopped, as_typed, run_door, task_overrides, typed
-from src.command_line import command, grammatical
+from src import disk, signals
+from src.cli import (
+    MISTAKES,
+    RUNS,
+    Stopped,
+    as_typed,
+    one_line,
+    run_door,
+    task_overrides,
+    typed,
+)
+from src.command_line import command, grammatical, unquoted
 from src.errors import UserError
+from src.overrides import CONF
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
@@ -19,30 +34,84 @@ if TYPE_CHECKING:
 
 def train(config: DictConfig) -> None:
     """Run the training that ``config`` describes."""
+    from src.training.slurm import requeue
     from src.training.start import start_run  # after the command line is right: seconds to import
 
-    settings, objective = read_settings(config)
+    overrides = task_overrides()
+    settings, objective = read_settings(config, overrides)
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    overrides = task_overrides()
     search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
     worker = worker_command(sys.argv[1:], [*search, *overrides], folder)
     try:
-        signal = start_run(settings, objective, folder, overrides, worker)
+        stopped_by = start_run(settings, objective, folder, overrides, worker)
     except Exception as error:
         if disk.refusal(error) and (folder / "run.json").exists():
             error.add_note(f"go on with: {command('train', resume=folder)}")
         raise
-    if signal:
-        raise Stopped(signal)
+    if stopped_by is None:
+        return
+    # SLURM's word that the time is nearly over. A sweep would begin anew.
+    if stopped_by == getattr(signal, "SIGUSR1", None) and hydra.mode == RunMode.RUN:
+        requeue()
+    raise Stopped(stopped_by)
 
 
-def read_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":
+def read_settings(
+    config: DictConfig, overrides: Sequence[str] = ()
+) -> "tuple[TrainConfig, type[Objective]]":
     """Return the values of ``config``, checked, and the class of its objective.
+
+    A run that goes on has the values it had, but for those that ``overrides`` set.
 
     Raises:
         UserError: a value has the wrong type or range, or there is no such objective.
     """
+    from src.training.record import RECORD
+
+    folder = Path(config.resume or "")
+    if config.resume is None or not (folder / RECORD).exists():
+        return _typed_settings(config)
+    try:
+        return _typed_settings(recorded(config, folder, overrides))
+    except MISTAKES as error:
+        raise UserError(f"resume={folder}: {one_line(error)}") from error
+
+
+def recorded(config: DictConfig, folder: Path, overrides: Sequence[str]) -> DictConfig:
+    """Return ``config`` with the settings of the run in ``folder``, but for what is overridden.
+
+    Raises:
+        UserError: the record of the run cannot be used.
+    """
+    from src.training.record import literal, read_record, without
+
+    values = read_record(folder).config
+    for key in overridden(overrides):
+        without(values, key)
+    values.pop("resume", None)
+    OmegaConf.set_struct(config, False)
+    return cast(DictConfig, OmegaConf.merge(config, literal(values)))
+
+
+def overridden(overrides: Sequence[str]) -> list[str]:
+    """Return the keys that ``overrides`` set; those of a preset where it differs from none."""
+    keys = [re.split(r"[=@]", o.lstrip("+~"), maxsplit=1)[0] for o in overrides if is_override(o)]
+    presets = [o for o in overrides if (CONF / o.split("=")[0]).is_dir()]
+    if presets:
+        with_them, without_them = (_composed(o) for o in (presets, []))
+        keys += [key for key, value in with_them.items() if without_them.get(key) != value]
+    return keys
+
+
+def _composed(overrides: list[str]) -> dict[str, Any]:
+    from src.training.plan import flat
+
+    values: Any = OmegaConf.to_container(compose("train", overrides=overrides))
+    return flat(values)
+
+
+def _typed_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":
     from src.objectives import OBJECTIVES
     from src.training.config import TrainConfig
 
@@ -98,10 +167,17 @@ def process_arguments(arguments: list[str]) -> list[str]:
 
 def resume_arguments(arguments: list[str]) -> list[str]:
     """Return the arguments; with ``resume=``, those of the run that continues."""
-    if not any(argument.startswith("resume=") for argument in arguments):
-        return arguments
-    from src.training.resume import resumed_arguments
+    from src.training.resume import refuse_used, requeued_run, resumed_arguments
 
+    if not any(argument.startswith("resume=") for argument in arguments):
+        folder = requeued_run(arguments, RUNS)
+        if folder is None:
+            for argument in arguments:  # before Hydra writes there
+                if argument.startswith("hydra.run.dir=") and "${" not in argument:
+                    refuse_used(Path(unquoted(argument.removeprefix("hydra.run.dir="))))
+            return arguments
+        print(f"this job was queued again: it goes on with {folder}", file=sys.stderr)
+        arguments = [*arguments, f"resume={grammatical(folder)}"]
     run_arguments = resumed_arguments(arguments, RUNS)
     if run_arguments is not None:
         return run_arguments
@@ -110,4 +186,5 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    signals.take()
     run_door(train, "train", rewrite=process_arguments)

@@ -28,6 +28,7 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "json_file",
     "model_files",
     "overrides",
+    "signals",
     "streams",
 }
 GROUND = {"talk", "data", "model"}
@@ -47,7 +48,7 @@ ROOM_MAY_IMPORT = {
 }
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
-    *("free_memory", "hub", "json_file", "model_files"),
+    *("free_memory", "hub", "json_file", "model_files", "signals"),
 }
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}

@@ -24,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 
+from src import signals
 from src.data.conversation import Conversation
 from src.data.template import Examples, encode_examples
 from src.data.tokenizer import Tokenizer
@@ -115,6 +116,7 @@ class _Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+                start_new_session=True,  # Ctrl-C is for this process, even while that one imports
             )
 
     def encode(self, batch: Batch) -> Examples:
@@ -156,7 +158,7 @@ def _signals_blocked() -> Iterator[None]:
 
 def serve() -> None:
     """Encode batches from standard input to standard output until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C concerns the process that reads the rows
+    signals.follow_parent()
     with open(sys.stdin.fileno(), "rb", closefd=False) as requests:
         if not requests.peek(1):  # no batch came
             return

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from src import signals
 from src.data.batch import Batch
 from src.data.blocks import FILLER, Blocks
 from src.errors import UserError
@@ -116,6 +117,7 @@ def data_loader(
         sampler=range(start, len(batches)),
         num_workers=num_workers,
         pin_memory=pin_memory,
+        worker_init_fn=signals.follow_parent,
         generator=torch.Generator(),  # else each loader would draw from the generator of dropout
     )
 
@@ -142,9 +144,9 @@ class ResumableLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of micro-batches so far."""
-        return {"position": self.position}
+        """Return the number of steps so far: whatever goes on may cut them otherwise."""
+        return {"step": self.position // self.batches.accumulate}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after that number of micro-batches."""
-        self.position = state["position"]
+        """Go on after that number of steps; an older version counted micro-batches."""
+        self.position = state.get("position", state.get("step", 0) * self.batches.accumulate)

@@ -30,15 +30,16 @@ class BestModel(L.Callback):
         self.save = save
         self.rank = rank
         self.best: dict[str, float] = {}  # the figures of their validation, and step
-        self.seen_step = -1  # of the last validation in this process
+        self.seen_step = -1  # of the last validation
 
     def state_dict(self) -> dict[str, Any]:
         """Return the figures of the best weights."""
-        return {"best": self.best}
+        return {"best": self.best, "seen_step": self.seen_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best weights of the interrupted run."""
         self.best = state_dict["best"]
+        self.seen_step = state_dict.get("seen_step", -1)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write the weights if they are the best so far."""

@@ -6,21 +6,19 @@ taken between optimizer steps.
 
 import logging
 import os
-import random
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 
-from src import atomic
 from src.command_line import option
 from src.errors import UserError
 from src.training.checkpoint_file import PREVIOUS, find_damage, read
 from src.training.finite import check_weights
 from src.training.module import TrainingModule
+from src.training.ranks import gather_states, recut, restore, state_of_rank
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +47,10 @@ class Checkpoints(L.Callback):
         self.restored: dict[str, Any] | None = None
 
     def save(self, trainer: L.Trainer) -> None:
-        """Save now, unless this step has been saved; raise UserError if weights are not finite.
-
-        The curves are on the disk first: a resumed run logs only what comes after the checkpoint.
-        """
+        """Save now, unless this step has been saved; raise UserError if weights are not finite."""
         if self.saved_step != trainer.global_step:
             module: Any = trainer.lightning_module
             check_weights(module)
-            if trainer.is_global_zero and trainer.logger is not None and trainer.logger.log_dir:
-                trainer.logger.save()
-                atomic.flush(Path(trainer.logger.log_dir))
             trainer.save_checkpoint(self.path)
             self.saved_step = trainer.global_step
 
@@ -81,34 +73,14 @@ class Checkpoints(L.Callback):
     ) -> None:
         """Add what differs from rank to rank: random generators and running sums."""
         assert isinstance(module, TrainingModule)
-        kind, keys, *rest = np.random.get_state(legacy=True)
-        state = {
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
-            "python": random.getstate(),
-            "train_metrics": module.train_metrics.sums(),
-        }
-        checkpoint["ranks"] = [state]
-        if trainer.world_size > 1:
-            checkpoint["ranks"] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(checkpoint["ranks"], state)
+        checkpoint["ranks"] = gather_states(trainer, module)
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the states until training starts: making the loaders draws random numbers too.
-
-        Raises:
-            UserError: another number of processes saved it.
-        """
-        ranks = checkpoint["ranks"]
-        if len(ranks) != trainer.world_size:
-            raise UserError(
-                f"resume: the run had {len(ranks)} processes and there are now "
-                f"{trainer.world_size}: start as many"
-            )
-        self.restored = ranks[trainer.global_rank]
+        """Keep the states until training starts: making the loaders draws random numbers too."""
+        recut(checkpoint, trainer.accumulate_grad_batches)
+        self.restored = state_of_rank(checkpoint["ranks"], trainer.global_rank, trainer.world_size)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Restore the random generators and the running sums of the checkpoint."""
@@ -117,14 +89,7 @@ class Checkpoints(L.Callback):
             return
         states, self.restored = self.restored, None
         self.saved_step = trainer.global_step
-        module.train_metrics.restore(states["train_metrics"])
-        torch.set_rng_state(states["torch"].cpu())
-        if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
-            torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-        kind, keys, *rest = states["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-        version, internal, gauss = states["python"]
-        random.setstate((version, tuple(internal), gauss))
+        restore(module, states)
 
 
 def at_step_boundary(trainer: L.Trainer) -> bool:

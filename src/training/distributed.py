@@ -59,6 +59,8 @@ def choose_devices(
     else:
         devices = recorded or AUTO if wanted == AUTO else wanted
     present = torch.cuda.device_count() if device == "cuda" else 1
+    if wanted == AUTO and place.launcher is None and device != "cpu" and devices != AUTO:
+        devices = devices if int(devices) <= present else AUTO  # a run that goes on elsewhere
     if not isinstance(devices, int):
         return max(count for count in range(1, present + 1) if batch_size % count == 0)
     if devices > present and device != "cpu":

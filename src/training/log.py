@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 
 from src.training.checkpoints import at_step_boundary
+from src.training.events import SIZES, OneFileLogger
 from src.training.module import TrainingModule
 
 
@@ -31,13 +32,32 @@ class TrainingLog(L.Callback):
         return self.num_tokens / self.train_seconds if self.train_seconds else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the totals, so that a resumed run goes on counting."""
+        """Return the totals until now, so that a resumed run goes on counting."""
+        if self.started is not None:
+            self._stop_clock()
+            self.started = time.perf_counter()
         return {name: getattr(self, name) for name in self.TOTALS}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the totals of the interrupted run."""
         for name in self.TOTALS:
             setattr(self, name, state_dict[name])
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the figures logged last, and how much of the points is logged until now."""
+        assert isinstance(module, TrainingModule)
+        checkpoint["latest"] = dict(module.latest)
+        if trainer.is_global_zero and isinstance(trainer.logger, OneFileLogger):
+            checkpoint[SIZES] = trainer.logger.sizes()
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the figures logged last."""
+        assert isinstance(module, TrainingModule)
+        module.latest |= checkpoint.get("latest", {})
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Start the clock; it stands still outside training batches."""

@@ -1,29 +1,46 @@
 """How a run is found again, and which of its settings may not change when it goes on.
 
-``run.json`` in the run folder holds the overrides it was started with, its settings and what was
+``run.json`` in the run folder (see ``record``) holds the settings it was started with, and what was
 chosen for the machine. It is written once; a resumed run reads it and changes nothing there.
 """
 
-import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from src import atomic
-from src.command_line import grammatical, unquoted
+from src import atomic, signals
+from src.command_line import command, grammatical, unquoted
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
-from src.training.config import TrainConfig
+from src.model.device import choose_device
+from src.model.footprint import FLOAT32, num_parameters
+from src.training import lock, slurm
+from src.training.config import AUTO, PRECISIONS, TrainConfig
+from src.training.machine import choose_precision
 from src.training.plan import Plan
+from src.training.record import RECORD, read_record
 
-RECORD = "run.json"
+METRICS = "metrics.json"  # a run that holds it is finished
 
-# What may change when a run goes on: nothing that the weights or the figures depend on.
+# What may change when a run goes on: nothing that the weights or the figures depend on, but for
+# the order in which numbers are added up.
 MAY_CHANGE = (
     "resume",
     "sample_prompts",
     "generation.",
     "data.corpus_dir",
     "data.num_workers",
+    "micro_batch_size",
+    "device",
+    "devices",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.precision",  # what is decided of it is compared: precision
     "trainer.log_every_n_steps",
     "trainer.checkpoint_every_n_steps",
     "trainer.activation_checkpointing",
@@ -36,56 +53,183 @@ CHANGED = {
     "packing": "the rows make other blocks than they did: go on with the version that began it",
 }
 
+log = logging.getLogger(__name__)
+
 
 def find_run(resume: str, runs: Path) -> Path | None:
-    """Return the run folder that ``resume`` means: a folder, or ``auto``.
+    """Return the run folder that ``resume`` means, held by this process: a folder, or ``auto``.
 
-    ``auto`` is the newest run that has not finished; None if there is none.
+    ``auto`` is the newest run that has not finished and that no process is at; None if there is
+    none. What it passes over for another reason, it says on standard error. A folder whose run is
+    finished is returned without a lock.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, a damaged one, or one that a process is at.
     """
-    if resume != "auto":
+    if resume != AUTO:
         folder = Path(resume).expanduser()
-        if not (folder / RECORD).exists():
+        if not os.path.lexists(folder / RECORD):
             raise UserError(f"resume={resume}: not a run folder (no {RECORD} in it)")
+        read_record(folder)
+        if not is_finished(folder):
+            hold(folder)
         return folder
-    records = [path for path in runs.rglob(RECORD) if not (path.parent / "metrics.json").exists()]
-    newest = max(records, key=lambda path: path.stat().st_mtime, default=None)
-    return newest.parent if newest else None
+    for folder in newest_first(runs):
+        if is_finished(folder):
+            continue
+        try:
+            read_record(folder)
+            hold(folder)
+        except (UserError, OSError) as error:
+            print(f"resume=auto: passed over {folder}: {error}", file=sys.stderr)
+            continue
+        return folder
+    return None
+
+
+def newest_first(runs: Path) -> list[Path]:
+    """Return the folders under ``runs`` that hold a record, or what is left of one."""
+    times = {}
+    for path in runs.rglob(f"{RECORD[:-1]}[{RECORD[-1]}]"):  # a pattern finds links to nothing too
+        try:
+            times[path.parent] = path.lstat().st_mtime
+        except OSError:  # it has just gone
+            continue
+    return sorted(times, key=lambda folder: times[folder], reverse=True)
+
+
+def hold(folder: Path) -> None:
+    """Take the lock of a run for this process.
+
+    Raises:
+        UserError: another process is at it.
+    """
+    if not lock.hold(folder):
+        raise UserError(f"{folder}: another process is at this run: wait for it, or stop it")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run has been scored: there is nothing left to do."""
+    return (folder / METRICS).exists()
+
+
+def finished_lines(folder: Path) -> list[str]:
+    """Return what to say of a run that is finished, and what can be done with it."""
+    model = folder / "model"
+    further = command("train", model__pretrained=model, model__tokenizer=model)
+    return [
+        f"{folder} is finished: all figures are in {folder / METRICS}",
+        f"talk to it:         {command('chat', model_path=model)}",
+        f"train on from it:   {further} max_steps=...",
+    ]
+
+
+def refuse_used(folder: Path) -> None:
+    """Check that no run is in ``folder``, where a new one is to begin.
+
+    Raises:
+        UserError: one is; says how to go on.
+    """
+    if (folder / RECORD).exists() or is_finished(folder):
+        raise UserError(
+            f"{folder} holds a run already: go on with it ({command('train', resume=folder)}), or "
+            f"give the new one another folder (leave out hydra.run.dir)"
+        )
 
 
 def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
-    """Return the command line of the run that ``resume=`` names: its overrides and its folder.
+    """Return the command line that goes on with the run that ``resume=`` names, in its folder.
 
-    Return None if no run can go on.
+    The run's own settings are not in it: the job reads them. Return None if no run can go on.
 
     Raises:
         UserError: there is no such run, or ``-m`` asks for several.
+        SystemExit: it is finished; it is said on standard error.
     """
-    (resume,) = [argument for argument in arguments if argument.startswith("resume=")]
+    (resume, *more) = [argument for argument in arguments if argument.startswith("resume=")]
+    if more:
+        raise UserError(f"{resume} and {more[0]}: name one run")
     if {"-m", "--multirun"} & set(arguments):
         raise UserError(f"{resume} goes on with one run: leave out -m, or resume one after another")
     folder = find_run(unquoted(resume.removeprefix("resume=")), runs)
     if folder is None:
         return None
-    recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["overrides"]
-    changes = [a for a in arguments if "=" in a and not a.startswith("-") and a != resume]
-    flags = [a for a in arguments if a not in changes and a != resume]
+    if is_finished(folder):
+        print("\n".join(finished_lines(folder)), file=sys.stderr)
+        sys.exit()
+    signals.say_at_end(f"go on with: {command('train', resume=folder)}")
     # Without an output_subdir Hydra does not touch the .hydra folder of the first start.
     location = [f"{key}={grammatical(folder)}" for key in ("resume", "hydra.run.dir")]
-    return [*flags, *recorded, *changes, *location, "hydra.output_subdir=null"]
+    others = [a for a in arguments if a != resume]
+    return [*others, *location, "hydra.output_subdir=null"]
 
 
-def read_machine(run_folder: Path) -> dict[str, Any]:
-    """Return what was chosen for the machine when the run started; empty for a new run."""
-    path = run_folder / RECORD
-    return json.loads(path.read_text(encoding="utf-8"))["machine"] if path.exists() else {}
+def requeued_run(arguments: list[str], runs: Path) -> Path | None:
+    """Return the run that this job of SLURM began, by the same command, before it was queued again.
+
+    None if there is none.
+    """
+    if not slurm.is_restarted() or {"-m", "--multirun"} & set(arguments):
+        return None
+    named = [a.removeprefix("hydra.run.dir=") for a in arguments if a.startswith("hydra.run.dir=")]
+    typed = tuple(a for a in own_overrides(arguments) if "=" in a)
+    for folder in [*(Path(unquoted(name)) for name in named), *newest_first(runs)]:
+        try:
+            record = read_record(folder)
+        except UserError:  # not ours, then
+            continue
+        # A run that began again with a smaller micro-batch has one override more.
+        if record.job == slurm.job() and record.overrides[: len(typed)] == typed:
+            return folder
+    return None
 
 
-def forget(run_folder: Path) -> None:
-    """Remove the record of a run, so that it can start again."""
-    (run_folder / RECORD).unlink(missing_ok=True)
+def own_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return those that say what a run is, and not where it is or how it is found."""
+    return [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra", "-"))]
+
+
+def as_decided(config: TrainConfig, decided: Mapping[str, Any]) -> TrainConfig:
+    """Return the config of a run that goes on, with what was open as it was decided.
+
+    Raises:
+        UserError: this machine cannot do it; says what it can.
+    """
+    trainer = config.trainer
+    names = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
+    if trainer.accelerator == AUTO and "device" in decided:
+        device, here = decided["device"], choose_device(AUTO).type
+        if device in (here, "cpu"):
+            trainer = replace(trainer, accelerator=names[device])
+        else:
+            log.warning("warning: that run had device=%s, which is not here: %s", device, here)
+    if trainer.precision == AUTO and "precision" in decided:
+        trainer = replace(trainer, precision=decided["precision"])
+        try:
+            choose_precision(trainer, choose_device(trainer.accelerator).type)
+        except UserError as error:
+            raise UserError(
+                f"resume={config.resume}: that run had precision={decided['precision']}. {error}. "
+                f"Go on where it began, or with trainer.precision={PRECISIONS[0]}, rounded "
+                f"otherwise"
+            ) from error
+    return replace(config, trainer=trainer)
+
+
+def check_size(config: TrainConfig, checkpoint: Path | None) -> None:
+    """Check that a checkpoint can hold the weights of ``config``, before they are made.
+
+    Raises:
+        UserError: it is too small by far: the settings are not of this run.
+    """
+    if checkpoint is None or config.model.pretrained is not None or config.lora.rank is not None:
+        return
+    weights = FLOAT32 * num_parameters(config.model.shape(1))
+    if weights > checkpoint.stat().st_size:
+        raise UserError(
+            f"resume={config.resume}: {RECORD} says a model of {weights:,} bytes or more, and "
+            f"{checkpoint} has {checkpoint.stat().st_size:,}: they are not of one run"
+        )
 
 
 def write_record(
@@ -100,22 +244,45 @@ def write_record(
     Raises:
         UserError: a setting, the rows or their blocks are not what they were; says which.
     """
-    path = run_folder / RECORD
     checksums = {"corpus": data.key, "packing": data.splits["train"].packing.checksum}
     settings = plan.settings(config) | checksums
-    if not path.exists():
-        started = [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra"))]
-        record = {"overrides": started, "machine": plan.choices, "settings": settings}
-        atomic.write_json(path, record)
+    if not (run_folder / RECORD).exists():
+        record = {
+            "overrides": own_overrides(overrides),  # for people; never composed again
+            "machine": plan.choices,
+            "settings": settings,
+            "config": asdict(config),
+            "job": slurm.job(),
+        }
+        atomic.write_json(run_folder / RECORD, record)
         return
-    before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    before = read_record(run_folder).settings
     for key, value in settings.items():
         # An older version may have recorded fewer settings.
-        if key.startswith(MAY_CHANGE) or before.get(key, value) == value:
+        if key.startswith(MAY_CHANGE) or _same(key, before.get(key, value), value):
             continue
         if key in CHANGED:
             raise UserError(f"resume={config.resume}: {CHANGED[key]}, or start a new run")
+        if key == "precision" and not _is_possible(before[key], config, plan):
+            log.warning(
+                "warning: that run had precision=%s; %s rounds otherwise", before[key], value
+            )
+            continue
         raise UserError(
             f"resume={config.resume}: that run had {key}={before.get(key)}, not {value}; leave it "
             f"as it was, or start a new run"
         )
+
+
+def _same(key: str, before: Any, value: Any) -> bool:
+    if key == "trainer.strategy":  # FSDP saves the optimizer in an order of its own
+        return (before == "fsdp") == (value == "fsdp")
+    return bool(before == value)
+
+
+def _is_possible(precision: Any, config: TrainConfig, plan: Plan) -> bool:
+    try:
+        choose_precision(replace(config.trainer, precision=precision), plan.machine.device)
+    except (UserError, ValueError):
+        return False
+    return True

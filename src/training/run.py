@@ -7,26 +7,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from src import atomic
+from src import atomic, signals
 from src.command_line import command
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
+from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training.best import BestModel
 from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import TrainConfig
 from src.training.distributed import load_whole
+from src.training.events import open_logger
 from src.training.finite import check_figures
-from src.training.interruption import Interrupted, Interruption
+from src.training.interruption import Interruption
 from src.training.log import TrainingLog
 from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.plan import Plan
 from src.training.progress import Progress
 from src.training.summary import summary
-from src.training.trainer import build_trainer, open_logger
+from src.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,9 @@ class Run:
             config.trainer.checkpoint_every_n_steps,
             plan.val_every_n_steps if self.has("validation") else None,
         )
-        self.interruption = Interruption(self.checkpoints)
+        interruption = Interruption(self.checkpoints)
+        if rank == 0:
+            signals.say_at_end(f"go on with: {command('train', resume=run_folder)}")
         self.checkpoint = find_checkpoint(run_folder) if config.resume else None
         # Order matters: a checkpoint holds what the callbacks before it have counted.
         watching = [
@@ -78,7 +80,7 @@ class Run:
         self.trainer = build_trainer(
             plan,
             self.logger,
-            callbacks=[*watching, self.checkpoints, self.interruption],
+            callbacks=[*watching, self.checkpoints, interruption],
             validates=self.has("validation"),
             deterministic=config.trainer.deterministic,
         )
@@ -95,26 +97,29 @@ class Run:
             UserError: for what a person can mend.
         """
         try:
-            with self.interruption:
+            with signals.taken():
                 self._execute()
-        except Interrupted as stop:
+        except signals.Stop as stop:
             log.info("go on with: %s", command("train", resume=self.folder))
             return stop.signal.value
-        except torch.OutOfMemoryError as error:
-            micro_batch_size = self.plan.batching.micro_batch_size
-            too_large = StepTooLarge(self.plan.machine.device, micro_batch_size)
-            if not self._can_start_again():
-                raise UserError(
-                    f"{too_large}: resume with trainer.activation_checkpointing=true, "
-                    f"or start a new run with a lower one, or with a lower data.block_size"
-                ) from error
         except UserError:
             if self.plan.machine.place.rank:  # all ranks have it, and rank 0 says it
                 sys.exit(2)
             raise
+        except (MemoryError, RuntimeError) as error:
+            if out_of_memory(error) is None:
+                raise
+            too_large = StepTooLarge(self.plan.machine.device, self.plan.batching.micro_batch_size)
+            if not self._can_start_again():
+                raise UserError(
+                    f"{too_large}: resume with a lower one, or with "
+                    f"trainer.activation_checkpointing=true, or start a new run with a lower "
+                    f"data.block_size"
+                ) from error
         else:
             return None
         finally:
+            signals.defer(False)
             self.logger.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from src import atomic
+from src import atomic, signals
 from src.data.blocks import choose_block_size
 from src.data.datamodule import open_data
 from src.errors import UserError
 from src.model.device import choose_device
+from src.training import lock
+from src.training.checkpoints import find_checkpoint
 from src.training.config import TrainConfig
 from src.training.distributed import choose_devices
 from src.training.launch import Processes
@@ -25,7 +27,16 @@ from src.training.optimizer import check_schedule
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
-from src.training.resume import forget, read_machine, write_record
+from src.training.record import RECORD, read_machine
+from src.training.resume import (
+    as_decided,
+    check_size,
+    finished_lines,
+    hold,
+    is_finished,
+    refuse_used,
+    write_record,
+)
 from src.training.run import Run, StepTooLarge
 
 log = logging.getLogger(__name__)
@@ -55,9 +66,37 @@ def start_run(
     Raises:
         UserError: for what a person can mend.
     """
+    signals.at_end(atomic.discard)
+    if find_place().rank:
+        return _start_run(config, objective, run_folder, overrides, joining)
+    if config.resume is None:
+        refuse_used(run_folder)
+    elif is_finished(run_folder):
+        for line in finished_lines(run_folder):
+            log.info(line)
+        return None
+    hold(run_folder)
+    try:
+        return _start_run(config, objective, run_folder, overrides, joining)
+    finally:
+        lock.release(run_folder)
+
+
+def _start_run(
+    config: TrainConfig,
+    objective: Callable[[TrainConfig], Objective],
+    run_folder: Path,
+    overrides: list[str],
+    joining: Sequence[str],
+) -> int | None:
+    recorded = read_machine(run_folder)
+    if config.resume is not None:
+        config = as_decided(config, recorded)
+        check_size(config, find_checkpoint(run_folder))
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
-    recorded = read_machine(run_folder).get("devices")
-    num_devices = choose_devices(config.trainer, config.batch_size, device, find_place(), recorded)
+    num_devices = choose_devices(
+        config.trainer, config.batch_size, device, find_place(), recorded.get("devices")
+    )
     with Processes(num_devices) as processes:
         machine = decide(config, processes.place)
         run = prepare(config, objective(config), machine, run_folder, overrides)
@@ -75,10 +114,10 @@ def start_run(
     del run  # all that it has on the device
     gc.collect()
     torch.cuda.empty_cache()
-    forget(run_folder)
+    (run_folder / RECORD).unlink(missing_ok=True)
     smaller = replace(config, micro_batch_size=half)
-    overrides = [*overrides, f"micro_batch_size={half}"]  # for a resume
-    return start_run(smaller, objective, run_folder, overrides, joining)
+    overrides = [*overrides, f"micro_batch_size={half}"]
+    return _start_run(smaller, objective, run_folder, overrides, joining)
 
 
 def prepare(

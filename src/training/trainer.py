@@ -1,26 +1,20 @@
 """Lightning's Trainer for a plan: which engine shares the step among the devices."""
 
-import shutil
-import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
     TorchElasticEnvironment,
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
 from src.training.checkpoint_file import AtomicCheckpointIO
-from src.training.checkpoints import saved_step
+from src.training.events import OneFileLogger
 from src.training.plan import Plan
 from src.training.profiler import NoProfiler
 
@@ -38,66 +32,6 @@ warnings.filterwarnings(
     module=r"lightning\.pytorch\.utilities\._pytree",
 )
 
-TENSORBOARD = "tensorboard"  # in the run folder
-
-
-class OneFileLogger(TensorBoardLogger):
-    """Writes one event file from the run's beginning to its end.
-
-    Lightning would close it after each of validate, fit and test, and begin another. TensorBoard
-    may read two files that began in one second in the wrong order, and drop the earlier one.
-    """
-
-    def save(self) -> None:
-        """Flush; Lightning would write an empty file of hyperparameters, too."""
-        self.experiment.flush()
-
-    def finalize(self, status: str) -> None:
-        """Flush; whoever owns the run closes it."""
-        with _after_an_error():
-            self.experiment.flush()
-
-    def close(self) -> None:
-        """Write what is left, and end."""
-        with _after_an_error():
-            self.experiment.close()
-
-
-@contextmanager
-def _after_an_error() -> Iterator[None]:
-    """Let the error that ends a run be the one that is told, where a full disk is met twice."""
-    is_under_way = sys.exception() is not None
-    try:
-        yield
-    except OSError:
-        if not is_under_way:
-            raise
-
-
-def _leave_to_the_writer(failure: threading.ExceptHookArgs) -> None:
-    """Print no traceback of TensorBoard's thread: its writer raises the error where it is used."""
-    if not isinstance(failure.thread, _AsyncWriterThread):
-        threading.__excepthook__(failure)
-
-
-def open_logger(run_folder: Path, checkpoint: Path | None, rank: int) -> OneFileLogger:
-    """Return the logger of a run, which goes on from ``checkpoint`` or begins.
-
-    Without a checkpoint the run begins, and what an earlier beginning has logged is removed.
-    """
-    threading.excepthook = _leave_to_the_writer
-    if checkpoint is None and rank == 0:
-        shutil.rmtree(run_folder / TENSORBOARD, ignore_errors=True)
-    # What was logged after the checkpoint will be logged again: TensorBoard drops the first.
-    purge_step = saved_step(checkpoint) + 1 if checkpoint else 0
-    return OneFileLogger(
-        run_folder,
-        name="",
-        version=TENSORBOARD,
-        default_hp_metric=False,
-        purge_step=purge_step,
-    )
-
 
 def build_trainer(
     plan: Plan,
@@ -109,7 +43,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Return a Trainer for which the whole run is one long epoch of micro-batches."""
     machine, place = plan.machine, plan.machine.place
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=machine.device,
         devices=place.local_size,
         num_nodes=place.num_nodes,
@@ -132,6 +66,9 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    signals: Any = trainer._signal_connector
+    signals.register_signal_handlers = lambda: None  # ours are in src.signals
+    return trainer
 
 
 def _strategy(name: str, world_size: int) -> Strategy | str:

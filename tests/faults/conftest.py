@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.doors import DoorServer
-from tests.training.conftest import SMALL
+from tests.training.conftest import SMALL, small_run  # noqa: F401
 
 FULL = os.environ.get("FAULTS") == "full"
 

@@ -82,7 +82,12 @@ class DoorServer:
             [sys.executable, "-m", "tests.faults.doors"],
             cwd=ROOT,
             env=os.environ
-            | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+            | {
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+                "HF_HUB_OFFLINE": "1",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -138,6 +143,10 @@ def _become(request: dict[str, Any]) -> None:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
+    for name in os.environ.get("IGNORED", "").split():  # as nohup does
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+    if "PLANTED" in os.environ:
+        importlib.import_module("tests.faults.planted").plant(os.environ["PLANTED"])
     name = f"src.{request['door']}"
     sys.argv = [name, *request["arguments"]]
     sys.modules.pop(name, None)

@@ -1,8 +1,13 @@
 """Interrupted = uninterrupted: a run killed anywhere and resumed ends with the same weights."""
 
 import json
+import logging
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -13,9 +18,14 @@ from safetensors.torch import load_file
 from src.command_line import grammatical
 from src.data.packing import Packing, pack
 from src.errors import UserError
+from src.objectives.sft import SFTModule
+from src.training import lock
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
+from src.training.log import TrainingLog
 from src.training.resume import find_run, resumed_arguments
 from tests.training.conftest import curves, metrics
+
+ROOT = Path(__file__).parents[2]
 
 
 class Killed(BaseException):
@@ -101,7 +111,7 @@ def test_a_run_may_go_on_with_activation_checkpointing_to_the_same_weights(small
 
 @pytest.mark.parametrize("val_every_n_steps", [5, 6])  # the last step validated after, or in fit
 def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
-    val_every_n_steps, small_run, monkeypatch
+    val_every_n_steps, small_run, monkeypatch, tmp_path
 ):
     layout = (*LAYOUT, f"trainer.val_every_n_steps={val_every_n_steps}")
     whole = small_run(*layout, folder="whole")
@@ -114,7 +124,20 @@ def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
         with pytest.raises(Killed):
             small_run(*layout, folder="killed")
     assert_same_run(small_run(*layout, "resume=auto", folder="killed"), whole)
-    assert_same_run(small_run(*layout, "resume=auto", folder="whole"), whole)
+    assert points(tmp_path / "killed") == points(whole)
+
+
+def points(run) -> list[tuple[str, int, float]]:
+    """Every point that TensorBoard finds in a run, in the order of the files; speeds apart."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    found = []
+    for path in sorted((run / "tensorboard").glob("events.*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tensor.float_val and not value.tag.startswith("perf/"):
+                    found.append((value.tag, event.step, value.tensor.float_val[0]))
+    return found
 
 
 def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(small_run, monkeypatch):
@@ -137,6 +160,56 @@ def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(small_run, mo
     assert_same_run(small_run(*LAYOUT, "resume=auto", folder="stopped"), whole)
 
 
+def test_a_stop_in_a_step_after_which_a_validation_is_due_validates_first(small_run, monkeypatch):
+    original = SFTModule.training_step
+
+    def hook(self, batch, batch_idx):
+        if batch_idx == 2 * 4:  # the first half of step 5
+            os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTModule, "training_step", hook)
+        stopped = small_run(*LAYOUT, folder="stopped")
+    assert (stopped / "signal").read_text() == str(signal.SIGHUP.value)
+    assert sorted(curves(stopped)["val/loss"]) == [0, 5]
+    assert saved_step(stopped / "checkpoints" / "last.ckpt") == 5
+    whole = small_run(*LAYOUT, folder="whole")
+    assert_same_run(small_run(*LAYOUT, "resume=auto", folder="stopped"), whole)
+    assert points(stopped) == points(whole)
+
+
+def test_the_clock_is_saved_whole():
+    """Tokens and seconds until the save, also those since the last log."""
+    log = TrainingLog(steps_per_epoch=10)
+    log.num_tokens, log.started = 700, time.perf_counter() - 7
+    state = log.state_dict()
+    assert 7 <= state["train_seconds"] < 8
+    resumed = TrainingLog(steps_per_epoch=10)
+    resumed.load_state_dict(state)
+    assert 87 < resumed.tokens_per_second <= 100
+    again = log.state_dict()["train_seconds"]
+    assert again - state["train_seconds"] < 1  # counted once
+
+
+def test_a_lock_holds_for_other_processes_and_ends_with_them(tmp_path):
+    code = (
+        "import pathlib, sys; from src.training.lock import hold\n"
+        "print(hold(pathlib.Path(sys.argv[1])), flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen(command, cwd=ROOT, **pipes)
+    assert other.stdout.readline() == "True\n"
+    assert not lock.hold(tmp_path)
+    other.kill()
+    other.communicate()
+    assert lock.hold(tmp_path)
+    assert lock.hold(tmp_path)  # this process has it already
+    lock.release(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(small_run):
     run = small_run(*LAYOUT)
     last = run / "checkpoints" / "last.ckpt"
@@ -157,11 +230,17 @@ def test_no_temporary_files_stay_beside_the_checkpoints(small_run):
     assert names == ["last.ckpt", "previous.ckpt"]
 
 
+def unfinished(run):
+    """Make a run one that was killed while it was scored."""
+    (run / "metrics.json").unlink()
+    return run
+
+
 @pytest.mark.parametrize(
     "change",
     [
         "batch_size=16",
-        "micro_batch_size=8",
+        "trainer.precision=bf16-mixed",
         "seed=2",
         "data.block_size=32",
         "max_steps=9",
@@ -170,14 +249,14 @@ def test_no_temporary_files_stay_beside_the_checkpoints(small_run):
     ],
 )
 def test_a_run_is_not_resumed_as_another_one(change, small_run):
-    small_run(*LAYOUT)
-    key = change.split("=")[0]
+    unfinished(small_run(*LAYOUT))
+    key = change.split("=")[0].replace("trainer.precision", "precision")
     with pytest.raises(UserError, match=f"that run had {key}="):
         small_run(*LAYOUT, change, "resume=auto")
 
 
 def test_a_run_goes_on_with_its_own_rows_only(small_run):
-    run = small_run(*LAYOUT)
+    run = unfinished(small_run(*LAYOUT))
     record = json.loads((run / "run.json").read_text())
     record["settings"]["corpus"] = "other rows"
     (run / "run.json").write_text(json.dumps(record))
@@ -187,7 +266,7 @@ def test_a_run_goes_on_with_its_own_rows_only(small_run):
 
 def test_a_run_goes_on_with_its_own_blocks_only(small_run, monkeypatch):
     """A later version of this program, or of numpy, may pack the same rows otherwise."""
-    small_run(*LAYOUT)
+    unfinished(small_run(*LAYOUT))
 
     def backwards(lengths, block_size):
         packing = pack(lengths, block_size)
@@ -230,9 +309,10 @@ def test_a_run_without_validation_rows_is_saved_all_the_same(small_run, tmp_path
     assert saved_step(run / "checkpoints" / "previous.ckpt") == 5
 
 
-def record(folder, *overrides, finished=False):
+def record(folder, finished=False, **changes):
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"overrides": list(overrides)}))
+    content = {"settings": {"seed": 1}, "machine": {}, "config": {"seed": 1}} | changes
+    (folder / "run.json").write_text(json.dumps(content))
     if finished:
         (folder / "metrics.json").write_text("{}")
     return folder
@@ -251,18 +331,35 @@ def test_auto_is_the_newest_run_that_has_not_finished(tmp_path):
     assert find_run("auto", tmp_path) is None
 
 
-def test_a_resumed_command_line_is_the_runs_own_with_what_is_given_beside_it(tmp_path):
-    folder = record(tmp_path / "0_batch_size=4,seed=1", "data=file", "batch_size=4")
+def test_a_resumed_command_line_is_what_a_person_typed_and_the_folder(tmp_path):
+    folder = record(tmp_path / "0_batch_size=4,seed=1", overrides=["hydra.job.chdir=true"])
     arguments = ["seed=3", f"resume={folder}", "--cfg", "job"]
     assert resumed_arguments(arguments, tmp_path) == [
+        "seed=3",
         "--cfg",
         "job",
-        "data=file",
-        "batch_size=4",
-        "seed=3",
         f"resume={grammatical(folder)}",
         f"hydra.run.dir={grammatical(folder)}",
         "hydra.output_subdir=null",
     ]
     with pytest.raises(UserError, match="leave out -m"):
         resumed_arguments(["-m", f"resume={folder}"], tmp_path)
+
+
+def test_a_finished_run_says_so_and_does_nothing_else(small_run, caplog):
+    run = small_run(*LAYOUT)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with caplog.at_level(logging.INFO):
+        small_run(*LAYOUT, "resume=auto")
+    assert "is finished" in caplog.text
+    (run / "signal").write_bytes(before[run / "signal"])
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_holds_a_run_takes_no_other(small_run):
+    run = unfinished(small_run(*LAYOUT))
+    with pytest.raises(
+        UserError, match=r"holds a run already: go on with it \(.*resume=.*another f"
+    ):
+        small_run(*LAYOUT)
+    assert not (run / "run.lock").exists()

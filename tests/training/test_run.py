@@ -162,22 +162,33 @@ def test_precision_is_what_the_device_is_good_at(monkeypatch):
         choose_precision(trainer_config("16-mixed"), "cpu")
 
 
-def run_out_of_memory(monkeypatch, above: int, from_step: int = 0) -> None:
+NO_ROOM = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory"),
+    "cpu": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 109951162777600 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "numpy": MemoryError("std::bad_alloc"),
+}
+
+
+def run_out_of_memory(monkeypatch, above: int, from_step: int = 0, on: str = "cuda") -> None:
     original = SFTModule.training_step
 
     def hook(self, batch, batch_idx):
         if len(batch["input_ids"]) > above and self.trainer.global_step >= from_step:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise NO_ROOM[on]
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(SFTModule, "training_step", hook)
 
 
+@pytest.mark.parametrize("on", NO_ROOM)
 def test_a_first_step_that_has_no_room_starts_again_with_half_the_micro_batch(
-    small_run, monkeypatch, caplog
+    on, small_run, monkeypatch, caplog
 ):
     expected = small_run("micro_batch_size=2", folder="expected")
-    run_out_of_memory(monkeypatch, above=2)
+    run_out_of_memory(monkeypatch, above=2, on=on)
     run = small_run("micro_batch_size=8")
     said = [record.message for record in caplog.records if "starting again" in record.message]
     assert [text.split("with ")[-1] for text in said] == [
@@ -190,9 +201,12 @@ def test_a_first_step_that_has_no_room_starts_again_with_half_the_micro_batch(
     assert resumed["machine"]["micro_batch_size"] == 2
 
 
-def test_a_later_step_that_has_no_room_is_a_mistake_that_loses_nothing(small_run, monkeypatch):
-    run_out_of_memory(monkeypatch, above=2, from_step=7)
-    with pytest.raises(UserError, match=r"ran out of memory with micro_batch_size=8: resume with"):
+@pytest.mark.parametrize("on", NO_ROOM)
+def test_a_later_step_that_has_no_room_is_a_mistake_that_loses_nothing(on, small_run, monkeypatch):
+    run_out_of_memory(monkeypatch, above=2, from_step=7, on=on)
+    with pytest.raises(
+        UserError, match=r"ran out of memory with micro_batch_size=8: resume with a lower"
+    ):
         small_run("micro_batch_size=8")
 
 

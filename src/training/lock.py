@@ -1,0 +1,62 @@
+"""A run folder belongs to one process at a time: it holds a lock there for as long as it lives.
+
+The kernel lets go of the lock when the process ends, however it ends. The file is removed when the
+process ends well; one that is left behind locks nothing.
+"""
+
+import atexit
+import contextlib
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from src import signals
+
+LOCK = "run.lock"
+
+_held: dict[Path, FileLock] = {}
+
+
+def hold(folder: Path) -> bool:
+    """Take the lock of a folder until ``release``; return False if another process has it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = folder.resolve()
+    if folder in _held:
+        return True
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    _held[folder] = lock
+    signals.at_end(_remove_files)
+    atexit.register(release, folder)  # if the run does not come to its own end
+    return True
+
+
+def release(folder: Path) -> None:
+    """Let go of the lock of a folder, if this process has it."""
+    folder = folder.resolve()
+    lock = _held.pop(folder, None)
+    if lock is None:
+        return
+    # Before it is let go of: whoever waits sees that the file is gone and makes a new one.
+    if os.name != "nt":
+        _remove(folder)
+    lock.release()
+    if os.name == "nt":
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / LOCK).unlink()
+
+
+def _remove_files() -> None:
+    for folder in list(_held):
+        _remove(folder)
