@@ -9,6 +9,7 @@ import transformers
 
 from src.data.tokenizer import train_tokenizer
 from src.errors import UserError
+from src.model.safetensors_file import save_file
 from src.talk.assistant import Assistant
 from src.talk.model_folder import load_model_folder, newest_model_folder, save_model_folder
 from tests.conftest import greedy
