@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from src.errors import UserError
 from src.exporting.exports import (
@@ -234,3 +235,70 @@ def test_a_broken_folder_is_not_exported(copy, kind, message):
 def test_a_name_is_fit_for_a_file(model_folder, tmp_path):
     strange = shutil.copytree(model_folder, tmp_path / "a b, (c)=1")
     assert open_model_folder(str(strange)).name == "a_b_c_=1"
+
+
+@pytest.fixture
+def cluttered(copy):
+    """A model folder with what a killed run, a person and other programs have left in it."""
+    parts = (
+        ".model.safetensors.1073741824.tmp",
+        ".tokenizer.json.1073741824.tmp",
+        ".x.safetensors",
+    )
+    others = ("last.ckpt", "optimizer.safetensors", "model-00001-of-00002.safetensors", "notes.txt")
+    for name in parts + others:
+        (copy / name).write_bytes(b"not the model's")
+    (copy / ".config.json.1073741824.tmp").mkdir()
+    (copy / "tokenizer_old.json").mkdir()
+    return copy
+
+
+def test_only_what_belongs_to_the_model_is_exported(cluttered, model_folder, tmp_path):
+    write_hugging_face_folder(open_model_folder(str(cluttered)), tmp_path / "out", overwrite=False)
+    assert contents(tmp_path / "out") == contents(model_folder)
+
+
+def test_shards_are_exported_with_their_index_and_nothing_else(cluttered, tmp_path):
+    (cluttered / "model.safetensors").rename(cluttered / "a.safetensors")
+    names = load_file(cluttered / "a.safetensors").keys()
+    index = {"weight_map": dict.fromkeys(names, "a.safetensors")}
+    (cluttered / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_hugging_face_folder(open_model_folder(str(cluttered)), tmp_path / "out", overwrite=False)
+    weights = {name for name in contents(tmp_path / "out") if "safetensors" in name}
+    assert weights == {"a.safetensors", "model.safetensors.index.json"}
+
+
+def test_no_file_from_elsewhere_is_exported(copy, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("a person's key")
+    (copy / "other.jinja").symlink_to(secret)
+    with pytest.raises(UserError, match=r"other\.jinja is a link that leads out of its folder"):
+        write_hugging_face_folder(open_model_folder(str(copy)), tmp_path / "out", overwrite=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_snapshot_of_the_hubs_cache_is_exported_though_its_files_are_links(copy, tmp_path):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in copy.iterdir():
+        path.rename(blobs / path.name)
+        (snapshot / path.name).symlink_to(Path("../../blobs") / path.name)
+    write_hugging_face_folder(open_model_folder(str(snapshot)), tmp_path / "out", overwrite=False)
+    assert contents(tmp_path / "out") == contents(blobs)
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0"])
+def test_a_disk_without_room_is_told_what_is_needed(model_folder, tmp_path, dtype, monkeypatch):
+    monkeypatch.setattr("src.disk.LARGE", 1)
+    monkeypatch.setattr("src.disk.free_bytes", lambda folder: 10)
+    source = open_model_folder(str(model_folder))
+    with pytest.raises(
+        UserError, match=r"No space left on device \(it needs .* kB, 10 bytes free\)"
+    ):
+        write_gguf_folder(source, tmp_path / "out", dtype, overwrite=False)
+    with pytest.raises(UserError, match="it needs"):
+        write_hugging_face_folder(source, tmp_path / "out", overwrite=False)
+    assert list(tmp_path.iterdir()) == []

@@ -236,6 +236,23 @@ def unfinished(run):
     return run
 
 
+def test_a_start_sweeps_what_a_killed_process_has_left_in_the_folders_of_its_run(small_run):
+    run = small_run(*LAYOUT)
+    (run / "metrics.json").unlink()
+    parts = [
+        run / ".metrics.json.1073741824.tmp",
+        run / "checkpoints" / ".last.ckpt.1073741824.tmp",
+        run / "model" / ".model.safetensors.1073741824.tmp",
+        run.parent / "corpora" / ".another.1073741824.tmp",
+    ]
+    for part in parts:
+        part.write_text("half")
+    (run / "model").rename(run / ".model.1073741824.old")  # killed between two renames
+    small_run(*LAYOUT, "resume=auto")
+    assert (run / "model" / "model.safetensors").exists()
+    assert not list(run.parent.rglob(".*.1073741824.*"))
+
+
 @pytest.mark.parametrize(
     "change",
     [
