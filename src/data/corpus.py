@@ -160,7 +160,8 @@ def build_corpus(
     processes that have the damaged one open keep it.
 
     Raises:
-        UserError: the source cannot be read, has no usable row, or changed while it was read.
+        UserError: the source cannot be read, has no usable row, or changed while it was read; or
+            ``corpora`` is no folder that can be written to.
     """
     folder = corpora / corpus_key(source, tokenizer, supervise, joining)
     atomic.sweep(corpora)
@@ -170,6 +171,8 @@ def build_corpus(
         corpora.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise UserError(f"data.corpus_dir={corpora} is a file: name a folder") from error
+    if not os.access(corpora, os.W_OK):
+        raise UserError(f"data.corpus_dir={corpora} may not be written to: name another folder")
     with build_lock(folder):
         damage = find_damage(folder, file_names(), folder.name)
         if damage is None:

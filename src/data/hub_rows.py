@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from src.data.files.part import SPLITS, Part, Record
 from src.download import download_rows, rows_folder
 from src.errors import UserError, whole_message
 from src.hub import PAGES, is_hub_name, way_out
+
+log = logging.getLogger(__name__)
 
 # What they say of a data set that they have found.
 ABOUT_SPLITS = "unknown split|bad split"
@@ -38,6 +41,11 @@ def hub_parts(config: DataConfig) -> tuple[list[Part], str]:
         if name is None:
             continue
         rows = _load(config, path, name, f"data.{split}_split")
+        if config.name is None and rows.config_name not in (None, "default"):
+            log.warning(
+                "warning: data.name is not set: %s has the configuration %s in the cache",
+                *(path, rows.config_name),
+            )
         prints.append([split, rows._fingerprint, len(rows)])
         parts.append(Part(f"{path}[{name}]", split, partial(_records, rows, path), "row"))
     return parts, hashlib.sha256(json.dumps(prints).encode()).hexdigest()

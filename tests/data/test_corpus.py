@@ -245,6 +245,17 @@ def test_a_file_where_the_corpora_should_be_is_one_line(source, tokenizer, corpo
         build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
 
 
+def test_a_corpus_that_is_there_needs_no_folder_to_write_to(
+    source, tokenizer, corpora, monkeypatch
+):
+    """As of another person, or a read-only image."""
+    folder = build_corpus(source(Rows(30)), tokenizer, "responses", corpora)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert build_corpus(source(Rows(30)), tokenizer, "responses", corpora) == folder
+    with pytest.raises(UserError, match=r"data\.corpus_dir=.*corpora may not be written to"):
+        build_corpus(source(Rows(30), content="v2"), tokenizer, "responses", corpora)
+
+
 def test_to_compare_all_checksums_costs_a_start_little(tmp_path):
     """A corpus of a million rows: a GiB."""
     names = ["input_ids.npy", "supervised.npy"]

@@ -612,3 +612,17 @@ def test_a_file_that_is_both_train_and_validation_is_refused(data_config, write_
     path = write_rows([row("q")])
     with pytest.raises(UserError, match="none are left to train"):
         open_source(data_config(source="file", path=path, validation_split=path))
+
+
+def test_a_configuration_that_only_the_cache_has_chosen_is_said(data_config, hub, caplog):
+    named = hub({"train": {"prompt": ["Q"], "response": ["A"]}})
+    import datasets
+
+    rows = datasets.load_dataset("owner/name", split="train")
+    rows.info.config_name = "small"
+    open_source(data_config(**named, name="small"))
+    assert not caplog.messages
+    open_source(data_config(**named))
+    assert caplog.messages == [
+        "warning: data.name is not set: owner/name has the configuration small in the cache"
+    ]
