@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from src.model.decoder import Decoder
-from src.model.decoding_weights import Bf16Linear, Fp32Linear, Int8Linear
+from src.model.decoding_weights import (
+    Bf16Linear,
+    DecodingWeights,
+    Fp32Linear,
+    Int8Head,
+    Int8Linear,
+)
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
@@ -57,7 +63,7 @@ def test_a_row_of_int8_does_not_depend_on_its_neighbours():
 
 
 def test_nothing_times_a_weight_is_nothing():
-    for linear in (Fp32Linear, Bf16Linear, Int8Linear):
+    for linear in (Fp32Linear, Bf16Linear, Int8Linear, Int8Head):
         with torch.inference_mode():
             for rows in (1, 2):
                 assert not linear(torch.randn(96, 64), None)(torch.zeros(rows, 64)).any()
@@ -90,3 +96,23 @@ def test_int8_says_nothing_that_is_torchs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_a_head_keeps_its_scores_beside_a_very_large_dimension(weights):
+    """As in GPT-2: one dimension of the last hidden states is 200, and makes all scores -112."""
+    model = random_model(tiny_config(n_embd=128, vocab_size=2003))
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(64, 128, generator=generator)
+    hidden[:, 5] = 200 + 5 * torch.randn(64, generator=generator)
+    with torch.no_grad():
+        model.wte.weight[:, 5] = -0.56 + 0.003 * torch.randn(2003, generator=generator)
+    exact = torch.nn.functional.linear(hidden, model.wte.weight.detach())
+    with torch.inference_mode():
+        scores = DecodingWeights(model, weights).logits(hidden)
+        one = DecodingWeights(model, weights).logits(hidden[:1])
+    error = scores - exact
+    assert error.std() < 0.15 * exact.std(1).mean()  # 0.7 where the inputs have 8 bits
+    assert error.mean().abs() < 0.1, "a repetition penalty needs the scores themselves"
+    assert (scores.argmax(1) == exact.argmax(1)).float().mean() > 0.85
+    torch.testing.assert_close(one, scores[:1], atol=0.01, rtol=0)
