@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import time
 
 import pytest
@@ -80,6 +81,7 @@ def in_a_process_of_its_own(act) -> tuple[str, int]:
     source, sink = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.alarm(3 * SECONDS)  # ends it
         try:
             said = act()
         except BaseException as error:

@@ -268,3 +268,15 @@ def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_read(
     monkeypatch.setattr("src.model.weights_file.safe_open", None)
     with pytest.raises(UserError, match=r"its weights: 0\.0 GiB are needed and 0\.0 are free"):
         load_pretrained(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_layer": 10**7}, {"vocab_size": 10**9}, {"n_positions": 65}, {"n_inner": 64}]
+)
+def test_shapes_are_compared_before_anything_is_read_or_built(changes, tmp_path, monkeypatch):
+    save_pretrained(random_model(tiny_config()), tmp_path, end_id=96)
+    set_config(tmp_path, **changes)
+    monkeypatch.setattr("src.model.weights_file.safe_open", None)
+    monkeypatch.setattr("src.model.pretrained.GPT2", None)
+    with pytest.raises(UserError, match=r"do not fit its config\.json"):
+        load_pretrained(str(tmp_path))
