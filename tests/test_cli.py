@@ -112,6 +112,19 @@ def test_a_mistake_at_a_real_shell_has_no_traceback():
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_machine_without_room_is_one_line_and_code_2(error, door):
+    def job(config):
+        raise error
+
+    code, _, said = door(job, "chat")
+    assert code == 2
+    assert said.startswith("error: out of memory: ")
+    assert said.count("\n") == 1
+
+
 def test_our_own_mistakes_keep_their_traceback(door):
     def job(config):
         raise ZeroDivisionError
