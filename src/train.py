@@ -167,14 +167,19 @@ def process_arguments(arguments: list[str]) -> list[str]:
 
 def resume_arguments(arguments: list[str]) -> list[str]:
     """Return the arguments; with ``resume=``, those of the run that continues."""
-    from src.training.resume import refuse_used, requeued_run, resumed_arguments
+    from src.training.slurm import is_restarted
 
-    if not any(argument.startswith("resume=") for argument in arguments):
+    resumes = any(argument.startswith("resume=") for argument in arguments)
+    named = [a.removeprefix("hydra.run.dir=") for a in arguments if a.startswith("hydra.run.dir=")]
+    if not (resumes or named or is_restarted()):
+        return arguments
+    from src.training.resume import refuse_used, requeued_run, resumed_arguments  # seconds
+
+    if not resumes:
         folder = requeued_run(arguments, RUNS)
         if folder is None:
-            for argument in arguments:  # before Hydra writes there
-                if argument.startswith("hydra.run.dir=") and "${" not in argument:
-                    refuse_used(Path(unquoted(argument.removeprefix("hydra.run.dir="))))
+            for name in named:  # before Hydra writes there
+                refuse_used(Path(unquoted(name)))
             return arguments
         print(f"this job was queued again: it goes on with {folder}", file=sys.stderr)
         arguments = [*arguments, f"resume={grammatical(folder)}"]

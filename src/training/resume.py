@@ -216,19 +216,20 @@ def as_decided(config: TrainConfig, decided: Mapping[str, Any]) -> TrainConfig:
     return replace(config, trainer=trainer)
 
 
-def check_size(config: TrainConfig, checkpoint: Path | None) -> None:
-    """Check that a checkpoint can hold the weights of ``config``, before they are made.
+def check_size(config: TrainConfig, run_folder: Path) -> None:
+    """Check that the checkpoints can hold the weights of ``config``, before they are made.
 
     Raises:
-        UserError: it is too small by far: the settings are not of this run.
+        UserError: they are too small by far: the settings are not of this run.
     """
-    if checkpoint is None or config.model.pretrained is not None or config.lora.rank is not None:
+    sizes = [path.stat().st_size for path in (run_folder / "checkpoints").glob("*.ckpt")]
+    if not sizes or config.model.pretrained is not None or config.lora.rank is not None:
         return
     weights = FLOAT32 * num_parameters(config.model.shape(1))
-    if weights > checkpoint.stat().st_size:
+    if weights > max(sizes):
         raise UserError(
-            f"resume={config.resume}: {RECORD} says a model of {weights:,} bytes or more, and "
-            f"{checkpoint} has {checkpoint.stat().st_size:,}: they are not of one run"
+            f"resume={config.resume}: {RECORD} says a model of {weights:,} bytes or more, and the "
+            f"checkpoints have {max(sizes):,}: they are not of one run"
         )
 
 

@@ -15,7 +15,6 @@ from src.data.datamodule import open_data
 from src.errors import UserError
 from src.model.device import choose_device
 from src.training import lock
-from src.training.checkpoints import find_checkpoint
 from src.training.config import TrainConfig
 from src.training.distributed import choose_devices
 from src.training.launch import Processes
@@ -92,7 +91,7 @@ def _start_run(
     recorded = read_machine(run_folder)
     if config.resume is not None:
         config = as_decided(config, recorded)
-        check_size(config, find_checkpoint(run_folder))
+        check_size(config, run_folder)
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
     num_devices = choose_devices(
         config.trainer, config.batch_size, device, find_place(), recorded.get("devices")

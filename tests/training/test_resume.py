@@ -13,12 +13,15 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
+from src.cli import CONF
 from src.command_line import grammatical
 from src.data.packing import Packing, pack
 from src.errors import UserError
 from src.objectives.sft import SFTModule
+from src.train import overridden, read_settings
 from src.training import lock
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.log import TrainingLog
@@ -361,6 +364,22 @@ def test_a_resumed_command_line_is_what_a_person_typed_and_the_folder(tmp_path):
     ]
     with pytest.raises(UserError, match="leave out -m"):
         resumed_arguments(["-m", f"resume={folder}"], tmp_path)
+
+
+def test_what_a_person_changes_by_a_preset_is_not_read_from_the_record(tmp_path):
+    folder = record(
+        tmp_path / "run", config={"batch_size": 4, "seed": 7, "trainer": {"compile": False}}
+    )
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        changes = ["hardware=a100", "seed=9"]
+        keys = overridden([*changes, f"resume={folder}"])
+        composed = compose("train", overrides=[*changes, "data=sample", f"resume={folder}"])
+        config, _ = read_settings(composed, changes)
+    assert {"seed", "trainer.compile", "resume"} <= set(keys)
+    assert "data.block_size" not in keys
+    assert config.trainer.compile
+    assert config.seed == 9
+    assert config.batch_size == 4  # the preset says what there is without it: 32
 
 
 def test_a_finished_run_says_so_and_does_nothing_else(small_run, caplog):
