@@ -5,7 +5,9 @@
 """
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,19 +81,33 @@ def evaluate(config: DictConfig, **text: str) -> None:
         endpoints = {c.name: Endpoint(c.url) for c in candidates if c.url is not None}
         rows = _rows(settings)
         how = _how(settings, rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    judged = judge_all(candidates, rows, how, endpoints)
-    with waiting("drawing rows for the intervals"):
-        comparison = compare(judged, settings.num_resamples, settings.seed)
-    facts = _facts(settings, text, candidates, rows, how)
-    results = build_results(facts, rows, judged, comparison)
-    write_report(folder, results)
+    with _output(folder):
+        judged = judge_all(candidates, rows, how, endpoints)
+        with waiting("drawing rows for the intervals"):
+            comparison = compare(judged, settings.num_resamples, settings.seed)
+        facts = _facts(settings, text, candidates, rows, how)
+        results = build_results(facts, rows, judged, comparison)
+        write_report(folder, results)
     names = [candidate.name for candidate in candidates]
     for line in [_title(facts), *table_lines(names, comparison, results["conclusions"])]:
         print(line)
     for line in _missing():
         print(line)
-    print(f"\n{folder}/report.html  {folder}/results.json")
+    print(f"\nreport:  {folder / 'report.html'}\nfigures: {folder / 'results.json'}")
+
+
+@contextmanager
+def _output(folder: Path) -> Iterator[None]:
+    """Make the folder before anything slow is done; if that fails, leave no empty one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder}: cannot be made: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def _names(settings: EvaluateConfig) -> list[str]:
@@ -140,8 +156,6 @@ def _facts(
     how: "How",
 ) -> dict[str, Any]:
     """Return how the figures came to be."""
-    from dataclasses import asdict
-
     from src.evaluation.record import commit, machine, versions
 
     arguments = [*task_overrides(), *(f"{key}={value}" for key, value in text.items())]

@@ -71,17 +71,17 @@ def _tokenizers(judged: Sequence[Judged], names: Sequence[str]) -> list[str]:
     ]
 
 
-def amount(figure: str, value: float) -> str:
-    """Return a difference of a figure, with its sign; shares in percentage points."""
-    if "%" in kind_of(figure).form:
-        return f"{100 * value:+.2f} points"
-    return f"{value:+.4f}"
+def difference_text(figure: str, found: Interval, interval: str = "95% interval ") -> str:
+    """Return a difference with its interval; shares are in percentage points."""
+    is_share = "%" in kind_of(figure).form
+    unit = " points" if is_share else ""
 
+    def number(value: float) -> str:
+        return f"{100 * value:+.2f}" if is_share else f"{value:+.4f}"
 
-def _range(figure: str, found: Interval) -> str:
     if math.isnan(found.low):
-        return "no interval"
-    return f"95% interval {amount(figure, found.low)} to {amount(figure, found.high)}"
+        return f"{number(found.value)}{unit}"
+    return f"{number(found.value)}{unit} ({interval}{number(found.low)} to {number(found.high)})"
 
 
 def _difference(
@@ -96,8 +96,8 @@ def _difference(
         for i in (found.best, model)
     )
     facts = (
-        f"{label}: {both}; difference {amount(figure, found.interval.value)} "
-        f"({_range(figure, found.interval)}, paired over {found.num_rows:,} rows)"
+        f"{label}: {both}; difference {difference_text(figure, found.interval)}, paired over "
+        f"{found.num_rows:,} rows"
     )
     if found.certain:
         return f"{facts}: {best} is better on rows like these."
@@ -165,7 +165,7 @@ def _setting(
         )
         return (
             f"The settings of {name} and {best}, over their seeds: difference "
-            f"{amount(figure, difference.value)} ({_range(figure, difference)}): {verdict}."
+            f"{difference_text(figure, difference)}: {verdict}."
         )
     several = first or second
     if several is None:

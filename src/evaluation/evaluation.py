@@ -180,6 +180,11 @@ def _judge_here(
         cut = np.zeros(len(rows), dtype=bool)
         cut[np.array(scored, dtype=np.int64)] = judged.cut
         judged.cut = cut
+        if (logged := candidate.settings.get("precision", how.precision)) != how.precision:
+            judged.notes.append(
+                f"its run logged its loss in {logged}, which rounds otherwise: to compare with "
+                f"that, precision={logged}"
+            )
         if not candidate.has_our_template:
             judged.notes.append(
                 "it has a chat template of its own; its replies follow that, but its rows are "

@@ -1,6 +1,7 @@
 """``report.html``: the figures and the replies in one file that needs nothing beside it."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 from jinja2 import Environment
 
 from src import atomic
-from src.evaluation.conclusions import amount, short_names
+from src.evaluation.conclusions import difference_text, short_names
 from src.evaluation.figures import KINDS, kind_of, written
+from src.evaluation.intervals import Interval
 
 PAGE = Path(__file__).parent / "page"
 MOST_ROWS = 2000  # on the page; results.json has all
@@ -107,7 +109,7 @@ def _range(figure: str, found: Mapping[str, float | None] | None) -> str:
 def _difference(figure: str, found: Mapping[str, Any] | None) -> str:
     if not found or found["value"] is None:
         return ""
-    text = amount(figure, found["value"])
-    if found["low"] is None or found["high"] is None:
-        return text
-    return f"{text} ({amount(figure, found['low'])} to {amount(figure, found['high'])})"
+    ends = [math.nan if found[end] is None else found[end] for end in ("low", "high")]
+    if found["value"] == 0 and ends == [0, 0]:
+        return "the same"
+    return difference_text(figure, Interval(found["value"], *ends), interval="")

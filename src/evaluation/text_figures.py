@@ -16,6 +16,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from src.evaluation.exact_match import matches
 from src.evaluation.figures import Columns, ratio
 from src.evaluation.replies import Answer
 from src.evaluation.rows import EvaluationRow
@@ -51,7 +52,7 @@ def text_columns(
     """
     found = _alone(answers)
     pairs = [
-        (i, answer.text.strip(), row.reference.strip())
+        (i, answer.text, row.reference)
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True))
         if answer is not None and row.reference is not None
     ]
@@ -74,7 +75,7 @@ def _exact(rows: Sequence[EvaluationRow], pairs: Pairs) -> dict[str, Columns]:
     hits, asked = np.zeros(len(rows)), np.zeros(len(rows))
     by_label: dict[str, np.ndarray] = {}
     for i, reply, reference in pairs:
-        hits[i], asked[i] = reply == reference, 1
+        hits[i], asked[i] = matches(reply, reference), 1
         for label in rows[i].labels:
             by_label.setdefault(label, np.zeros(len(rows)))[i] = 1
     return {

@@ -122,7 +122,7 @@ const choose = () => {
   const wanted = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
   chosen = data.rows.filter((row) => KINDS[kind.value](row)
     && wanted.every((word) => texts.get(row).includes(word)));
-  document.getElementById("count").textContent = `${chosen.length.toLocaleString("en")} rows`;
+  document.getElementById("count").textContent = `${chosen.length.toLocaleString("en")} row${chosen.length === 1 ? "" : "s"}`;
   rows.replaceChildren();
   shown = 0;
   showMore();
