@@ -1,7 +1,7 @@
 """What can and what cannot be concluded, a sentence for each comparison."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.evaluation.comparison import FEWEST_ROWS, Comparison, Difference, seeds_differ, student
@@ -48,13 +48,22 @@ def conclusions(judged: Sequence[Judged], comparison: Comparison, num_rows: int)
 
 
 def _figures(judged: Sequence[Judged], comparison: Comparison) -> list[str]:
-    """Return one figure of scored tokens and one of replies: those that claims are made of."""
+    """Return one figure of scored tokens and one of replies: those that claims are made of.
+
+    Of replies, the first in which the models are not all the same.
+    """
     one_reading = len({m.tokens for m in judged if m.tokens is not None}) < 2
     by_tokens = BY_TOKENS if one_reading else BY_TOKENS[::-1]
     chosen = []
     for candidates in (by_tokens, BY_REPLIES):
-        chosen += [name for name in candidates if comparison.differences.get(name)][:1]
+        names = [name for name in candidates if comparison.differences.get(name)]
+        telling = [name for name in names if not _is_same(comparison.differences[name])]
+        chosen += (telling or names)[:1]
     return chosen
+
+
+def _is_same(models: Mapping[int, Difference]) -> bool:
+    return all(found.same for found in models.values())
 
 
 def _tokenizers(judged: Sequence[Judged], names: Sequence[str]) -> list[str]:

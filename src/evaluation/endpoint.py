@@ -97,13 +97,12 @@ class Endpoint:
         try:
             choice = found["choices"][0]
             text = choice["message"].get("content") or ""
-            count = (found.get("usage") or {}).get("completion_tokens")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise UserError(
                 f"model_path={self.url}: its reply is not of OpenAI's form: {found!s:.200}"
             ) from error
         reason = ENDS.get(choice.get("finish_reason"), str(choice.get("finish_reason")))
-        return Answer(text.strip(), reason, count if isinstance(count, int) else None)
+        return Answer(text.strip(), reason)  # some servers count the end token, others do not
 
     def _ask_when_free(self, body: dict[str, Any]) -> dict[str, Any]:
         """Ask; a server that is busy is asked again, after a while."""

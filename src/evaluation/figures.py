@@ -20,12 +20,12 @@ class Columns:
     Attributes:
         values: (N, K) float64.
         form: how the sums (K,) become the figure: a name of ``FORMS``.
-        is_rate: whether each row is 0 or 1 of 1: a share of rows.
+        is_share: whether each row's first column is from 0 to its second.
     """
 
     values: np.ndarray
     form: str = "ratio"
-    is_rate: bool = False
+    is_share: bool = False
 
     @property
     def used(self) -> np.ndarray:
@@ -41,9 +41,9 @@ class Columns:
         return FORMS[self.form](self.values)
 
 
-def ratio(top: np.ndarray, bottom: np.ndarray, is_rate: bool = False) -> Columns:
+def ratio(top: np.ndarray, bottom: np.ndarray, is_share: bool = False) -> Columns:
     """Return the columns of the sum of ``top`` (N,) over the sum of ``bottom`` (N,)."""
-    return Columns(np.stack([top, bottom], axis=1).astype(np.float64), is_rate=is_rate)
+    return Columns(np.stack([top, bottom], axis=1).astype(np.float64), is_share=is_share)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

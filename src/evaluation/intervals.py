@@ -78,14 +78,14 @@ def interval(value: float, draws: np.ndarray, level: float = LEVEL) -> Interval:
 def figure_interval(columns: Columns, draws: np.ndarray, level: float = LEVEL) -> Interval:
     """Return a figure with its interval; one row alone has none.
 
-    A share of rows of which all, or none, are right has no spread to draw from: its interval is the
-    exact one of Clopper & Pearson (1934), whose other end is the share itself.
+    A share that is 0 or 1 on every row has no spread to draw from. Its interval is the exact one of
+    Clopper & Pearson (1934) for the share of rows without an exception.
     """
     value = columns.figure()
     num_rows = int(columns.used.sum())
     if num_rows < 2:
         return Interval(value, np.nan, np.nan)
-    if columns.is_rate and value in (0.0, 1.0):
+    if columns.is_share and value in (0.0, 1.0):
         far = ((1 - level) / 2) ** (1 / num_rows)
         return Interval(value, far, 1.0) if value else Interval(value, 0.0, 1.0 - far)
     return interval(value, draws, level)

@@ -79,9 +79,9 @@ def _exact(rows: Sequence[EvaluationRow], pairs: Pairs) -> dict[str, Columns]:
         for label in rows[i].labels:
             by_label.setdefault(label, np.zeros(len(rows)))[i] = 1
     return {
-        "exact_match": ratio(hits, asked, is_rate=True),
+        "exact_match": ratio(hits, asked, is_share=True),
         **{
-            f"exact_match/{label}": ratio(hits * mask, mask, is_rate=True)
+            f"exact_match/{label}": ratio(hits * mask, mask, is_share=True)
             for label, mask in sorted(by_label.items())
         },
     }
@@ -107,7 +107,7 @@ def _rouge(num_rows: int, pairs: Pairs) -> Columns:
     for i, reply, reference in pairs:
         scores[i] = scorer.score(reference, reply)["rougeL"].fmeasure
         asked[i] = 1
-    return ratio(scores, asked)
+    return ratio(scores, asked, is_share=True)
 
 
 def _chrf(num_rows: int, pairs: Pairs) -> Columns:
@@ -129,10 +129,10 @@ def _alone(answers: Answers) -> dict[str, Columns]:
     ended = np.array([a is not None and a.stop_reason in ("end", "stop") for a in answers])
     empty = np.array([not text.strip() for text in texts]) * asked
     found = {
-        "ended": ratio(ended, asked, is_rate=True),
-        "empty": ratio(empty, asked, is_rate=True),
+        "ended": ratio(ended, asked, is_share=True),
+        "empty": ratio(empty, asked, is_share=True),
         "reply_words": ratio(np.array([len(each) for each in said]), asked),
-        "repetition": ratio(*_repetition(said)),
+        "repetition": ratio(*_repetition(said), is_share=True),
         "distinct_1": ratio(*_distinct(said, 1)),
         "distinct_2": ratio(*_distinct(said, 2)),
     }

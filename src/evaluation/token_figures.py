@@ -68,13 +68,13 @@ def token_columns(scores: TokenScores, encoded: Encoded, max_length: int) -> dic
         "loss": ratio(nats, count),
         "perplexity": replace(ratio(nats, count), form="exp"),
         "bits_per_byte": ratio(nats / math.log(2), scored_bytes),
-        "accuracy": ratio(correct, count),
+        "accuracy": ratio(correct, count, is_share=True),
     }
     for name, mask in (
         ("first_token_accuracy", places.in_response == 1),
         ("end_token_accuracy", places.is_end),
     ):
-        found[name] = ratio(counted(scores.correct, mask), counted(ones, mask))
+        found[name] = ratio(counted(scores.correct, mask), counted(ones, mask), is_share=True)
     for name, mask in _groups(places).items():
         if mask.any():
             found[f"loss/{name}"] = ratio(counted(scores.nats, mask), counted(ones, mask))
@@ -106,4 +106,4 @@ def article_columns(scores: TokenScores, num_rows: int) -> Columns:
     batch = np.arange(num_rows) // ARTICLE_BATCH
     in_batch = np.bincount(batch, weights=count)[batch]
     share = np.divide(1.0, in_batch, out=np.zeros(num_rows), where=in_batch > 0)
-    return ratio(correct * share, count * share)
+    return ratio(correct * share, count * share, is_share=True)

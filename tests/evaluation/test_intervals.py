@@ -76,7 +76,7 @@ def test_many_rows_and_figures_take_seconds():
     ("value", "low", "high"), [(1.0, 0.025 ** (1 / 40), 1.0), (0.0, 0.0, 1 - 0.025 ** (1 / 40))]
 )
 def test_a_share_without_exceptions_has_an_exact_interval(value, low, high):
-    columns = ratio(np.full(40, value), np.ones(40), is_rate=True)
+    columns = ratio(np.full(40, value), np.ones(40), is_share=True)
     found = figure_interval(columns, resample({"x": columns}, 1000, 0)["x"])
     assert found == pytest.approx((value, low, high))
 
