@@ -20,6 +20,7 @@ from src import cli
 from src.benchmark.config import BenchmarkConfig
 from src.chat import ChatConfig
 from src.cli import CONF, typed
+from src.evaluate import EvaluateConfig
 from src.export import ExportConfig
 from src.inspect_data import InspectConfig
 from src.serving.config import ServeConfig
@@ -36,6 +37,7 @@ MAX_LINES = 170  # of the front page
 TYPES: dict[str, type] = {
     "benchmark": BenchmarkConfig,
     "chat": ChatConfig,
+    "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "inspect_data": InspectConfig,
     "serve": ServeConfig,
@@ -132,7 +134,7 @@ def test_every_command_composes_to_a_checked_config(page, module, rest, monkeypa
     entry = door(module, arguments, monkeypatch)
     text, others = cli._take_free_text(arguments, entry.free_text)
     if not any(argument.startswith("resume=") for argument in others):  # there is no run here
-        others = entry.rewrite(others)
+        others = entry.rewrite(cli.readable(cli.composable(others)))
     flags = get_args_parser().parse_args(others)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for overrides in jobs(entry.config_name, flags.overrides, flags.multirun):

@@ -12,18 +12,23 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 
+def matches(answer: str, reference: str) -> bool:
+    """Whether an answer equals its reference; white space at the ends of a text does not count."""
+    return answer.strip() == reference.strip()
+
+
 def exact_match(
     answers: Sequence[str], references: Sequence[str], labels: Sequence[Collection[str]]
 ) -> dict[str, float]:
     """Return the share of answers equal to their reference: over all, and for each label.
 
     An answer may have several labels, or none. An example of what is returned is
-    {"exact_match": 0.75, "exact_match/addition": 0.5}. White space at the ends of a text does not
-    count. Raises ValueError for unequal lengths or when there is nothing to score.
+    {"exact_match": 0.75, "exact_match/addition": 0.5}. Raises ValueError for unequal lengths or
+    when there is nothing to score.
     """
     if not answers:
         raise ValueError("exact match needs at least one answer")
-    hits = [a.strip() == r.strip() for a, r in zip(answers, references, strict=True)]
+    hits = [matches(a, r) for a, r in zip(answers, references, strict=True)]
     by_label: dict[str, list[bool]] = defaultdict(list)
     for hit, names in zip(hits, labels, strict=True):
         for name in names:

@@ -14,6 +14,8 @@ from src.talk.messages import Message
 def question(conversation: Conversation) -> list[Message]:
     """Return the messages that the last reply of `conversation` answers."""
     messages = [Message("system", conversation.system)] if conversation.system else []
+    if conversation.opening:
+        messages.append(Message("assistant", conversation.opening))
     for turn in conversation.turns[:-1]:
         messages += [Message("user", turn[0]), Message("assistant", turn[1])]
     return [*messages, Message("user", conversation.turns[-1][0])]

@@ -1,0 +1,201 @@
+"""Say which model is better, by how much, and whether it is real: ``python -m src.evaluate``.
+
+``model_path=A,B,C`` names several; ``data=...``, ``split=`` and ``prompts=FILE`` the rows. Writes
+``results.json`` and ``report.html`` into a folder of its own, and a table to standard output.
+"""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from omegaconf import DictConfig
+
+from src.checks import AUTO, at_least, check, one_of, within
+from src.cli import RUNS, run_door, run_name, task_overrides, typed
+from src.data.config import DataConfig
+from src.data.files.part import SPLITS
+from src.errors import UserError
+from src.model.generation_config import GenerationConfig
+
+if TYPE_CHECKING:
+    from src.evaluation.candidates import Candidate
+    from src.evaluation.evaluation import How
+    from src.evaluation.rows import EvaluationRow
+
+EVALUATIONS = Path("outputs/evaluate")
+FREE_TEXT = ("prompts",)
+PRECISIONS = ("32-true", "bf16-mixed")
+SWITCH = (AUTO, "true", "false")
+
+
+@dataclass
+class EvaluateConfig:
+    """The values of ``conf/evaluate.yaml``."""
+
+    data: DataConfig
+    generation: GenerationConfig
+    model_path: Any  # text, or a list of texts
+    split: Annotated[str, one_of(SPLITS)]
+    prompts: str | None
+    batch_size: Annotated[int, at_least(1)]
+    num_replies: Annotated[int | None, at_least(0).or_null("for all rows")]
+    exact_match: Any  # auto, true or false
+    num_resamples: Annotated[int, at_least(1000)]
+    seed: Annotated[int, within("[0, 2^32)")]
+    precision: Annotated[str, one_of(PRECISIONS)]
+    device: str
+    output: str | None
+
+    def __post_init__(self) -> None:
+        """Check ranges; raise UserError naming the key."""
+        model_path, exact_match = self.model_path, self.exact_match
+        self.model_path = self.exact_match = None  # their types are checked elsewhere
+        check(self)
+        self.model_path, self.exact_match = model_path, str(exact_match).lower()
+        if self.exact_match not in SWITCH:
+            raise UserError(f"exact_match={exact_match}: must be one of {', '.join(SWITCH)}")
+
+
+def evaluate(config: DictConfig, **text: str) -> None:
+    """Judge the models, write the results and print the table."""
+    settings = typed(EvaluateConfig, config, **text)
+    folder = Path(settings.output or EVALUATIONS / run_name()).expanduser()
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"output={folder}: there is something in it: name a new folder")
+
+    from src.evaluation.candidates import find_candidates
+    from src.evaluation.comparison import compare
+    from src.evaluation.endpoint import Endpoint
+    from src.evaluation.evaluation import judge_all
+    from src.evaluation.report import write_report
+    from src.evaluation.results import build_results
+    from src.evaluation.table import table_lines
+    from src.talk.screen import waiting
+
+    with waiting("looking for the models and reading the rows"):
+        candidates = find_candidates(_names(settings))
+        endpoints = {c.name: Endpoint(c.url) for c in candidates if c.url is not None}
+        rows = _rows(settings)
+        how = _how(settings, rows)
+    with _output(folder):
+        judged = judge_all(candidates, rows, how, endpoints)
+        with waiting("drawing rows for the intervals"):
+            comparison = compare(judged, settings.num_resamples, settings.seed)
+        facts = _facts(settings, text, candidates, rows, how)
+        results = build_results(facts, rows, judged, comparison)
+        write_report(folder, results)
+    names = [candidate.name for candidate in candidates]
+    for line in [_title(facts), *table_lines(names, comparison, results["conclusions"])]:
+        print(line)
+    for line in _missing():
+        print(line)
+    print(f"\nreport:  {folder / 'report.html'}\nfigures: {folder / 'results.json'}")
+
+
+@contextmanager
+def _output(folder: Path) -> Iterator[None]:
+    """Make the folder before anything slow is done; if that fails, leave no empty one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder}: cannot be made: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+def _names(settings: EvaluateConfig) -> list[str]:
+    from src.evaluation.candidates import names_in
+    from src.talk.model_folder import newest_model_folder
+
+    if settings.model_path is None:
+        return [str(newest_model_folder(RUNS))]
+    return names_in(settings.model_path)
+
+
+def _rows(settings: EvaluateConfig) -> "list[EvaluationRow]":
+    from src.evaluation.rows import rows_of_prompts, rows_of_split
+
+    if settings.prompts is not None:
+        return rows_of_prompts(settings.prompts)
+    return rows_of_split(settings.data, settings.split)[0]
+
+
+def _how(settings: EvaluateConfig, rows: "list[EvaluationRow]") -> "How":
+    from src.evaluation.evaluation import How
+    from src.evaluation.replies import choose_rows
+    from src.evaluation.text_figures import has_short_answers
+    from src.model.device import choose_device
+
+    exact_match = settings.exact_match == "true" or (
+        settings.exact_match == AUTO and has_short_answers(rows)
+    )
+    return How(
+        supervise=settings.data.supervise,
+        block_size=settings.data.block_size,
+        batch_size=settings.batch_size,
+        asked=choose_rows(rows, settings.num_replies, settings.seed),
+        exact_match=exact_match,
+        precision=settings.precision,
+        device=choose_device(settings.device),
+        generation=settings.generation,
+    )
+
+
+def _facts(
+    settings: EvaluateConfig,
+    text: dict[str, str],
+    candidates: "list[Candidate]",
+    rows: "list[EvaluationRow]",
+    how: "How",
+) -> dict[str, Any]:
+    """Return how the figures came to be."""
+    from src.evaluation.record import commit, machine, versions
+
+    arguments = [*task_overrides(), *(f"{key}={value}" for key, value in text.items())]
+    return {
+        "command": shlex.join(["python", "-m", "src.evaluate", *arguments]),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(how.device),
+        "settings": asdict(settings) | {"model_path": [c.name for c in candidates]},
+        "data": {
+            "rows": "prompts" if settings.prompts else settings.split,
+            "source": settings.prompts or settings.data.path or settings.data.source,
+            "num_rows": len(rows),
+            "num_scored": sum(row.conversation is not None for row in rows),
+            "num_asked": len(how.asked),
+        },
+    }
+
+
+def _title(facts: dict[str, Any]) -> str:
+    data, settings = facts["data"], facts["settings"]
+    return (
+        f"{data['num_rows']:,} rows of {data['source']} ({data['rows']}): {data['num_scored']:,} "
+        f"scored, {data['num_asked']:,} asked; 95% intervals of {settings['num_resamples']:,} draws"
+    )
+
+
+def _missing() -> list[str]:
+    """Return a line that names the figures that were left out, if any were."""
+    from src.evaluation.text_figures import missing_libraries
+
+    missing = missing_libraries()
+    if not missing:
+        return []
+    return [
+        f"left out: {', '.join(missing)}: {', '.join(missing.values())} not installed; "
+        f"pip install 'gpt2-chat[eval]'"
+    ]
+
+
+if __name__ == "__main__":
+    run_door(evaluate, "evaluate", free_text=FREE_TEXT)

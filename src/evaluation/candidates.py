@@ -1,0 +1,166 @@
+"""The models that are compared: what a person names, and what is known of each."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.data.template import is_ours
+from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.errors import UserError
+from src.json_file import read_settings
+from src.model.pretrained_config import read_config
+from src.talk.chat_template import template_source
+from src.talk.model_folder import model_folder
+
+RUN_RECORD = "run.json"  # in a run folder, beside its model's
+URLS = ("http://", "https://")
+
+# Settings in which two runs may differ and still be the same but for their seed: none of them
+# changes what is learned.
+INDIFFERENT = (
+    "seed",
+    "resume",
+    "name",
+    "sample_prompts",
+    "exact_match",
+    "generation.",
+    "device",
+    "micro_batch_size",
+    "packing",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.log_every_n_steps",
+    "trainer.checkpoint_every_n_steps",
+    "trainer.keep_",
+    "trainer.activation_checkpointing",
+    "data.corpus_dir",
+    "data.num_workers",
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model.
+
+    Attributes:
+        name: as it was named; a second of the same name has a number.
+        folder: of its files; None: it is behind a URL.
+        url: None: it is here.
+        settings: those of the run that made it; empty: unknown.
+    """
+
+    name: str
+    folder: Path | None
+    url: str | None
+    settings: Mapping[str, Any]
+
+    @property
+    def seed(self) -> Any:
+        """The seed of its run; None: unknown."""
+        return self.settings.get("seed")
+
+    @property
+    def recipe(self) -> tuple[tuple[str, str], ...] | None:
+        """What its run learned from and how, but for the seed; None: unknown."""
+        if not self.settings:
+            return None
+        return tuple(
+            sorted(
+                (key, repr(value))
+                for key, value in self.settings.items()
+                if not key.startswith(INDIFFERENT)
+            )
+        )
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of the model; raises UserError if its config is broken."""
+        assert self.folder is not None
+        try:
+            return read_config(self.folder, 0.0, None).shape.n_positions
+        except UserError as error:
+            raise UserError(f"model_path={self.name}: {error}") from error
+
+    @property
+    def block_size(self) -> int | None:
+        """The positions that its run learned with; None: unknown."""
+        value = self.settings.get("data.block_size")
+        return value if isinstance(value, int) else None
+
+    @property
+    def has_our_template(self) -> bool:
+        """Whether it is asked in the template that rows are scored in."""
+        assert self.folder is not None
+        source = template_source(self.folder)
+        return source is None or is_ours(source, self.tokenizer().end_token)
+
+    def tokenizer(self) -> Tokenizer:
+        """Load its tokenizer."""
+        assert self.folder is not None
+        return load_tokenizer(str(self.folder), key="model_path")
+
+
+def names_in(value: Any) -> list[str]:
+    """Return the models that ``model_path`` names: a list, or a text with commas.
+
+    A comma in the name of a folder that exists is part of the name.
+
+    Raises:
+        UserError: an entry is empty or no text.
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        names = [str(each) for each in value]
+    else:
+        names = _split(str(value))
+    names = [name.strip() for name in names]
+    if not names or not all(names):
+        raise UserError(f"model_path={value}: a name between two commas is empty")
+    return names
+
+
+def _split(text: str) -> list[str]:
+    parts = text.split(",")
+    names: list[str] = []
+    while parts:
+        # The longest name of something that exists, or else up to the next comma.
+        sizes = range(len(parts), 1, -1)
+        size = next((n for n in sizes if os.path.lexists(_path(",".join(parts[:n])))), 1)
+        names.append(",".join(parts[:size]))
+        parts = parts[size:]
+    return names
+
+
+def _path(name: str) -> str:
+    return os.path.expanduser(name.strip())
+
+
+def find_candidates(names: Sequence[str]) -> list[Candidate]:
+    """Return the models of these names; a URL is not asked yet.
+
+    Raises:
+        UserError: a name is neither a folder, a hub name that can be had, nor a URL.
+    """
+    seen: Counter[str] = Counter()
+    candidates = []
+    for name in names:
+        seen[name] += 1
+        shown = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        if name.startswith(URLS):
+            candidates.append(Candidate(shown, None, name, {}))
+            continue
+        folder = model_folder(name, "model_path")
+        candidates.append(Candidate(shown, folder, None, run_settings(folder)))
+    return candidates
+
+
+def run_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of the run that a model folder lies in; none if it lies in no run."""
+    for parent in folder.resolve().parents[:2]:
+        settings = read_settings(parent / RUN_RECORD).get("settings")
+        if isinstance(settings, dict):
+            return settings
+    return {}

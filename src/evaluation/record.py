@@ -1,0 +1,48 @@
+"""With what an evaluation was made: versions, commit, machine."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "safetensors", "numpy"),
+    *("rouge-score", "sacrebleu"),
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that the figures depend on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """Return the commit of these files, with ``-dirty`` where they differ from it."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except FileNotFoundError:
+        return "unknown"
+    return next(iter(done.stdout.splitlines()), "unknown")
+
+
+def machine(device: torch.device) -> dict[str, str | int]:
+    """Return what the figures were computed on."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    return {
+        "device": name,
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.platform(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,69 @@
+"""The figures as a table of at most 100 columns."""
+
+import textwrap
+from collections.abc import Sequence
+
+from src.evaluation.comparison import Comparison
+from src.evaluation.conclusions import short_names
+from src.evaluation.figures import KINDS, written
+from src.evaluation.intervals import Interval
+
+WIDTH = 100
+LABEL = max(len(kind.label) for kind in KINDS.values()) + 2
+CELL = 24  # a value and its interval
+AT_A_TIME = (WIDTH - LABEL) // CELL  # models beside each other
+
+
+def table_lines(
+    names: Sequence[str], comparison: Comparison, sentences: Sequence[str]
+) -> list[str]:
+    """Return the figures of all rows, a column a model, and the sentences below them.
+
+    Each figure has its 95% interval; the best of several is marked, where others are certainly
+    not as good.
+    """
+    short = short_names(names)
+    lines: list[str] = []
+    for first in range(0, len(names), AT_A_TIME):
+        models = range(first, min(first + AT_A_TIME, len(names)))
+        head = "".join(f"{_fitted(short[i]):>{CELL}}" for i in models)
+        lines += ["", f"{'':<{LABEL}}{head}".rstrip()]
+        for figure, kind in KINDS.items():
+            found = [comparison.intervals[i].get(figure) for i in models]
+            if any(each is not None for each in found):
+                cells = "".join(f"{_cell(figure, each):>{CELL}}" for each in found)
+                lines.append(f"{kind.label:<{LABEL}}{cells}".rstrip())
+    lines.append("")
+    for sentence in sentences:
+        lines += textwrap.wrap(
+            sentence,
+            WIDTH,
+            initial_indent="- ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+def _fitted(name: str) -> str:
+    """Return a name in the width of a cell: its beginning and its end."""
+    most = CELL - 2
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+
+
+def _cell(figure: str, found: Interval | None) -> str:
+    if found is None:
+        return "-"
+    value = written(figure, found.value)
+    if found.low != found.low:  # nan: no interval
+        return value
+    low, high = (_short(figure, end) for end in (found.low, found.high))
+    return f"{value} {low}..{high}"
+
+
+def _short(figure: str, value: float) -> str:
+    """Return an end of an interval with as few digits as say something."""
+    if "%" in KINDS[figure].form:
+        return f"{100 * value:.1f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"

@@ -1,0 +1,194 @@
+"""The door of evaluation, on the small runs that the training's tests train."""
+
+import json
+import shlex
+import shutil
+
+import pytest
+
+from src.evaluate import FREE_TEXT, evaluate
+from src.talk.model_folder import save_model_folder
+from tests.conftest import greedy
+from tests.evaluation.conftest import DATA
+from tests.model.conftest import random_model, tiny_config
+
+FEW = (*DATA, "data.block_size=64", "num_replies=20", "generation.max_new_tokens=4")
+
+
+@pytest.fixture
+def judge(door, tmp_path):
+    """Evaluate; return the results, standard output and standard error."""
+
+    def run(*arguments: str):
+        code, out, err = door(
+            evaluate, "evaluate", *arguments, f"output={tmp_path / 'out'}", free_text=FREE_TEXT
+        )
+        assert code == 0, err
+        return json.loads((tmp_path / "out/results.json").read_text()), out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(door):
+    """Evaluate what cannot be; return the one line."""
+
+    def run(*arguments: str) -> str:
+        code, out, err = door(evaluate, "evaluate", *arguments, free_text=FREE_TEXT)
+        assert (code, out) == (2, "")
+        *_, last = err.splitlines()
+        assert last.startswith("error: ")
+        return last
+
+    return run
+
+
+def test_one_model(judge, runs, tmp_path):
+    run = runs()
+    results, out, err = judge(f"model_path={run}", *FEW)
+    figures = results["models"][str(run)]
+    logged = json.loads((run / "metrics.json").read_text())
+    assert figures["loss"]["value"] == pytest.approx(logged["test/loss"], abs=1e-6)
+    assert figures["accuracy"]["value"] == pytest.approx(logged["test/accuracy"], abs=1e-6)
+    for name in ("loss", "perplexity", "bits_per_byte", "accuracy", "accuracy_article"):
+        assert figures[name]["low"] < figures[name]["value"] < figures[name]["high"]
+    assert {"exact_match", "exact_match/turn_1", "loss/turn_1", "ended"} <= figures.keys()
+    assert len(results["rows"]) == results["data"]["num_rows"] == 120
+    assert sum("reply" in row["models"][str(run)] for row in results["rows"]) == 20
+    assert results["differences"] == {}
+    *lines, report, found = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert report == f"report:  {tmp_path / 'out/report.html'}"
+    assert found == f"figures: {tmp_path / 'out/results.json'}"
+    assert "scoring rows" in err
+    assert results["commit"]
+    assert results["versions"]["torch"]
+    assert shlex.split(results["command"])[:3] == ["python", "-m", "src.evaluate"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert results["commit"] in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_run_cuts_its_rows_as_it_did_in_training(judge, runs):
+    run = runs()
+    results, *_ = judge(f"model_path={run}", *DATA, "num_replies=0")
+    logged = json.loads((run / "metrics.json").read_text())
+    value = results["models"][str(run)]["loss"]["value"]
+    assert value == pytest.approx(logged["test/loss"], abs=1e-6)
+    assert results["about"][str(run)]["cut_at"] == 64
+    assert "exact_match" not in results["models"][str(run)]
+
+
+def test_an_articles_run_is_scored_its_way(judge, runs):
+    run = runs("data.supervise=article")
+    results, *_ = judge(f"model_path={run}", *FEW, "data.supervise=article", "num_replies=0")
+    logged = json.loads((run / "metrics.json").read_text())
+    figures = results["models"][str(run)]
+    assert figures["loss"]["value"] == pytest.approx(logged["test/loss"], abs=1e-6)
+    assert figures["accuracy"]["value"] == pytest.approx(logged["test/accuracy"], abs=1e-6)
+    assert figures["accuracy_article"]["value"] == pytest.approx(logged["test/accuracy"], abs=0.02)
+
+
+def test_the_same_model_twice_has_no_difference(judge, runs, tmp_path):
+    copy = tmp_path / "a copy, with a comma"
+    shutil.copytree(runs() / "model", copy)
+    results, out, _ = judge(f"model_path={runs()},{copy},{copy}", *FEW)
+    assert list(results["models"]) == [str(runs()), str(copy), f"{copy} (2)"]
+    assert "no difference" in out
+    assert "better" not in out
+    assert not any(
+        found["certain"] or found["value"]
+        for models in results["differences"].values()
+        for found in models.values()
+    )
+
+
+def test_seeds_of_one_setting_are_grouped(judge, runs):
+    both = [str(runs()), str(runs("seed=2"))]
+    results, out, _ = judge(f"model_path={','.join(both)}", *FEW)
+    (group,) = results["seeds"]
+    assert group["models"] == both
+    assert group["figures"]["loss"]["standard_deviation"] > 0
+    assert "differ in nothing but their seed" in " ".join(out.split())
+
+
+def test_models_with_different_tokenizers(judge, runs):
+    other = runs("model.vocab_size=400")
+    results, out, _ = judge(f"model_path=[{runs()},{other}]", *FEW, "data.block_size=null")
+    assert "loss" not in results["differences"]
+    assert "bits_per_byte" in results["differences"]
+    assert "chrf" in results["differences"] or "exact_match" in results["differences"]
+    assert "Different tokenizers" in out
+
+
+def test_a_file_of_prompts(judge, runs, tmp_path):
+    path = tmp_path / "what's asked, here.jsonl"
+    path.write_text('{"prompt": "Who are you?"}\n{"prompt": "1 + 1", "response": "<b>2</b>"}\n')
+    results, out, _ = judge(f"model_path={runs()}", f"prompts={path}", *FEW)
+    assert results["data"] == {
+        "rows": "prompts",
+        "source": str(path),
+        "num_rows": 2,
+        "num_scored": 1,
+        "num_asked": 2,
+    }
+    assert [row["reference"] for row in results["rows"]] == [None, "<b>2</b>"]
+    figures = results["models"][str(runs())]
+    assert figures["loss"] == {"value": figures["loss"]["value"], "low": None, "high": None}
+    assert "Only 2 rows" in out
+
+
+def test_prompts_alone_have_figures_of_replies_alone(judge, runs, tmp_path):
+    (tmp_path / "ask.txt").write_text("Who are you?\n" + "too long " * 500)
+    results, out, _ = judge(f"model_path={runs()}", f"prompts={tmp_path / 'ask.txt'}", *FEW)
+    figures = results["models"][str(runs())]
+    assert "loss" not in figures
+    assert figures["ended"]["value"] is not None
+    assert "1 of 2 questions are too long for it" in out
+
+
+def test_a_model_that_is_not_finite_is_said_to_be(judge, tokenizer, tmp_path):
+    import torch
+
+    model = random_model(tiny_config(vocab_size=tokenizer.vocab_size))
+    with torch.no_grad():
+        model.wte.weight[5] = 1e30
+        model.ln_f.weight.fill_(1e30)
+    save_model_folder(tmp_path / "model", model, tokenizer, greedy(4))
+    results, out, _ = judge(f"model_path={tmp_path / 'model'}", *FEW, "num_replies=0")
+    assert results["models"][str(tmp_path / "model")]["loss"]["value"] is None
+    assert "rows is not finite" in " ".join(out.split())
+
+
+def test_without_a_model_of_ours_it_says_what_to_do(refused):
+    assert "no trained model in outputs/train" in refused()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model_path=nowhere/at/all"], "model_path=nowhere/at/all"),
+        (["model_path=a,,b"], "is empty"),
+        (["model_path=http://127.0.0.1:9/v1"], "no OpenAI-compatible server"),
+        (["batch_size=0"], "batch_size=0: must be at least 1"),
+        (["num_resamples=10"], "num_resamples=10: must be at least 1000"),
+        (["split=dev"], "split=dev: must be one of train, validation, test"),
+        (["exact_match=perhaps"], "exact_match=perhaps: must be one of auto, true, false"),
+        (["precision=8"], "precision=8: must be one of"),
+    ],
+)
+def test_mistakes_are_one_line(refused, arguments, words):
+    assert words in refused(*arguments)
+
+
+def test_mistakes_beside_a_model_are_one_line(refused, runs, tmp_path):
+    model = f"model_path={runs()}"
+    assert "there is no such file" in refused(model, "prompts=none.jsonl")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Hi", "response": "Ho"}\n')
+    no_test = refused(model, "data=file", f"data.path={rows}")
+    assert "split=test: the data has no rows there (1 in train" in no_test
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    assert "there is something in it" in refused(model, f"output={tmp_path / 'full'}")
+    assert not (tmp_path / "outputs").exists()  # no folder before the settings are right

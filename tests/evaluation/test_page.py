@@ -1,0 +1,132 @@
+"""The page: one file, all text escaped, readable without a network, at any width."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from src.evaluation.report import page, write_report
+
+STRANGE = "<script>document.title = 'no'</script><b>bold</b> & \u2028 </script> 'x' \"y\""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def results(num_rows: int = 3, models=("runs/first/model", STRANGE)) -> dict:
+    figure = {"value": 1.5, "low": 1.4, "high": 1.6}
+    share = {"value": 0.5, "low": None, "high": None}
+    return {
+        "command": f"python -m src.evaluate model_path='{STRANGE}'",
+        "created": "2026-01-01T00:00:00+00:00",
+        "commit": "abc123-dirty",
+        "versions": {"python": "3.11"},
+        "machine": {"device": "cpu"},
+        "settings": {},
+        "data": {
+            "rows": "test",
+            "source": STRANGE,
+            "num_rows": num_rows,
+            "num_scored": num_rows,
+            "num_asked": num_rows,
+        },
+        "models": {
+            name: {"loss": figure, "exact_match": share, "exact_match/turn_1": share}
+            for name in models
+        },
+        "about": {name: {"folder": name, "url": None, "seed": 1, "cut_at": 64} for name in models},
+        "differences": {
+            "loss": {
+                models[-1]: {**figure, "best": models[0], "certain": True, "num_rows": num_rows}
+            }
+        },
+        "seeds": [],
+        "conclusions": [STRANGE],
+        "rows": [
+            {
+                "row": number + 1,
+                "messages": [{"role": "user", "content": f"question {number} {STRANGE}"}],
+                "reference": "one two three",
+                "labels": ["turn_1"],
+                "models": {
+                    models[0]: {"reply": "one two three", "stop_reason": "end", "loss": 1.0},
+                    models[1]: {"reply": f"one 2 {STRANGE}", "stop_reason": "length"},
+                },
+            }
+            for number in range(num_rows)
+        ],
+    }
+
+
+def test_all_text_is_escaped_and_nothing_comes_from_elsewhere():
+    html = page(results())
+    assert html.count("<script") == 2
+    assert html.count("</script>") == 2
+    assert "<b>bold" not in html
+    assert not re.search(r"(src|href)\s*=", html.replace("&lt;", ""))
+    assert "abc123-dirty" in html
+    data = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1]
+    assert json.loads(data)["rows"][0]["messages"][0]["content"].endswith(STRANGE)
+
+
+def test_both_files_are_written(tmp_path):
+    write_report(tmp_path, results())
+    assert json.loads((tmp_path / "results.json").read_text()) == results()
+    assert (tmp_path / "report.html").read_text() == page(results())
+
+
+def test_a_page_has_so_many_rows_at_most(monkeypatch):
+    monkeypatch.setattr("src.evaluation.report.MOST_ROWS", 5)
+    html = page(results(num_rows=9))
+    assert "5 of 9 rows are on this page" in html
+    assert len(re.findall(r"question \d", html)) == 5
+
+
+def test_a_figure_that_is_no_number_is_a_dash():
+    changed = results()
+    changed["models"]["runs/first/model"]["loss"] = dict.fromkeys(("value", "low", "high"))
+    assert "<b>-</b>" in page(changed)
+    assert "nan" not in page(changed).lower().replace("noscript", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(tmp_path, width, scheme):
+    playwright = pytest.importorskip("playwright.sync_api")
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser_path is None:
+        pytest.skip("no Chromium is installed")
+    write_report(tmp_path, results(num_rows=120))
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+        )
+        shown = context.new_page()
+        errors: list[str] = []
+        shown.on("pageerror", lambda error: errors.append(str(error)))
+        shown.goto((tmp_path / "report.html").as_uri())
+        assert shown.title() == "Evaluation of 2 models"
+        assert shown.locator("article").count() == 50
+        shown.locator("#more").click()
+        assert shown.locator("article").count() == 100
+        shown.locator("#filter").fill("117 QUESTION")
+        assert shown.locator("#count").inner_text() == "1 row"
+        assert shown.locator("article").count() == 1
+        shown.locator("#filter").fill("")
+        shown.locator("#kind").select_option("unended")
+        assert shown.locator("#count").inner_text() == "120 rows"
+        marks = shown.locator("article").first.locator("mark").all_inner_texts()
+        assert marks[0] == "2"
+        assert "three" not in marks
+        wide = shown.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width
+        colours = shown.evaluate(
+            "[getComputedStyle(document.body).color, getComputedStyle(document.body)"
+            ".backgroundColor].map((c) => c.match(/\\d+/g).slice(0, 3).map(Number))"
+        )
+        text, ground = (np.mean(colour) for colour in colours)
+        assert (text > 200 > 60 > ground) if scheme == "dark" else (ground > 200 > 60 > text)
+        assert errors == []
+        browser.close()
