@@ -91,7 +91,7 @@ def error_number(error: BaseException) -> int | None:
         return error_number(error.__cause__)
     # An error while another was dealt with is another's, unless the disk itself is the reason.
     context = None if error.__context__ is None else error_number(error.__context__)
-    return context if context in (*NO_ROOM, *BROKEN) else None
+    return context if context in (*NO_ROOM, *BROKEN, errno.EFBIG) else None
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -57,7 +57,6 @@ class Hashing:
         self.threads = ThreadPoolExecutor(2)
         self.flushed: Future[None] | None = None
         self.num_unflushed = 0
-        self.error: OSError | None = None
 
     def __enter__(self) -> "Hashing":
         return self
@@ -69,19 +68,15 @@ class Hashing:
 
     def write(self, data: Any) -> int:
         """Write ``data``; torch gives views of tensors, which end with the call."""
+        if len(data) < SMALL:
+            self.digest.update(data)
+            return self.file.write(data)
+        hashed = self.threads.submit(self.digest.update, data)
         try:
-            if len(data) < SMALL:
-                self.digest.update(data)
-                return self.file.write(data)
-            hashed = self.threads.submit(self.digest.update, data)
-            try:
-                number = self.file.write(data)
-                self._flush_in_the_background(number)
-            finally:
-                hashed.result()
-        except OSError as error:
-            self.error = error
-            raise
+            number = self.file.write(data)
+            self._flush_in_the_background(number)
+        finally:
+            hashed.result()
         return number
 
     def flush(self) -> None:
@@ -114,10 +109,7 @@ def write(checkpoint: Mapping[str, Any], path: Path) -> None:
     with atomic.file(path, previous, size=_num_bytes(checkpoint)) as part:
         with part.open("wb") as file:
             with Hashing(file) as hashing:
-                try:
-                    torch.save(checkpoint, hashing)
-                except RuntimeError as error:  # what torch makes of an error of the file
-                    raise hashing.error or error from error
+                torch.save(checkpoint, cast(IO[bytes], hashing))
             file.write(LABEL + hashing.digest.hexdigest().encode() + b"\n")
         # The kernel's clock ticks every few ms; whoever changes the file sets another time.
         os.utime(part, ns=(time.time_ns(), time.time_ns()))

@@ -156,6 +156,7 @@ def test_an_export_that_finds_the_disk_full_leaves_nothing(doors, small_disk, wh
     assert door.code == 0, door.err
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_curves_that_find_the_disk_full_end_a_run_without_a_traceback(small_disk, capfd):
     logger = open_logger(small_disk.folder, None, rank=0)
     logger.log_metrics({"a": 1.0}, step=0)
