@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 
@@ -21,4 +20,5 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _whole(x: Tensor) -> Tensor:
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    is_sharded = hasattr(x, "full_tensor")  # a DTensor, whose import takes a while
+    return x.full_tensor() if is_sharded else x
