@@ -1,6 +1,6 @@
 """Whether tensors hold NaN or infinity."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -20,5 +20,6 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _whole(x: Tensor) -> Tensor:
-    is_sharded = hasattr(x, "full_tensor")  # a DTensor, whose import takes a while
-    return x.full_tensor() if is_sharded else x
+    # Of a DTensor, whose import takes a while.
+    full_tensor: Callable[[], Tensor] | None = getattr(x, "full_tensor", None)
+    return x if full_tensor is None else full_tensor()
