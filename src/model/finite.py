@@ -1,9 +1,8 @@
 """Whether tensors hold NaN or infinity."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 
@@ -21,4 +20,6 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _whole(x: Tensor) -> Tensor:
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    # Of a DTensor, whose import takes a while.
+    full_tensor: Callable[[], Tensor] | None = getattr(x, "full_tensor", None)
+    return x if full_tensor is None else full_tensor()

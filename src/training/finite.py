@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,7 @@ from src.errors import UserError
 from src.model.finite import not_finite
 from src.training.distributed import reshard
 
-if TYPE_CHECKING:
-    from src.training.module import TrainingModule
-
+TrainingModule = Any  # that of ``module.py``, which imports this file
 MAX_SKIPPED = 20  # steps in a row; fp16 skips some while its gradient scaler finds its scale
 MAX_UNHEARD = MAX_SKIPPED // 2  # steps that a GPU may be behind
 NUM_NAMED = 3  # rows in a message
@@ -73,7 +71,7 @@ class SkippedSteps:
             yield step, self.in_a_row
 
 
-def hear_of_skipped(module: "TrainingModule", wait: bool = False) -> None:
+def hear_of_skipped(module: TrainingModule, wait: bool = False) -> None:
     """Look at which steps the device has skipped; ``wait``: for all of them.
 
     Raises:
@@ -98,7 +96,7 @@ def hear_of_skipped(module: "TrainingModule", wait: bool = False) -> None:
             )
 
 
-def check_weights(module: "TrainingModule") -> None:
+def check_weights(module: TrainingModule) -> None:
     """Check what a checkpoint or a model folder would hold; every rank has to call it.
 
     Raises:
@@ -128,7 +126,7 @@ def check_figures(figures: Mapping[str, Any]) -> None:
             )
 
 
-def explain_step(module: "TrainingModule", step: int) -> None:
+def explain_step(module: TrainingModule, step: int) -> None:
     """Say why ``step`` was skipped.
 
     Raises:
@@ -162,7 +160,7 @@ def explain_step(module: "TrainingModule", step: int) -> None:
     )
 
 
-def explain_figures(module: "TrainingModule", split: str, figures: Mapping[str, float]) -> None:
+def explain_figures(module: TrainingModule, split: str, figures: Mapping[str, float]) -> None:
     """Do nothing if the ``figures`` of a held-out split are finite.
 
     Raises:
@@ -192,7 +190,7 @@ def explain_figures(module: "TrainingModule", split: str, figures: Mapping[str, 
 
 
 def bad_rows(
-    module: "TrainingModule", blocks: Blocks, numbers: Sequence[int], *, learns: bool
+    module: TrainingModule, blocks: Blocks, numbers: Sequence[int], *, learns: bool
 ) -> list[int]:
     """Return the units of ``blocks`` for which each alone is not finite, of some of the blocks.
 
@@ -221,7 +219,7 @@ def bad_rows(
         reshard(module.model)
 
 
-def _is_finite(module: "TrainingModule", blocks: Blocks, number: int, learns: bool) -> bool:
+def _is_finite(module: TrainingModule, blocks: Blocks, number: int, learns: bool) -> bool:
     """Whether one block's loss is finite and, if it ``learns``, its gradient."""
     trainer: Any = module.trainer
     batch: Any = blocks.batch(np.array([number]), 1)
@@ -254,7 +252,7 @@ def name_rows(blocks: Blocks, units: Sequence[int], tokenizer: Any, split: str) 
     return ", ".join(parts) + more
 
 
-def way_on(module: "TrainingModule", change: str) -> str:
+def way_on(module: TrainingModule, change: str) -> str:
     """Return how to go on, with ``change``, from the best weights that a run has written."""
     logger: Any = module.logger
     best = f" model.pretrained={logger.save_dir}/model" if logger is not None else ""
