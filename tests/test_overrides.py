@@ -16,7 +16,7 @@ from src.cli import CONF, swept_name, task_overrides
 from src.command_line import command, grammatical, option, quoted, unquoted
 from src.errors import UserError
 from src.overrides import readable
-from src.train import resume_arguments
+from src.train import recorded, resume_arguments
 
 ODD = [
     "rows (1) = 数据, it's #1.jsonl",
@@ -216,7 +216,7 @@ def test_a_run_of_any_name_and_any_rows_goes_on(text, here):
         pytest.skip("Hydra makes no such folder")
     folder = here / "runs" / text
     folder.mkdir(parents=True)
-    record = {"overrides": [f"data.path={grammatical(text)}"], "machine": {}}
+    record = {"settings": {}, "machine": {}, "config": {"data": {"path": text}}}
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     for name in (str(folder), grammatical(folder)):
         arguments = resume_arguments(readable([f"resume={name}", "seed=3"]))
@@ -226,4 +226,6 @@ def test_a_run_of_any_name_and_any_rows_goes_on(text, here):
             override = OverridesParser.create().parse_override(argument)
             values[override.key_or_group] = OmegaConf.create({"k": override.value()}).k
         assert values["resume"] == values["hydra.run.dir"] == str(folder)
-        assert (values["data.path"], values["seed"]) == (text, 3)
+        assert values["seed"] == 3
+        config = recorded(OmegaConf.create({"data": {"path": None}}), folder, ["seed=3"])
+        assert config.data.path == text
