@@ -89,6 +89,18 @@ def test_an_articles_run_is_scored_its_way(judge, runs):
     assert figures["accuracy_article"]["value"] == pytest.approx(logged["test/accuracy"], abs=0.02)
 
 
+def test_exact_match_is_the_one_that_training_scored(judge, runs):
+    run = runs("exact_match=true")
+    results, *_ = judge(f"model_path={run}", *FEW, "num_replies=null")
+    logged = json.loads((run / "metrics.json").read_text())
+    figures = results["models"][str(run)]
+    names = {name for name in figures if name.startswith("exact_match")}
+    assert names == {n for n in logged if n.startswith("exact_match")} - {
+        "exact_match_nearest_neighbour"
+    }
+    assert all(figures[name]["value"] == logged[name] for name in names)
+
+
 def test_the_same_model_twice_has_no_difference(judge, runs, tmp_path):
     copy = tmp_path / "a copy, with a comma"
     shutil.copytree(runs() / "model", copy)
