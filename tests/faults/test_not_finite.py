@@ -140,7 +140,7 @@ def test_a_loaded_folder(value, run, tmp_path, gpt2_tokenizer):
 
 @pytest.mark.parametrize("value", [INF, NAN][: count(2, 1)])
 def test_every_loss(value, run, monkeypatch):
-    """No log point is near, and the run still stops as soon as it promises."""
+    """No log point and no save is near, and the run still stops as soon as it promises."""
     steps = []
     in_sums(monkeypatch, value, from_step(4))
     original = SFTModule.training_step
@@ -150,16 +150,15 @@ def test_every_loss(value, run, monkeypatch):
         return original(self, batch, index)
 
     monkeypatch.setattr(SFTModule, "training_step", count)
-    code, err, folder = run(
-        "max_steps=100", "trainer.log_every_n_steps=90", "trainer.val_every_n_steps=95"
-    )
+    far = ("trainer.log_every_n_steps=90", "trainer.val_every_n_steps=95")
+    code, err, folder = run("max_steps=100", *far, "trainer.checkpoint_every_n_steps=80")
     (line,) = errors(err)
     assert code == 2
     assert max(steps) == 24
     assert "at step 24 the gradient has not been finite for 20 steps" in line
     assert "step 5 is skipped" in err
     assert "train row" in err
-    assert {"last.ckpt", "previous.ckpt", "model.safetensors"} <= {*assert_all_finite(folder)}
+    assert "model.safetensors" in assert_all_finite(folder)
 
 
 @pytest.mark.parametrize("step", [12, 6][: count(2, 1)])
