@@ -144,9 +144,9 @@ class ResumableLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of steps so far: whatever goes on may cut them otherwise."""
-        return {"step": self.position // self.batches.accumulate}
+        """Return the number of micro-batches so far."""
+        return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after that number of steps; an older version counted micro-batches."""
-        self.position = state.get("position", state.get("step", 0) * self.batches.accumulate)
+        """Go on after that number of micro-batches."""
+        self.position = state["position"]

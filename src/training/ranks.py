@@ -84,6 +84,8 @@ def recut(checkpoint: dict[str, Any], num_micro_batches: int) -> None:
             if name in counts:
                 counts[name] = steps * num_micro_batches
         counts["completed"] -= behind
+    for loader in checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", ()):
+        loader["position"] = steps * num_micro_batches
 
 
 def _seed(generator: Tensor, rank: int) -> int:
