@@ -118,7 +118,7 @@ def names_in(value: Any) -> list[str]:
         names = _split(str(value))
     names = [name.strip() for name in names]
     if not names or not all(names):
-        raise UserError(f"model_path={value}: a name between two commas is empty")
+        raise UserError(f"model_path={value}: a name is empty: put one comma between two models")
     return names
 
 

@@ -34,19 +34,21 @@ def page(results: Mapping[str, Any]) -> str:
     """Return the page; all text in it is escaped, whatever a model has said."""
     names = list(results["models"])
     rows = _shown(results["rows"])
+    labels = {name: kind.label for name, kind in KINDS.items()}
     data = {
         "models": [
             {"name": name, "short": short}
             for name, short in zip(names, short_names(names), strict=True)
         ],
         "rows": rows,
-        "labels": {name: kind.label for name, kind in KINDS.items()},
+        "labels": labels,
     }
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((PAGE / "page.html").read_text(encoding="utf-8"))
     return template.render(
         results=results,
         names=names,
+        labels=labels,
         short=dict(zip(names, short_names(names), strict=True)),
         tables=list(_tables(results)),
         num_shown=len(rows),

@@ -40,7 +40,12 @@ def results(num_rows: int = 3, models=("runs/first/model", STRANGE)) -> dict:
                 models[-1]: {**figure, "best": models[0], "certain": True, "num_rows": num_rows}
             }
         },
-        "seeds": [],
+        "seeds": [
+            {
+                "models": list(models),
+                "figures": {"loss": {**figure, "standard_deviation": 0.1, "num_seeds": 2}},
+            }
+        ],
         "conclusions": [STRANGE],
         "rows": [
             {
