@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +248,13 @@ def write_record(
     checksums = {"corpus": data.key, "packing": data.splits["train"].packing.checksum}
     settings = plan.settings(config) | checksums
     if not (run_folder / RECORD).exists():
+        asked = asdict(config)
         record = {
             "overrides": own_overrides(overrides),  # for people; never composed again
             "machine": plan.choices,
             "settings": settings,
-            "config": asdict(config),
+            # Of the benchmark's config, what is ours.
+            "config": {field.name: asked[field.name] for field in fields(TrainConfig)},
             "job": slurm.job(),
         }
         atomic.write_json(run_folder / RECORD, record)

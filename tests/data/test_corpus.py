@@ -286,6 +286,7 @@ def test_a_signal_while_rows_are_encoded_leaves_no_part_and_no_process(
         signal.setitimer(signal.ITIMER_REAL, after or 1e-6)
         build_corpus(source(Rows(10**7)), tokenizer, "responses", corpora)
 
+    children = psutil.Process().children()  # of other tests
     before = signal.signal(signal.SIGALRM, stop)
     try:
         with pytest.raises(Signal):
@@ -294,7 +295,7 @@ def test_a_signal_while_rows_are_encoded_leaves_no_part_and_no_process(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert not corpora.exists() or list(corpora.iterdir()) == []
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= set(children)
 
 
 def test_empty_splits_open(source, tokenizer, corpora):
