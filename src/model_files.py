@@ -24,11 +24,15 @@ KINDS = {
 def check_files(folder: Path, patterns: Sequence[str]) -> None:
     """Check all files of a folder that match one of ``patterns``, before any is opened.
 
+    A folder whose name happens to match a pattern of several files is passed over.
+
     Raises:
         UserError: see ``check_file``.
     """
     names = sorted(os.listdir(folder))
     for name in names:
+        if name not in patterns and (folder / name).is_dir():
+            continue
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             is_bounded = not any(fnmatch.fnmatchcase(name, pattern) for pattern in UNBOUNDED)
             check_file(folder / name, MAX_TEXT if is_bounded else None)

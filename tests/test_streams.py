@@ -115,7 +115,8 @@ def test_any_locale_will_do(locale, folder, tmp_path):
 def test_a_file_that_the_system_refuses_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     done = shell('door "$@"', *ROWS, "data.corpus_dir=file", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, b"error: file: File exists\n")
+    said = b"error: data.corpus_dir=file is a file: name a folder\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full here")

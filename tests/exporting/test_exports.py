@@ -272,7 +272,9 @@ def test_no_file_from_elsewhere_is_exported(copy, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("a person's key")
     (copy / "other.jinja").symlink_to(secret)
-    with pytest.raises(UserError, match=r"other\.jinja is a link that leads out of its folder"):
+    with pytest.raises(
+        UserError, match=r"jinja is a link to .*secret, which is not in this folder"
+    ):
         write_hugging_face_folder(open_model_folder(str(copy)), tmp_path / "out", overwrite=False)
     assert not (tmp_path / "out").exists()
 
