@@ -1,5 +1,6 @@
 """The figures of training and its speed, logged at every so many steps."""
 
+import math
 import time
 from typing import Any
 
@@ -48,7 +49,8 @@ class TrainingLog(L.Callback):
     ) -> None:
         """Add the figures logged last, and how much of the points is logged until now."""
         assert isinstance(module, TrainingModule)
-        checkpoint["latest"] = dict(module.latest)
+        # The norm of a gradient that was skipped is not finite, and is nothing to keep.
+        checkpoint["latest"] = {k: v for k, v in module.latest.items() if math.isfinite(v)}
         if trainer.is_global_zero and isinstance(trainer.logger, OneFileLogger):
             checkpoint[SIZES] = trainer.logger.sizes()
 

@@ -13,8 +13,8 @@ import torch
 
 from src import atomic, disk
 from src.training.checkpoints import find_checkpoint, read_weights
+from src.training.events import open_logger
 from src.training.start import start_run
-from src.training.trainer import open_logger
 from tests.faults.conftest import count
 from tests.faults.doors import Door
 from tests.training.conftest import SMALL, settings
