@@ -1,5 +1,6 @@
 """The figures as a table of at most 100 columns."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -10,7 +11,8 @@ from src.evaluation.intervals import Interval
 
 WIDTH = 100
 LABEL = max(len(kind.label) for kind in KINDS.values()) + 2
-CELL = 24  # a value and its interval
+VALUE, RANGE = 11, 17  # columns of a value and of its interval
+CELL = VALUE + RANGE
 AT_A_TIME = (WIDTH - LABEL) // CELL  # models beside each other
 
 
@@ -31,9 +33,10 @@ def table_lines(
         for figure, kind in KINDS.items():
             found = [comparison.intervals[i].get(figure) for i in models]
             if any(each is not None for each in found):
-                cells = "".join(f"{_cell(figure, each):>{CELL}}" for each in found)
+                cells = "".join(_cell(figure, each) for each in found)
                 lines.append(f"{kind.label:<{LABEL}}{cells}".rstrip())
-    lines.append("")
+    if sentences:
+        lines.append("")
     for sentence in sentences:
         lines += textwrap.wrap(
             sentence,
@@ -54,16 +57,17 @@ def _fitted(name: str) -> str:
 
 def _cell(figure: str, found: Interval | None) -> str:
     if found is None:
-        return "-"
+        return f"{'-':>{VALUE}}{'':{RANGE}}"
     value = written(figure, found.value)
-    if found.low != found.low:  # nan: no interval
-        return value
-    low, high = (_short(figure, end) for end in (found.low, found.high))
-    return f"{value} {low}..{high}"
+    ends = "" if math.isnan(found.low) else "..".join(_short(figure, end) for end in found[1:])
+    return f"{value:>{VALUE}}{ends:>{RANGE}}"
 
 
 def _short(figure: str, value: float) -> str:
     """Return an end of an interval with as few digits as say something."""
-    if "%" in KINDS[figure].form:
+    form = KINDS[figure].form
+    if "%" in form:
         return f"{100 * value:.1f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if form == "{:.4f}" else written(figure, value)
