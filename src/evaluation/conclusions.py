@@ -116,13 +116,28 @@ def _difference(
         f"{found.num_rows:,} row{'' if found.num_rows == 1 else 's'}"
     )
     if found.certain:
-        return f"{facts}: {best} is better on rows like these."
+        return f"{facts}: {best} is better on rows like these{_contrary(comparison, model, found)}."
     if found.num_rows < FEWEST_ROWS:
         return f"{facts}: too few rows to say which is better."
     if found.interval.low > 0 or found.interval.high < 0:
         num_models = len(comparison.differences[figure]) + 1
         return f"{facts}: not certain, with {num_pairs(num_models)} pairs of models compared."
     return f"{facts}: it may be none; these rows do not show which is better."
+
+
+def _contrary(comparison: Comparison, model: int, found: Difference) -> str:
+    """Name the figures in which the model is better than the one that is called better."""
+    labels = [
+        kind_of(name).label
+        for name, models in comparison.differences.items()
+        if "/" not in name and (other := models.get(found.best)) and other.certain
+        if other.best == model
+    ]
+    if not labels:
+        return ""
+    more = len(labels) - 1
+    others = f" and {more} other figure{'s' if more > 1 else ''}" if more else ""
+    return f", but certainly worse in {labels[0]}{others}"
 
 
 def _seeds(judged: Sequence[Judged], comparison: Comparison, names: Sequence[str]) -> list[str]:

@@ -62,6 +62,17 @@ def test_a_small_difference_on_every_row_is_certain_though_the_intervals_overlap
     assert "good is better on rows like these" in text
 
 
+def test_a_figure_that_says_the_contrary_is_named(losses):
+    models = [judged("a", losses), judged("b", losses + 1 + losses / 9)]
+    for model, share in zip(models, (0.3, 0.4), strict=True):
+        right = share + 0.1 * np.random.default_rng(6).random(ROWS)
+        model.columns["accuracy"] = ratio(10 * right, np.full(ROWS, 10.0), is_share=True)
+        model.columns["first_token_accuracy"] = ratio(right, np.ones(ROWS), is_share=True)
+    text, _ = said(*models)
+    worse = "but certainly worse in accuracy and 1 other figure."
+    assert f"a is better on rows like these, {worse}" in text
+
+
 def test_chance_is_not_called_a_difference(losses):
     other = losses + 0.3 * np.random.default_rng(4).normal(size=ROWS)
     text, comparison = said(judged("a", losses), judged("b", other))
