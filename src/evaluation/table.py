@@ -21,8 +21,7 @@ def table_lines(
 ) -> list[str]:
     """Return the figures of all rows, a column a model, and the sentences below them.
 
-    Each figure has its 95% interval; the best of several is marked, where others are certainly
-    not as good.
+    Each figure has its 95% interval; a star marks the best, where another is certainly worse.
     """
     short = short_names(names)
     lines: list[str] = []
@@ -33,8 +32,13 @@ def table_lines(
         for figure, kind in KINDS.items():
             found = [comparison.intervals[i].get(figure) for i in models]
             if any(each is not None for each in found):
-                cells = "".join(_cell(figure, each) for each in found)
+                best = _best(comparison, figure)
+                cells = "".join(
+                    _cell(figure, each, i in best) for i, each in zip(models, found, strict=True)
+                )
                 lines.append(f"{kind.label:<{LABEL}}{cells}".rstrip())
+    if any(_best(comparison, figure) for figure in KINDS):
+        lines += ["", "*: the best, where another is certainly worse"]
     if sentences:
         lines.append("")
     for sentence in sentences:
@@ -55,12 +59,19 @@ def _fitted(name: str) -> str:
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
-def _cell(figure: str, found: Interval | None) -> str:
+def _best(comparison: Comparison, figure: str) -> set[int]:
+    """Return the numbers of the models that another is certainly worse than."""
+    return {
+        found.best for found in comparison.differences.get(figure, {}).values() if found.certain
+    }
+
+
+def _cell(figure: str, found: Interval | None, is_best: bool) -> str:
     if found is None:
-        return f"{'-':>{VALUE}}{'':{RANGE}}"
+        return f"{'- ':>{VALUE}}{'':{RANGE}}"
     value = written(figure, found.value)
     ends = "" if math.isnan(found.low) else "..".join(_short(figure, end) for end in found[1:])
-    return f"{value:>{VALUE}}{ends:>{RANGE}}"
+    return f"{value:>{VALUE - 1}}{'*' if is_best else ' '}{ends:>{RANGE}}"
 
 
 def _short(figure: str, value: float) -> str:

@@ -2,7 +2,7 @@
 
 import math
 
-from src.evaluation.comparison import Comparison
+from src.evaluation.comparison import Comparison, Difference
 from src.evaluation.intervals import Interval
 from src.evaluation.table import table_lines
 
@@ -43,3 +43,14 @@ def test_a_row_fits_100_columns():
 def test_one_empty_line_ends_a_table_without_sentences():
     assert lines_of({"loss": Interval(1.0, 0.9, 1.1)})[-1] != ""
     assert lines_of({}, sentences=("So it is.",))[-2:] == ["", "- So it is."]
+
+
+def test_a_star_marks_the_best_where_another_is_certainly_worse():
+    figures = {"loss": Interval(1.0, 0.9, 1.1), "chrf": Interval(5.0, 4.0, 6.0)}
+    far = Difference(1, Interval(0.1, 0.05, 0.15), certain=True, same=False, num_rows=50)
+    near = Difference(0, Interval(0.1, -0.05, 0.15), certain=False, same=False, num_rows=50)
+    comparison = Comparison([figures, figures], {"loss": {0: far}, "chrf": {1: near}}, [], [])
+    _, _, loss, chrf, _, legend = table_lines(["a", "b"], comparison, [])
+    assert loss.split()[-4:] == ["1.0000", "0.900..1.100", "1.0000*", "0.900..1.100"]
+    assert "*" not in chrf
+    assert legend.startswith("*: the best")
