@@ -18,8 +18,6 @@ REFUSALS = {
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EFBIG),
 }
 OF_THE_DISK = {*NO_ROOM, *BROKEN, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-
-
 LARGE = 10**6  # bytes, from which on it is asked beforehand whether there is room
 
 

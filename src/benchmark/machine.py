@@ -1,7 +1,6 @@
 """What the machine is, how fast it multiplies matrices, and what arithmetic training needs."""
 
 import platform
-import re
 import subprocess
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,12 +12,12 @@ import torch
 from torch.utils.benchmark import Timer
 
 from src.data.blocks import Blocks
+from src.evaluation.record import commit, processor
 from src.model.config import GPT2Config, ModelConfig
 
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "trl", "numpy")
 CPU_MATMUL_SIZES, GPU_MATMUL_SIZES = (1024, 2048, 4096), (4096, 8192, 16384)
 MATMUL_SECONDS = 0.5  # for each size and type
-CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def describe_machine(device: torch.device, precision: str) -> dict[str, str | int]:
@@ -26,7 +25,7 @@ def describe_machine(device: torch.device, precision: str) -> dict[str, str | in
     facts: dict[str, str | int] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "precision": precision,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -37,12 +36,7 @@ def describe_machine(device: torch.device, precision: str) -> dict[str, str | in
         facts["driver"] = _output(
             "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"
         )
-    return {"git.commit": _commit()} | {f"machine.{name}": fact for name, fact in facts.items()}
-
-
-def _commit() -> str:
-    """Return the commit, with ``-dirty`` where files differ from it."""
-    return _output("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return {"git.commit": commit()} | {f"machine.{name}": fact for name, fact in facts.items()}
 
 
 def _output(*command: str) -> str:
@@ -52,15 +46,6 @@ def _output(*command: str) -> str:
     except FileNotFoundError:
         return f"unknown: {command[0]} is not installed"
     return next(iter(done.stdout.splitlines()), f"unknown: {command[0]} says nothing")
-
-
-def _processor() -> str:
-    names = (
-        re.findall(r"model name\s*: (.*)", CPU_FACTS.read_text(encoding="utf-8"))
-        if CPU_FACTS.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def matmul_peaks(device: torch.device) -> dict[str, float]:

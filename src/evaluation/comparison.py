@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Difference:
     Attributes:
         best: the number of the best model.
         interval: the difference with its 95% interval.
-        certain: whether it is not zero, all comparisons with the best taken together.
+        certain: whether it is not zero, all pairs of models taken together.
         same: whether both have the same counts on every row.
         num_rows: the rows that count for both.
     """
@@ -145,7 +146,8 @@ def _differences(
     if len(known) < 2:
         return {}
     best = max(known, key=lambda i: better * known[i])  # the first of equals
-    level = 1 - (1 - LEVEL) / (len(known) - 1)  # Bonferroni: of all claims together
+    # Bonferroni over all pairs: which model is the best is read off the same rows.
+    level = 1 - (1 - LEVEL) / num_pairs(len(known))
     found = {}
     for i in known:
         if i == best:
@@ -157,12 +159,28 @@ def _differences(
             difference = known[i] - known[best]
             drawn = draws - best_draws
         shown = interval(difference, drawn)
-        strict = interval(difference, drawn, level)
-        is_certain = num_rows >= FEWEST_ROWS and not same and (strict.low > 0 or strict.high < 0)
+        is_certain = num_rows >= FEWEST_ROWS and not same and _is_beyond(difference, drawn, level)
         if num_rows < 2:
             shown = Interval(difference, math.nan, math.nan)
         found[i] = Difference(best, shown, bool(is_certain), same, num_rows)
     return found
+
+
+def num_pairs(num_models: int) -> int:
+    """Return how many differences there are between so many models."""
+    return num_models * (num_models - 1) // 2
+
+
+def _is_beyond(difference: float, draws: np.ndarray, level: float) -> bool:
+    """Whether a difference is not zero: by its percentiles, and by their standard error.
+
+    Of many models the percentiles lie beyond the last draws; the normal distribution goes on.
+    """
+    ends = interval(difference, draws, level)
+    with np.errstate(invalid="ignore"):  # infinite perplexities
+        error = float(np.std(draws))
+    is_within = abs(difference) <= NormalDist().inv_cdf((1 + level) / 2) * error
+    return (ends.low > 0 or ends.high < 0) and not is_within
 
 
 def seed_groups(judged: Sequence[Judged]) -> list[list[int]]:

@@ -4,7 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.evaluation.comparison import FEWEST_ROWS, Comparison, Difference, seeds_differ, student
+from src.evaluation.comparison import (
+    FEWEST_ROWS,
+    Comparison,
+    Difference,
+    num_pairs,
+    seeds_differ,
+    student,
+)
 from src.evaluation.evaluation import Judged
 from src.evaluation.figures import KINDS, kind_of, written
 from src.evaluation.intervals import Interval
@@ -106,15 +113,31 @@ def _difference(
     )
     facts = (
         f"{label}: {both}; difference {difference_text(figure, found.interval)}, paired over "
-        f"{found.num_rows:,} rows"
+        f"{found.num_rows:,} row{'' if found.num_rows == 1 else 's'}"
     )
     if found.certain:
-        return f"{facts}: {best} is better on rows like these."
+        return f"{facts}: {best} is better on rows like these{_contrary(comparison, model, found)}."
     if found.num_rows < FEWEST_ROWS:
         return f"{facts}: too few rows to say which is better."
     if found.interval.low > 0 or found.interval.high < 0:
-        return f"{facts}: not certain, with {len(comparison.intervals) - 1} comparisons made."
+        num_models = len(comparison.differences[figure]) + 1
+        return f"{facts}: not certain, with {num_pairs(num_models)} pairs of models compared."
     return f"{facts}: it may be none; these rows do not show which is better."
+
+
+def _contrary(comparison: Comparison, model: int, found: Difference) -> str:
+    """Name the figures in which the model is better than the one that is called better."""
+    labels = [
+        kind_of(name).label
+        for name, models in comparison.differences.items()
+        if "/" not in name and (other := models.get(found.best)) and other.certain
+        if other.best == model
+    ]
+    if not labels:
+        return ""
+    more = len(labels) - 1
+    others = f" and {more} other figure{'s' if more > 1 else ''}" if more else ""
+    return f", but certainly worse in {labels[0]}{others}"
 
 
 def _seeds(judged: Sequence[Judged], comparison: Comparison, names: Sequence[str]) -> list[str]:
@@ -128,11 +151,11 @@ def _seeds(judged: Sequence[Judged], comparison: Comparison, names: Sequence[str
             continue
         found, members = spreads[figure], ", ".join(names[i] for i in group)
         rows = max(_half(comparison.intervals[i][figure]) for i in group)
+        of_rows = "" if math.isnan(rows) else f"; the rows leave each uncertain by {rows:.2g}"
         said.append(
             f"{members} differ in nothing but their seed: {label} "
             f"{written(figure, found.mean.value)} on average, {found.deviation:.2g} standard "
-            f"deviation between {found.num_seeds} seeds; the rows leave each uncertain by "
-            f"{rows:.2g}."
+            f"deviation between {found.num_seeds} seeds{of_rows}."
         )
     grouped = {i: number for number, group in enumerate(comparison.groups) for i in group}
     return said + [
@@ -161,7 +184,7 @@ def _setting(
         return None
     name, best = names[model], names[found.best]
     if recipes[0] == recipes[1]:
-        return f"{name} and {best} have the same settings: what stands between them is chance."
+        return f"{name} and {best} have the same settings: only chance stands between them."
     sides = [grouped.get(i) for i in (model, found.best)]
     spreads = [comparison.spreads[side].get(figure) if side is not None else None for side in sides]
     first, second = spreads

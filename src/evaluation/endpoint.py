@@ -24,6 +24,7 @@ from src.talk.messages import Message
 FIRST_SECONDS = 25.0  # until a server has shown that it is there
 REPLY_SECONDS = 300.0  # for one reply
 AT_A_TIME = 8  # questions
+NOT_FOUND = 404
 BUSY = (429, 503)
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before a busy server is asked again
 TOO_LONG = ("context", "too long", "tokens")  # in a refusal of a question's length
@@ -42,13 +43,24 @@ class Endpoint:
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
-        models = self._ask("models", None, FIRST_SECONDS).get("data")
+        models = self._models().get("data")
         ids = [
             m["id"] for m in models or [] if isinstance(m, dict) and isinstance(m.get("id"), str)
         ]
         if not ids:
             raise UserError(f"model_path={url}: {self.url}/models names no model")
         self.model: str = ids[0]
+
+    def _models(self) -> dict[str, Any]:
+        try:
+            return self._ask("models", None, FIRST_SECONDS)
+        except _Refused as refusal:
+            if refusal.code != NOT_FOUND or self.url.endswith("/v1"):
+                raise
+            raise UserError(
+                f"model_path={self.url}: there is no /models: name the server up to /v1, for "
+                f"example {self.url}/v1"
+            ) from refusal
 
     def answer_all(
         self,

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ LIBRARIES = (
     *("torch", "transformers", "tokenizers", "safetensors", "numpy"),
     *("rouge-score", "sacrebleu"),
 )
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def versions() -> dict[str, str]:
@@ -36,12 +38,22 @@ def commit() -> str:
     return next(iter(done.stdout.splitlines()), "unknown")
 
 
+def processor() -> str:
+    """Return the processor's name, or its kind where the system does not tell."""
+    names = (
+        re.findall(r"model name\s*: (.*)", CPU_FACTS.read_text(encoding="utf-8"))
+        if CPU_FACTS.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def machine(device: torch.device) -> dict[str, str | int]:
     """Return what the figures were computed on."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     return {
         "device": name,
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "system": platform.platform(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),

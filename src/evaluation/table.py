@@ -1,5 +1,6 @@
 """The figures as a table of at most 100 columns."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -10,7 +11,8 @@ from src.evaluation.intervals import Interval
 
 WIDTH = 100
 LABEL = max(len(kind.label) for kind in KINDS.values()) + 2
-CELL = 24  # a value and its interval
+VALUE, RANGE = 11, 17  # columns of a value and of its interval
+CELL = VALUE + RANGE
 AT_A_TIME = (WIDTH - LABEL) // CELL  # models beside each other
 
 
@@ -19,8 +21,7 @@ def table_lines(
 ) -> list[str]:
     """Return the figures of all rows, a column a model, and the sentences below them.
 
-    Each figure has its 95% interval; the best of several is marked, where others are certainly
-    not as good.
+    Each figure has its 95% interval; a star marks the best, where another is certainly worse.
     """
     short = short_names(names)
     lines: list[str] = []
@@ -31,9 +32,15 @@ def table_lines(
         for figure, kind in KINDS.items():
             found = [comparison.intervals[i].get(figure) for i in models]
             if any(each is not None for each in found):
-                cells = "".join(f"{_cell(figure, each):>{CELL}}" for each in found)
+                best = _best(comparison, figure)
+                cells = "".join(
+                    _cell(figure, each, i in best) for i, each in zip(models, found, strict=True)
+                )
                 lines.append(f"{kind.label:<{LABEL}}{cells}".rstrip())
-    lines.append("")
+    if any(_best(comparison, figure) for figure in KINDS):
+        lines += ["", "*: the best, where another is certainly worse"]
+    if sentences:
+        lines.append("")
     for sentence in sentences:
         lines += textwrap.wrap(
             sentence,
@@ -52,18 +59,26 @@ def _fitted(name: str) -> str:
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
-def _cell(figure: str, found: Interval | None) -> str:
+def _best(comparison: Comparison, figure: str) -> set[int]:
+    """Return the numbers of the models that another is certainly worse than."""
+    return {
+        found.best for found in comparison.differences.get(figure, {}).values() if found.certain
+    }
+
+
+def _cell(figure: str, found: Interval | None, is_best: bool) -> str:
     if found is None:
-        return "-"
+        return f"{'- ':>{VALUE}}{'':{RANGE}}"
     value = written(figure, found.value)
-    if found.low != found.low:  # nan: no interval
-        return value
-    low, high = (_short(figure, end) for end in (found.low, found.high))
-    return f"{value} {low}..{high}"
+    ends = "" if math.isnan(found.low) else "..".join(_short(figure, end) for end in found[1:])
+    return f"{value:>{VALUE - 1}}{'*' if is_best else ' '}{ends:>{RANGE}}"
 
 
 def _short(figure: str, value: float) -> str:
     """Return an end of an interval with as few digits as say something."""
-    if "%" in KINDS[figure].form:
+    form = KINDS[figure].form
+    if "%" in form:
         return f"{100 * value:.1f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if form == "{:.4f}" else written(figure, value)

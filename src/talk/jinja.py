@@ -22,12 +22,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 MEMORY = 256 * 2**20  # bytes beyond what the interpreter takes
 CPU_SECONDS = 10  # of one answer; the process that asks is sooner, unless it has gone
 EXTRA = 2**18  # characters that a template writes beside the messages
-# Has imported what templates use, at a time when files may still be opened.
+FACTOR = 8  # characters that it writes for each of a message
+# Imports what templates use, while files may still be opened.
 WARM_UP = (
     "{{ 'a\\n' | pprint }}{{ lipsum(1) | striptags | wordwrap }}{{ strftime_now('%Y') }}"
     "{{ 'é%s' | format(1 // 0) }}"
 )
-FACTOR = 8  # characters that it writes for each of a message
 
 
 class Generation(Extension):

@@ -118,24 +118,24 @@ def _check_keys(path: Path, config: Values) -> None:
     Raises:
         UserError: names the first that is none.
     """
-    for field in sorted(config.keys() - {"resume"}):
-        known = {f.name: f.type for f in fields(TrainConfig)}
-        kind = known.get(field)
-        if kind is None:
-            raise UserError(f"{path}: there is no setting {field!r}: not a run of this program")
-        value = config[field]
-        if field in FREE or is_dataclass(kind):
-            if not isinstance(value, dict):
-                raise UserError(f"{path} is damaged: {field} is no object of keys and values")
-            names = None if field in FREE else {f.name for f in fields(kind)}  # type: ignore[arg-type]
-            for name in value:
-                if names is None and re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                    continue
-                if names is None or name not in names:
-                    raise UserError(
-                        f"{path}: there is no setting {f'{field}.{name}'!r}: not a run of this "
-                        f"program"
-                    )
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(TrainConfig)}
+    for key in sorted(config.keys() - {"resume"}):
+        if key not in kinds:
+            raise UserError(f"{path}: there is no setting {key!r}: not a run of this program")
+        kind, value = kinds[key], config[key]
+        if key not in FREE and not is_dataclass(kind):
+            continue
+        if not isinstance(value, dict):
+            raise UserError(f"{path} is damaged: {key} is no object of keys and values")
+        for name in value:
+            if key in FREE:
+                is_ours = re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+            else:
+                is_ours = name in {field.name for field in fields(kind)}
+            if not is_ours:
+                raise UserError(
+                    f"{path}: there is no setting {f'{key}.{name}'!r}: not a run of this program"
+                )
 
 
 def without(config: Values, key: str) -> None:

@@ -62,12 +62,35 @@ def test_a_small_difference_on_every_row_is_certain_though_the_intervals_overlap
     assert "good is better on rows like these" in text
 
 
+def test_a_figure_that_says_the_contrary_is_named(losses):
+    models = [judged("a", losses), judged("b", losses + 1 + losses / 9)]
+    for model, share in zip(models, (0.3, 0.4), strict=True):
+        right = share + 0.1 * np.random.default_rng(6).random(ROWS)
+        model.columns["accuracy"] = ratio(10 * right, np.full(ROWS, 10.0), is_share=True)
+        model.columns["first_token_accuracy"] = ratio(right, np.ones(ROWS), is_share=True)
+    text, _ = said(*models)
+    worse = "but certainly worse in accuracy and 1 other figure."
+    assert f"a is better on rows like these, {worse}" in text
+
+
 def test_chance_is_not_called_a_difference(losses):
     other = losses + 0.3 * np.random.default_rng(4).normal(size=ROWS)
     text, comparison = said(judged("a", losses), judged("b", other))
     (found,) = comparison.differences["loss"].values()
     assert not found.certain
     assert "these rows do not show which is better" in text
+
+
+def test_of_many_models_one_is_the_best_by_chance(losses):
+    spread_of_rows = np.random.default_rng(5).normal(size=ROWS)
+    spread_of_rows -= spread_of_rows.mean()
+    # 3.1 standard errors: enough between two models, not for the ends of twelve.
+    worse = losses + 0.1 * (spread_of_rows / spread_of_rows.std() + 3.1 / math.sqrt(ROWS))
+    text, _ = said(judged("a", losses), judged("b", worse))
+    assert "a is better on rows like these" in text
+    text, comparison = said(judged("a", losses), *(judged(f"b{i}", worse) for i in range(11)))
+    assert not any(found.certain for found in comparison.differences["loss"].values())
+    assert "not certain, with 66 pairs of models compared" in text
 
 
 def test_few_rows_claim_nothing(losses):
@@ -123,7 +146,15 @@ def test_the_spread_of_seeds_stands_beside_that_of_rows(losses):
     )
     assert comparison.spreads[0]["loss"].deviation == pytest.approx(0.1 / math.sqrt(2))
     assert "differ in nothing but their seed" in text
-    assert "what stands between them is chance" in text
+    assert "only chance stands between them" in text
+
+
+def test_one_row_has_no_spread_to_speak_of(losses):
+    one = losses[:1]
+    text, _ = said(judged("a", one, seed=1, lr=1), judged("b", one + 0.1, seed=2, lr=1))
+    assert "standard deviation between 2 seeds." in text
+    assert "paired over 1 row:" in text
+    assert "nan" not in text
 
 
 def test_settings_that_differ_by_less_than_seeds_do_are_not_settled(losses):

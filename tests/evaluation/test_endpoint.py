@@ -29,8 +29,12 @@ class Server(BaseHTTPRequestHandler):
                 for _ in range(60):
                     self.wfile.write(b" ")
                     time.sleep(0.1)
-            return
-        self.reply(200, {"data": [{"id": "their-model"}]} if self.mode != "empty" else {"data": []})
+            return None
+        if self.path != "/v1/models":
+            return self.reply(404, {"error": {"message": "no such path"}})
+        return self.reply(
+            200, {"data": [{"id": "their-model"}]} if self.mode != "empty" else {"data": []}
+        )
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -144,3 +148,9 @@ def test_a_server_without_a_model_is_refused(server):
     handler.mode = "empty"
     with pytest.raises(UserError, match="names no model"):
         Endpoint(url)
+
+
+def test_a_server_named_without_its_path_is_told(server):
+    url = server[0].removesuffix("/v1")
+    with pytest.raises(UserError, match=f"up to /v1, for example {url}/v1"):
+        Endpoint(f"{url}/")

@@ -94,6 +94,13 @@ def test_a_figure_that_is_no_number_is_a_dash():
     assert "nan" not in page(changed).lower().replace("noscript", "")
 
 
+def test_one_model_is_the_best_of_none():
+    changed = results()
+    assert "certainly worse" in page(changed)
+    changed["models"] = dict(list(changed["models"].items())[:1])
+    assert "certainly worse" not in page(changed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
