@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from src import atomic
@@ -27,15 +27,6 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
     """Write the checksums of the files of these names."""
     lines = [f"{_digest(folder / name)}  {name}\n" for name in sorted(names)]
     atomic.write_text(folder / SUMS, HEADER.format(len(lines)) + "".join(lines))
-
-
-def renew_sums(folder: Path, names: Collection[str]) -> None:
-    """Write the checksums of these files again, where some have been written before."""
-    if not (folder / SUMS).exists():
-        return
-    sums = read_sums(folder)
-    if any(sums.get(name) != _digest(folder / name) for name in names):
-        write_sums(folder, {*(name for name in sums if (folder / name).exists()), *names})
 
 
 def read_sums(folder: Path) -> dict[str, str]:
