@@ -129,6 +129,7 @@ def goes_on(doors, folder: Path, weights: dict[str, torch.Tensor], figures: dict
     assert door.wait() == 0, door.err
     assert "Traceback" not in door.err
     assert "damaged" not in door.err
+    assert ("has no checkpoint yet" in door.err) == (is_known and checkpoint is None)
     end = read_weights(run / "checkpoints" / "last.ckpt")[1]
     assert all(torch.equal(end[name], tensor) for name, tensor in weights.items())
     found = metrics(run)
