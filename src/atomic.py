@@ -138,11 +138,6 @@ def sweep(folder: Path, name: str | None = None) -> None:
             _remove(leftover)
 
 
-def is_part(path: Path) -> bool:
-    """Whether a name is one of those that files and folders have while they are written."""
-    return PART.fullmatch(path.name) is not None
-
-
 def discard() -> None:
     """Remove what this process is writing, before a signal ends it."""
     for temporary in list(_writing):

@@ -141,6 +141,11 @@ def follow_parent(*_: object) -> None:
     """Leave the signals to the process that started this one, and end with it."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, for whatever reason."""
     if sys.platform == "linux":
         import ctypes
 

@@ -9,7 +9,6 @@ ranks the command line that joins the run. They wait for it: one folder, one cor
 
 import atexit
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from src import signals
 from src.errors import UserError
 from src.training.place import DOOR, LOCALHOST, PARENT, Place, find_place
 
@@ -112,10 +112,8 @@ def _dismiss(store: "TCPStore", num_others: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, for whatever reason."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # prctl(2)
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    """End this process when its parent ends, or at once if it has ended already."""
+    signals.end_with_parent()
     if os.getppid() != int(os.environ[PARENT]):
         sys.exit()
 

@@ -101,6 +101,7 @@ class Run:
                 self._execute()
         except signals.Stop as stop:
             log.info("go on with: %s", command("train", resume=self.folder))
+            signals.say_at_end("")  # a second signal need not say it again
             return stop.signal.value
         except UserError:
             if self.plan.machine.place.rank:  # all ranks have it, and rank 0 says it
@@ -131,6 +132,8 @@ class Run:
 
     def _execute(self) -> None:
         if self.checkpoint is None:
+            if self.config.resume is not None:
+                log.info("%s has no checkpoint yet: it begins at the first step", self.folder)
             if self.plan.machine.place.rank == 0:
                 self.objective.before_training(merged(self.module.model))
             self._validate()  # what the base model knows

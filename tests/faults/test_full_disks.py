@@ -97,7 +97,7 @@ def assert_one_line(door: Door, words: str, folder: Path) -> str:
     assert str(folder) in line
     for sign in ("Traceback", "Logging error", "Exception in thread", "Exception ignored"):
         assert sign not in door.err, door.err
-    assert not [path for path in folder.rglob(".*") if atomic.is_part(path)]
+    assert not [path for path in folder.rglob(".*") if atomic.PART.fullmatch(path.name)]
     return line
 
 
@@ -116,7 +116,7 @@ def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(doors, small_
     door = go_on(doors, small_disk)
     assert door.code == 0, door.err
     assert_equal_end(run, whole)
-    assert not [path for path in small_disk.folder.rglob(".*") if atomic.is_part(path)]
+    assert not [path for path in small_disk.folder.rglob(".*") if atomic.PART.fullmatch(path.name)]
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_the_last_checkpoint(doors, small_disk, whole):
@@ -211,7 +211,7 @@ def test_a_disk_that_breaks_is_one_line(tmp_path, monkeypatch, what):
     line = disk.refusal(error.value)
     assert line.endswith("Input/output error")
     assert what in line
-    assert not [path for path in tmp_path.rglob(".*") if atomic.is_part(path)]
+    assert not [path for path in tmp_path.rglob(".*") if atomic.PART.fullmatch(path.name)]
     resume = [*given, f"resume={run}"] if (run / "run.json").exists() else given
     start_run(*settings(*resume), run, resume)
     assert (run / "metrics.json").exists()

@@ -120,7 +120,7 @@ def goes_on(doors, folder: Path, weights: dict[str, torch.Tensor], figures: dict
     run = folder / "run"
     records = [run / "run.json", run / "before.json", *run.glob("model/*"), *run.glob("*/*.ckpt")]
     for path in records:
-        assert atomic.is_part(path) or not path.exists() or path.stat().st_size, path
+        assert atomic.PART.fullmatch(path.name) or not path.exists() or path.stat().st_size, path
     checkpoint = find_checkpoint(run)
     is_known = (run / "run.json").exists()
     is_done = (run / "metrics.json").exists()
@@ -129,11 +129,12 @@ def goes_on(doors, folder: Path, weights: dict[str, torch.Tensor], figures: dict
     assert door.wait() == 0, door.err
     assert "Traceback" not in door.err
     assert "damaged" not in door.err
+    assert ("has no checkpoint yet" in door.err) == (is_known and checkpoint is None)
     end = read_weights(run / "checkpoints" / "last.ckpt")[1]
     assert all(torch.equal(end[name], tensor) for name, tensor in weights.items())
     found = metrics(run)
     assert {k: v for k, v in found.items() if k not in TIMED} == {
         k: v for k, v in figures.items() if k not in TIMED
     }
-    assert not [path for path in folder.rglob(".*") if atomic.is_part(path)]
+    assert not [path for path in folder.rglob(".*") if atomic.PART.fullmatch(path.name)]
     return "ended" if is_done else "resumed" if checkpoint else "anew"

@@ -67,6 +67,7 @@ def goes_on(train, tmp_path: Path, whole: Path) -> None:
 def check_end(door, code: int, number: int, tmp_path: Path) -> None:
     assert code == 128 + number, (code, door.err)
     assert "Traceback" not in door.err, door.err
+    assert door.err.count("go on with: ") <= 1, door.err
     assert left_behind(tmp_path) == []
     assert orphans(str(tmp_path), door.pid) == []
 

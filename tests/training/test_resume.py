@@ -90,7 +90,7 @@ LAYOUT = (
     ],
 )
 def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
-    step, when, small_run, monkeypatch
+    step, when, small_run, monkeypatch, caplog
 ):
     whole = small_run(*LAYOUT, folder="whole")
     with monkeypatch.context() as patch:
@@ -98,8 +98,10 @@ def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
         with pytest.raises(Killed):
             small_run(*LAYOUT, folder="killed")
     torch.manual_seed(999)  # what the process would not remember
+    caplog.set_level("INFO")
     resumed = small_run(*LAYOUT, "resume=auto", folder="killed")
     assert_same_run(resumed, whole)
+    assert ("has no checkpoint yet" in caplog.text) == (step == 3)
 
 
 def test_a_run_may_go_on_with_activation_checkpointing_to_the_same_weights(small_run, monkeypatch):
