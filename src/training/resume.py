@@ -154,6 +154,10 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
     folder = find_run(unquoted(resume.removeprefix("resume=")), runs)
     if folder is None:
         return None
+    for argument in arguments:
+        place = unquoted(argument.removeprefix("hydra.run.dir="))
+        if place != argument and Path(place).resolve() != folder.resolve():
+            raise UserError(f"{argument}: a run goes on in its own folder, {folder}: leave it out")
     if is_finished(folder):
         print("\n".join(finished_lines(folder)), file=sys.stderr)
         sys.exit()

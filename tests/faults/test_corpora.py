@@ -125,7 +125,7 @@ TO_A_FILE: list[Damage] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(count(100, 60)))
+@pytest.mark.parametrize("seed", range(count(100, 16)))
 def test_a_damaged_file_is_built_again(source, tokenizer, tmp_path, caplog, seed):
     rng = random.Random(seed)
     folder = build_corpus(source, tokenizer, "responses", tmp_path)

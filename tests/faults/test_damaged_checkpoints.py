@@ -58,7 +58,7 @@ def test_no_flipped_bit_is_silent(run, caplog):
     start, end = whole.index(DIRECTORY) * 8, (len(whole) - TRAILER) * 8
     aimed = [random.randrange(start, end) for _ in range(126)]
     trailer = [random.randrange(end, len(whole) * 8) for _ in range(count(100, 20))]
-    num_others = count(3000, 800) - len(aimed) - len(trailer)
+    num_others = count(3000, 300) - len(aimed) - len(trailer)
     others = [random.randrange(len(whole) * 8) for _ in range(num_others)]
     for bit in aimed + trailer + others:
         content = bytearray(whole)

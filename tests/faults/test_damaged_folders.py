@@ -24,8 +24,8 @@ from tests.conftest import greedy
 from tests.faults.conftest import count
 from tests.model.conftest import random_model, tiny_config
 
-OURS = count(600, 150)
-OTHERS = count(300, 60)
+OURS = count(600, 60)
+OTHERS = count(300, 30)
 QUESTION = [Message("user", "Hello there?")]
 
 

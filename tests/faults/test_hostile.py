@@ -26,8 +26,8 @@ from tests.model.conftest import random_model, tiny_config
 SECONDS = 10
 MEMORY = 2**30
 NAMES = sorted(FOLDERS)
-CHOSEN = NAMES[:: len(NAMES) // count(len(NAMES), 50)]
-AT_DOORS = NAMES[:: len(NAMES) // count(40, 5)]
+CHOSEN = NAMES[:: len(NAMES) // count(len(NAMES), 20)]
+AT_DOORS = NAMES[:: len(NAMES) // count(40, 3)]
 
 
 @pytest.fixture(scope="session")

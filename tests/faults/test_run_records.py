@@ -251,7 +251,7 @@ def test_nothing_of_a_record_reaches_a_command_line(hostile, killed, tmp_path):
     assert not list(tmp_path.rglob("CANARY"))
 
 
-SAMPLE = random.Random(15).sample(sorted(HOSTILE), count(len(HOSTILE), 5))
+SAMPLE = random.Random(15).sample(sorted(HOSTILE), count(len(HOSTILE), 3))
 
 
 @pytest.mark.parametrize("hostile", SAMPLE)

@@ -366,6 +366,10 @@ def test_a_resumed_command_line_is_what_a_person_typed_and_the_folder(tmp_path):
     ]
     with pytest.raises(UserError, match="leave out -m"):
         resumed_arguments(["-m", f"resume={folder}"], tmp_path)
+    own = f"hydra.run.dir={grammatical(folder)}"
+    assert own in resumed_arguments([own, f"resume={folder}"], tmp_path)
+    with pytest.raises(UserError, match=r"hydra\.run\.dir=other: a run goes on in its own folder"):
+        resumed_arguments(["hydra.run.dir=other", f"resume={folder}"], tmp_path)
 
 
 def test_what_a_person_changes_by_a_preset_is_not_read_from_the_record(tmp_path):
