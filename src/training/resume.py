@@ -154,7 +154,7 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
     folder = find_run(unquoted(resume.removeprefix("resume=")), runs)
     if folder is None:
         return None
-    for argument in arguments:
+    for argument in arguments if resume != "resume=auto" else ():
         place = unquoted(argument.removeprefix("hydra.run.dir="))
         if place != argument and Path(place).resolve() != folder.resolve():
             raise UserError(f"{argument}: a run goes on in its own folder, {folder}: leave it out")

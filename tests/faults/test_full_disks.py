@@ -181,7 +181,7 @@ def test_the_first_error_is_told_and_not_that_of_the_curves_after_it(small_disk,
             raise disk.Unwritten(errno.ENOSPC, "No space left on device", "last.ckpt")
         finally:
             for step in range(2000):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):  # the latter by way of Lightning
                     logger.log_metrics({"a": 1.0}, step=step)
             logger.finalize("failed")
             logger.close()
@@ -191,7 +191,10 @@ def test_the_first_error_is_told_and_not_that_of_the_curves_after_it(small_disk,
     assert error.value.filename == "last.ckpt"
 
 
-@pytest.mark.parametrize("what", ["checkpoints", "model", "run.json", "metrics.json", "corpora"])
+PLACES = ["checkpoints", "model", "run.json", "metrics.json", "corpora"]
+
+
+@pytest.mark.parametrize("what", PLACES[: count(5, 2)])
 def test_a_disk_that_breaks_is_one_line(tmp_path, monkeypatch, what):
     """An injected error of input and output, at each of our writes."""
     fsync = os.fsync
