@@ -101,7 +101,7 @@ def assert_one_line(door: Door, words: str, folder: Path) -> str:
     return line
 
 
-@pytest.mark.parametrize("rung", range(0, RUNGS, count(1, 5)))
+@pytest.mark.parametrize("rung", range(0, RUNGS, count(1, 10)))
 def test_a_run_that_finds_the_disk_full_goes_on_when_there_is_room(doors, small_disk, whole, rung):
     run = small_disk.folder / "run"
     small_disk.resize(whole.used * rung // RUNGS)

@@ -39,7 +39,7 @@ SECONDS = (
 def cases() -> list[tuple[str, str, bool]]:
     """Every signal once and twice in every phase; where time is short, some of them."""
     every = [(p, s, twice) for p in ("import", *PHASES) for s in SIGNALS for twice in (False, True)]
-    return random.Random(15).sample(every, count(len(every), 5))
+    return random.Random(15).sample(every, count(len(every), 4))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_signal_in_a_phase(phase, name, twice, train, whole, tmp_path):
     goes_on(train, tmp_path, whole)
 
 
-@pytest.mark.parametrize("seed", range(count(30, 2)))
+@pytest.mark.parametrize("seed", range(count(30, 1)))
 def test_a_signal_at_any_time(seed, train, whole, tmp_path):
     """From outside, with workers, at a random moment; perhaps twice."""
     draw = random.Random(seed)
