@@ -7,6 +7,7 @@ So nothing is raised into code of others, which might catch it. A process that i
 place loses nothing either: what is written appears whole or not at all.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -83,6 +84,7 @@ def take() -> None:
     signal.set_wakeup_fd(speaks.fileno(), warn_on_full_buffer=False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_forget_parent)
+    atexit.register(_forget_parent)
     threading.Thread(target=_listen, args=(heard, speaks), daemon=True).start()
 
 
@@ -116,6 +118,7 @@ def _install(raises: bool) -> dict[signal.Signals, Any]:
 
 
 def _forget_parent() -> None:
+    """Let no signal be written to a descriptor that is not, or no longer, this process's own."""
     if threading.current_thread() is threading.main_thread():
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)
@@ -173,7 +176,11 @@ def _listen(heard: socket.socket, speaks: socket.socket) -> None:
     """Log the first signal of those that are deferred; see that all others end the process."""
     first, since = 0, 0.0
     while True:
-        for number in heard.recv(64):
+        try:
+            numbers = heard.recv(64)
+        except OSError:  # the interpreter ends, and closes descriptors under this thread
+            return
+        for number in numbers:
             if number not in STOPS:
                 continue
             now = time.monotonic()
