@@ -26,6 +26,7 @@ from src.training import lock
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.log import TrainingLog
 from src.training.resume import find_run, resumed_arguments
+from tests.faults.sameness import points
 from tests.training.conftest import curves, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -130,19 +131,6 @@ def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
             small_run(*layout, folder="killed")
     assert_same_run(small_run(*layout, "resume=auto", folder="killed"), whole)
     assert points(tmp_path / "killed") == points(whole)
-
-
-def points(run) -> list[tuple[str, int, float]]:
-    """Every point that TensorBoard finds in a run, in the order of the files; speeds apart."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
-    found = []
-    for path in sorted((run / "tensorboard").glob("events.*")):
-        for event in EventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                if value.tensor.float_val and not value.tag.startswith("perf/"):
-                    found.append((value.tag, event.step, value.tensor.float_val[0]))
-    return found
 
 
 def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(small_run, monkeypatch):
