@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 EVALUATIONS = Path("outputs/evaluate")
 FREE_TEXT = ("prompts",)
 PRECISIONS = ("32-true", "bf16-mixed")
+LEARNED = (
+    "its run may have learned from some of these rows, which flatters it: judge it on split=test, "
+    "with the data.test_fraction of its run"
+)
 SWITCH = (AUTO, "true", "false")
 
 
@@ -83,6 +87,11 @@ def evaluate(config: DictConfig, **text: str) -> None:
         how = _how(settings, rows)
     with _output(folder):
         judged = judge_all(candidates, rows, how, endpoints)
+        for model in judged:
+            if settings.prompts is None and model.candidate.may_have_learned(
+                settings.data, settings.split
+            ):
+                model.notes.append(LEARNED)
         with waiting("drawing rows for the intervals"):
             comparison = compare(judged, settings.num_resamples, settings.seed)
         facts = _facts(settings, text, candidates, rows, how)

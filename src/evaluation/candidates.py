@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.data.config import DataConfig
 from src.data.template import is_ours
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.errors import UserError
@@ -76,6 +77,22 @@ class Candidate:
             )
         )
 
+    def may_have_learned(self, data: DataConfig, split: str) -> bool:
+        """Whether rows of a ``split`` of ``data`` may have been among those it learned from.
+
+        A file is split by a hash of the prompt: the first share of all hashes is the test split,
+        the next the validation split. So a larger share than the run held out reaches into its
+        training rows.
+        """
+        run = self.settings
+        if not run or not _are_same(run.get("data.path"), data.path):
+            return False
+        if split == "train":
+            return True
+        held_out = run.get("data.test_fraction", 0) + run.get("data.validation_fraction", 0)
+        asked = data.test_fraction + (data.validation_fraction if split == "validation" else 0)
+        return asked > held_out
+
     @property
     def num_positions(self) -> int:
         """Positions of the model; raises UserError if its config is broken."""
@@ -132,6 +149,13 @@ def _split(text: str) -> list[str]:
         names.append(",".join(parts[:size]))
         parts = parts[size:]
     return names
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """Whether two settings name the same rows, by whatever path."""
+    if one is None or other is None:  # the embedded rows, whose splits are their own
+        return False
+    return one == other or os.path.realpath(_path(str(one))) == os.path.realpath(_path(str(other)))
 
 
 def _path(name: str) -> str:

@@ -204,3 +204,26 @@ def test_mistakes_beside_a_model_are_one_line(refused, runs, tmp_path):
     (tmp_path / "full/file").touch()
     assert "there is something in it" in refused(model, f"output={tmp_path / 'full'}")
     assert not (tmp_path / "outputs").exists()  # no folder before the settings are right
+
+
+def test_rows_of_training_are_no_test(judge, runs, tmp_path):
+    """Said on the terminal and in the results; the rows and figures stay what was asked for."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"prompt": f"p{i}", "response": "r"}) + "\n" for i in range(60))
+    )
+    run = shutil.copytree(runs(), tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["settings"] |= {
+        "data.path": str(rows),
+        "data.test_fraction": 0.1,
+        "data.validation_fraction": 0.1,
+    }
+    (run / "run.json").write_text(json.dumps(record))
+    data = ("data=file", f"data.path={rows}", "num_replies=0")
+    results, out, _ = judge(f"model_path={run}", *data, "data.test_fraction=0.4")
+    assert "may have learned from some of these rows" in " ".join(out.split())
+    assert any("may have learned" in note for note in results["about"][str(run)]["notes"])
+    shutil.rmtree(tmp_path / "out")
+    results, out, _ = judge(f"model_path={run}", *data, "data.test_fraction=0.1")
+    assert "may have learned" not in out
