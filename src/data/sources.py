@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,10 @@ class Source:
                     own = ("split",) if part.split is None else ()
                     reader = RowReader(list(row), self.config.columns, part.name, own)
                     readers.append(reader)
+                named = part.split or row["split"]
+                if self._is_full(named, used) and not self._divides(named):
+                    report.dropped["over_max_rows"] += 1  # not worth reading
+                    continue
                 try:
                     conversation = reader(row)
                 except UnusableRow as problem:
@@ -120,8 +125,8 @@ class Source:
                     continue
                 if reader.unused:
                     report.not_used(reader.unused, part.place(number))
-                split = self._split(part.split or row["split"], conversation.turns[0][0])
-                if self.config.max_rows and used[split] >= self.config.max_rows:
+                split = self._split(named, conversation.turns[0][0])
+                if self._is_full(split, used):
                     report.dropped["over_max_rows"] += 1
                     continue
                 used[split] += 1
@@ -136,8 +141,15 @@ class Source:
                 + (f" ({reasons})" if reasons else "; the dataset is empty")
             )
 
+    def _is_full(self, split: str, used: Counter[str]) -> bool:
+        return self.config.max_rows is not None and used[split] >= self.config.max_rows
+
+    def _divides(self, split: str) -> bool:
+        """Whether other splits are taken out of this one."""
+        return split == "train" and bool(self.test_fraction or self.validation_fraction)
+
     def _split(self, split: str, prompt: str) -> str:
-        if split != "train" or not (self.test_fraction or self.validation_fraction):
+        if not self._divides(split):
             return split
         share = prompt_hash(prompt) / 2**64
         if share < self.test_fraction:
@@ -250,5 +262,13 @@ def _sample_parts(config: DataConfig) -> tuple[list[Part], str]:
 
     if config.path is not None:
         raise UserError(f"data.path={config.path}: the embedded rows have no path; add data=file")
-    rows = list(sample_rows())
-    return [Part("the embedded corpus", None, lambda: enumerate(rows, 1), "row")], _hash(rows)
+    rows = sample_rows()
+    part = Part("the embedded corpus", None, lambda: enumerate(rows, 1), "row")
+    return [part], _sample_hash()
+
+
+@cache
+def _sample_hash() -> str:
+    from src.data.sample import sample_rows
+
+    return _hash(sample_rows())

@@ -2,7 +2,7 @@
 
 A server imports what a door needs and then forks a process for each start: ``python -m
 tests.faults.doors``. It reads one JSON object a line and answers with one. A forked door is like
-any other, but for its imports, which are done, and its one thread.
+any other, but for its imports and the embedded rows, which are made, and its one thread.
 """
 
 import importlib
@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from src.data.sample import sample_rows
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = ("src.training.start", "src.objectives", "src.talk.assistant", "src.exporting.exports")
@@ -156,6 +158,7 @@ def _become(request: dict[str, Any]) -> None:
 def _serve() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
+    sample_rows()
     requests, answers = os.dup(0), os.dup(1)
     with open(requests, encoding="utf-8", closefd=False) as lines:
         for line in lines:

@@ -15,7 +15,7 @@ from tests.faults.test_signals import LAYOUT
 from tests.training.conftest import SMALL
 
 KILLS = count(100, 2)
-SECONDS = 4.0  # that such a run takes where nobody else works
+SECONDS = 3.0  # that such a run takes where nobody else works
 MOST_KILLS = 3  # of one run, one after another
 TWO = ("trainer.devices=2", "micro_batch_size=2", "trainer.accelerator=cpu")
 

@@ -28,6 +28,7 @@ that training never saw. To extend the corpus, add a fact or a phrasing to a TOM
 file.
 """
 
+from functools import cache
 from typing import Any
 
 from src.data.sample.conversations import conversations
@@ -36,11 +37,13 @@ from src.data.sample.questions import Question, normalised, questions
 Row = dict[str, Any]
 
 
-def sample_rows() -> list[Row]:
+@cache
+def sample_rows() -> tuple[Row, ...]:
     """Return all rows as {"messages", "family", "split"}, by split, in the order of the files.
 
     `family` is that of the last turn; `split` is "train", "validation" or "test". The same on every
-    machine and in every run. Raises ValueError when two questions ask the same thing.
+    machine and in every run. Made once in a process: nobody may change a row. Raises ValueError
+    when two questions ask the same thing.
     """
     seen: dict[str, Question] = {}
     for question in questions():
@@ -57,4 +60,4 @@ def sample_rows() -> list[Row]:
             messages.append({"role": "user", "content": prompt})
             messages.append({"role": "assistant", "content": response})
         rows.append({"messages": messages, "family": draft.family, "split": draft.split})
-    return rows
+    return tuple(rows)
