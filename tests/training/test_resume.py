@@ -376,6 +376,16 @@ def test_what_a_person_changes_by_a_preset_is_not_read_from_the_record(tmp_path)
     assert config.batch_size == 4  # the preset says what there is without it: 32
 
 
+def test_a_finished_run_loses_what_a_killed_process_left_there(small_run):
+    run = small_run()
+    (run / "run.lock").touch()  # nobody holds it
+    part = run / "model" / f".config.json.{2**22 + 1}.tmp"  # no such process
+    part.touch()
+    small_run(f"resume={run}")
+    assert not (run / "run.lock").exists()
+    assert not part.exists()
+
+
 def test_a_finished_run_says_so_and_does_nothing_else(small_run, caplog):
     run = small_run(*LAYOUT)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
