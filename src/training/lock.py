@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from src import signals
+from src import atomic, signals
 
 LOCK = "run.lock"
 
@@ -50,6 +50,19 @@ def release(folder: Path) -> None:
     lock.release()
     if os.name == "nt":
         _remove(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left of their writing in a run folder."""
+    for part in (folder, folder / "checkpoints", folder / "model"):
+        atomic.sweep(part)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a process left that was killed after the last figure of its run."""
+    if os.access(folder, os.W_OK) and hold(folder):
+        sweep(folder)
+        release(folder)
 
 
 def _remove(folder: Path) -> None:

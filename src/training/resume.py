@@ -159,6 +159,7 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
         if place != argument and Path(place).resolve() != folder.resolve():
             raise UserError(f"{argument}: a run goes on in its own folder, {folder}: leave it out")
     if is_finished(folder):
+        lock.clear(folder)
         print("\n".join(finished_lines(folder)), file=sys.stderr)
         sys.exit()
     signals.say_at_end(f"go on with: {command('train', resume=folder)}")

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +71,7 @@ def start_run(
     if config.resume is None:
         refuse_used(run_folder)
     elif is_finished(run_folder):
-        _clear(run_folder)
+        lock.clear(run_folder)
         for line in finished_lines(run_folder):
             log.info(line)
         return None
@@ -81,18 +80,6 @@ def start_run(
         return _start_run(config, objective, run_folder, overrides, joining)
     finally:
         lock.release(run_folder)
-
-
-def _clear(run_folder: Path) -> None:
-    """Remove what a process left that was killed after the last figure of its run."""
-    if os.access(run_folder, os.W_OK) and lock.hold(run_folder):
-        _sweep(run_folder)
-        lock.release(run_folder)
-
-
-def _sweep(run_folder: Path) -> None:
-    for folder in (run_folder, run_folder / "checkpoints", run_folder / "model"):
-        atomic.sweep(folder)
 
 
 def _start_run(
@@ -169,7 +156,7 @@ def prepare(
     check_schedule(config.optimizer, data.num_steps)
     plan = Plan.of(config, machine, data, step)
     if machine.place.rank == 0:
-        _sweep(run_folder)
+        lock.sweep(run_folder)
         write_record(run_folder, config, data, plan, overrides)
     else:
         # The weights are drawn; from here on each rank draws for itself.
