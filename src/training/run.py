@@ -167,6 +167,7 @@ class Run:
             return
         figures = self._figures(last, best)
         check_figures(figures)
+        self.logger.sizes()  # on the disk, for a run that has its metrics is never resumed
         atomic.write_json(self.folder / "metrics.json", figures)
         self.logger.log_hyperparams(
             self.plan.shown(self.config),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.sample import sample_rows
+from src.signals import exit_quietly_on_interrupt
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = ("src.training.start", "src.objectives", "src.talk.assistant", "src.exporting.exports")
@@ -134,6 +135,7 @@ def _become(request: dict[str, Any]) -> None:
     os.setsid()
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == 2 else signal.SIG_DFL)
+    exit_quietly_on_interrupt()  # as ``import src`` does for ``python -m src.train``
     files = {
         0: os.open(os.devnull, os.O_RDONLY),
         1: os.open(request["output"], os.O_WRONLY),
