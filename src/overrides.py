@@ -32,7 +32,7 @@ PATHS = {
     *("model.pretrained", "model.tokenizer", "tiny.pretrained", "tiny.tokenizer"),
     *("hydra.run.dir", "hydra.sweep.dir"),
 }
-TEXTS = {"data.name", "data.train_split", "model_name", "api_key", "prompt", "system"}
+TEXTS = {"data.name", "data.train_split", "model_name", "api_key", "prompt", "system", "name"}
 TEXTS_UNDER = ("data.columns.",)  # names of columns
 
 OVERRIDE = re.compile(r"(\+{0,2}[\w$@/.:-]+)=(.*)", re.DOTALL)

@@ -28,6 +28,8 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "json_file",
     "model_files",
     "overrides",
+    "run_folder",
+    "run_name",
     "signals",
     "streams",
 }
@@ -48,7 +50,7 @@ ROOM_MAY_IMPORT = {
 }
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
-    *("free_memory", "hub", "json_file", "model_files", "signals"),
+    *("free_memory", "hub", "json_file", "model_files", "run_name", "signals"),
 }
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
