@@ -146,7 +146,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD, ids=ascii)
 def test_what_no_folder_can_be_called_is_refused_in_one_line(name):
-    with pytest.raises(UserError, match="^name=") as refused:
+    with pytest.raises(UserError, match=r"^name=") as refused:
         check_name(name)
     assert BAD[name] in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -155,7 +155,7 @@ def test_what_no_folder_can_be_called_is_refused_in_one_line(name):
 @pytest.mark.parametrize("value", ["a,b", "a/b", "''", "x=y"])
 def test_a_sweep_has_one_name(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^name="):
+    with pytest.raises(UserError, match=r"^name="):
         process_arguments(readable(["-m", f"name={value}", "seed=1,2"]))
 
 
