@@ -25,6 +25,7 @@ from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.plan import Plan
 from src.training.progress import Progress
+from src.training.status_updates import StatusUpdates
 from src.training.summary import summary
 from src.training.trainer import build_trainer
 
@@ -75,6 +76,7 @@ class Run:
             Progress(objective.bar),
             *objective.watchers(data, run_folder),
             self.best,
+            StatusUpdates(run_folder, self.best),
         ]
         self.logger = open_logger(run_folder, self.checkpoint, rank)
         self.trainer = build_trainer(
@@ -182,6 +184,7 @@ class Run:
             **{k: v for k, v in self.module.latest.items() if k.startswith("test/")},
             "num_steps": self.plan.num_steps,
             "train_seconds": self.training_log.train_seconds,
+            "num_tokens": self.training_log.num_tokens,
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,
