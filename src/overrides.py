@@ -27,7 +27,7 @@ from src.errors import UserError
 CONF = Path(__file__).parents[1] / "conf"
 
 PATHS = {
-    *("model_path", "compare_with", "checkpoint", "output", "show", "resume"),
+    *("model_path", "compare_with", "checkpoint", "output", "show", "resume", "folder"),
     *("data.path", "data.corpus_dir", "data.validation_split", "data.test_split"),
     *("model.pretrained", "model.tokenizer", "tiny.pretrained", "tiny.tokenizer"),
     *("hydra.run.dir", "hydra.sweep.dir"),

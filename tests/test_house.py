@@ -41,6 +41,7 @@ ROOM_MAY_IMPORT = {
     "evaluation": GROUND,
     "training": {"evaluation", *GROUND},
     "objectives": {"training", "evaluation", *GROUND},
+    "records": {"training", *GROUND},
     "inspection": {"data"},
     "terminal": GROUND,
     "page": GROUND,
