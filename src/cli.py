@@ -96,8 +96,7 @@ def run_door(
     streams.escape_what_has_no_sign()
     streams.watch_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
-    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("swept", swept_name, replace=True)
+    register_resolvers()
     mistakes: list[Exception] = []
     texts: dict[str, str] = {}
 
@@ -119,6 +118,12 @@ def run_door(
         sys.exit(130)
     if mistakes:
         sys.exit(2)
+
+
+def register_resolvers() -> None:
+    """Let configs name folders: ``${run_name:}`` for a run, ``${swept:}`` for a job of a sweep."""
+    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("swept", swept_name, replace=True)
 
 
 @contextmanager

@@ -29,6 +29,11 @@ def program(door: str) -> list[str]:
     return ["gpt2-chat", door] if IS_INSTALLED else ["python", "-m", f"src.{door}"]
 
 
+def quickstart() -> str:
+    """Return the command that trains a first model."""
+    return command("train", experiment="quickstart") if IS_INSTALLED else "make quickstart"
+
+
 def interpreter_arguments(door: str) -> list[str]:
     """Return what Python is told in order to start a door, whatever folder it is started in."""
     return ["-m", PACKAGE, door] if IS_INSTALLED else ["-m", f"src.{door}"]

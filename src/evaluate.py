@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from src.checks import AUTO, at_least, check, one_of, within
 from src.cli import RUNS, run_door, task_overrides, typed
+from src.command_line import program
 from src.data.config import DataConfig
 from src.data.files.part import SPLITS
 from src.errors import UserError
@@ -174,7 +175,7 @@ def _facts(
 
     arguments = [*task_overrides(), *(f"{key}={value}" for key, value in text.items())]
     return {
-        "command": shlex.join(["python", "-m", "src.evaluate", *arguments]),
+        "command": shlex.join([*program("evaluate"), *arguments]),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": versions(),

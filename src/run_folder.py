@@ -39,7 +39,7 @@ def folder_once_checked(check: Check, mistakes: Collection[Exception]) -> Iterat
     def checked_job(*, config: DictConfig, **options: Any) -> Any:
         overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         check(_of_the_job(config), overrides)
-        unused = _Unused(Path(str(config.hydra.run.dir)), f"{config.hydra.job.name}.log")
+        unused = Unused(Path(str(config.hydra.run.dir)), f"{config.hydra.job.name}.log")
         signals.at_end(unused.remove)
         result = run_job(config=config, **options)
         if mistakes:
@@ -61,7 +61,7 @@ def _of_the_job(config: DictConfig) -> DictConfig:
     return job
 
 
-class _Unused:
+class Unused:
     """What lies in a folder, and which of its parents are missing, before Hydra makes it."""
 
     def __init__(self, folder: Path, log: str):
