@@ -9,12 +9,10 @@ import errno
 import importlib.util
 import os
 import re
-import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +26,8 @@ from src import disk, signals, streams
 from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.overrides import CONF, PATHS, readable
+from src.run_folder import Check, folder_once_checked
+from src.run_name import run_name
 
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
 LESS_MEMORY = (
@@ -79,6 +79,7 @@ def run_door(
     free_text: tuple[str, ...] = (),
     rewrite: Callable[[list[str]], list[str]] = list,
     around: Callable[[list[str]], AbstractContextManager[list[str]]] = nullcontext,
+    check: Check | None = None,
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``job(config)``.
 
@@ -89,13 +90,15 @@ def run_door(
             them. A path among them comes with ``config``, like the paths of other keys.
         rewrite: turns the other arguments, made readable, into those that Hydra composes.
         around: yields the arguments while Hydra is at work, perhaps others.
+        check: of a door whose runs have folders: raises, before a single run has one, what is
+            wrong with its config; gets the overrides, too.
     """
     streams.decode_as_utf8(job.__module__)
     streams.open_closed()
     streams.escape_what_has_no_sign()
     streams.watch_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
-    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+    register_resolvers()
     mistakes: list[Exception] = []
     texts: dict[str, str] = {}
 
@@ -110,7 +113,8 @@ def run_door(
         signals.raise_on_interrupt()
         with _reported(mistakes):
             texts, arguments = _take_free_text(sys.argv[1:], free_text)
-            with around(rewrite(readable(composable(arguments)))) as rewritten:
+            checked = folder_once_checked(check, mistakes) if check else nullcontext()
+            with around(rewrite(readable(composable(arguments)))) as rewritten, checked:
                 sys.argv[1:] = rewritten
                 hydra_main(hydra_job)()
             streams.flush()
@@ -118,6 +122,11 @@ def run_door(
         sys.exit(130)
     if mistakes:
         sys.exit(2)
+
+
+def register_resolvers() -> None:
+    """Let configs name the folder of a run: ``${run_name:}``."""
+    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
 
 
 @contextmanager
@@ -154,11 +163,6 @@ def _output_folder(error: BaseException) -> str | None:
         if frame.f_code.co_name == "run_job" and "output_dir" in frame.f_locals:
             return str(frame.f_locals["output_dir"])
     return None
-
-
-def run_name() -> str:
-    """Return a name for a run folder: its start, and six digits for runs of the same second."""
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
 
 
 def as_typed(overrides: Any) -> list[str]:

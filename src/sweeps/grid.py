@@ -158,7 +158,7 @@ def _has(config: DictConfig, key: str) -> bool:
     place: Any = config
     for group in groups:
         place = place._get_node(group) if isinstance(place, DictConfig) else None
-    if not isinstance(place, DictConfig) or name not in place.keys():
+    if not isinstance(place, DictConfig) or name not in place:
         return False
     return not isinstance(place._get_node(name), DictConfig)
 

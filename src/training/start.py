@@ -26,6 +26,7 @@ from src.training.optimizer import check_schedule
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
+from src.training.provenance import note_end, note_start
 from src.training.record import RECORD, read_machine
 from src.training.resume import (
     as_decided,
@@ -86,6 +87,7 @@ def start_run(
         status.write_end(run_folder, stopped_by)
         return stopped_by
     finally:
+        note_end(run_folder)
         lock.release(run_folder)
 
 
@@ -164,7 +166,9 @@ def prepare(
     plan = Plan.of(config, machine, data, step)
     if machine.place.rank == 0:
         lock.sweep(run_folder)
+        is_new = not (run_folder / RECORD).exists()
         write_record(run_folder, config, data, plan, overrides)
+        note_start(run_folder, overrides, is_new)
     else:
         # The weights are drawn; from here on each rank draws for itself.
         L.seed_everything((config.seed + machine.place.rank) % 2**32, verbose=False)
