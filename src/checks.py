@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from src.errors import UserError
-from src.nearest import nearest_choice
+from src.nearest import choice_question
 
 AUTO = "auto"
 SMALLEST, LARGEST = 1e-30, 1e30  # of a float that float32 can compute with
@@ -48,8 +48,7 @@ class Rule:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not finite or not self.holds(value):
             text = self.text if finite else f"{self.text}, and finite"
-            near = nearest_choice(value, self.choices)
-            hint = f": did you mean {near}?" if near else ""
+            hint = choice_question(value, self.choices)
             raise UserError(f"{key}={value}: {text}{self.exception}{hint}")
         if isinstance(value, float) and value and not SMALLEST <= abs(value) <= LARGEST:
             text = f"{self.text}, and of a size between {SMALLEST:g} and {LARGEST:g}"

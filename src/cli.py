@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import disk, flags, signals, streams
+from src import assignments, disk, flags, signals, streams
 from src.command_line import quoted
 from src.conf_text import door_text
 from src.errors import UserError
@@ -116,7 +116,7 @@ def run_door(
             if line.wants_help:
                 print_help(config_name)
             else:
-                flags.check(line, config_name, free_text)
+                assignments.check(line, config_name, free_text)
                 texts, arguments = _take_free_text(line, free_text)
                 arguments = rewrite(readable(composable(arguments, config_name)))
                 sys.argv[1:] = flags.read(arguments).arguments()

@@ -217,10 +217,11 @@ def _keys_of(file: _File, key: yaml.Node, value: yaml.Node, package: str) -> Ite
     if not isinstance(value, yaml.MappingNode) or not value.value:
         # The end of a list in lines is the beginning of what follows it.
         end = value.end_mark if value.start_mark.line == value.end_mark.line else key.end_mark
-        comment = file.comment(end.line, end.column if end is value.end_mark else end.column + 1)
+        comment = file.comment(end.line, end.column + (end is key.end_mark))
         yield Key(name, file.source(value), comment, notes)
         return
-    shared = file.comment(key.end_mark.line, key.end_mark.column + 1)
+    end = value.end_mark if value.flow_style else key.end_mark
+    shared = file.comment(end.line, end.column + (end is key.end_mark))
     if shared:
         notes = (*notes, f"{name}: {shared}")
     for child, grandchild in value.value:

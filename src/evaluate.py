@@ -20,6 +20,7 @@ from src.data.config import DataConfig
 from src.data.files.part import SPLITS
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
+from src.nearest import choice_question
 
 if TYPE_CHECKING:
     from src.evaluation.candidates import Candidate
@@ -61,7 +62,8 @@ class EvaluateConfig:
         check(self)
         self.model_path, self.exact_match = model_path, str(exact_match).lower()
         if self.exact_match not in SWITCH:
-            raise UserError(f"exact_match={exact_match}: must be one of {', '.join(SWITCH)}")
+            hint = choice_question(exact_match, SWITCH)
+            raise UserError(f"exact_match={exact_match}: must be one of {', '.join(SWITCH)}{hint}")
 
 
 def evaluate(config: DictConfig, **text: str) -> None:

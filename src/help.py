@@ -87,7 +87,8 @@ def _keys(keys: list[Key], width: int) -> Iterator[str]:
             yield from _wrapped(f"# {note}", width, INDENT, f"{INDENT}# ")
         start = f"{INDENT}{key.name:<{name_width}}  {values[key.name]:<{value_width}}  "
         if len(start) > room or width - room < NARROWEST // 2:
-            yield start.rstrip()
+            name, value = f"{INDENT}{key.name}", values[key.name]
+            yield from [start.rstrip()] if len(start.rstrip()) <= width else [name, f"    {value}"]
             start = " " * (room if width - room >= NARROWEST // 2 else 6)
             if not key.comment:
                 continue

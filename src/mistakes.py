@@ -85,7 +85,7 @@ def stray(text: str, door: str) -> str:
 
 def _override(match: re.Match[str], door: str) -> str:
     name = match[1]
-    group, at, package = name.partition("@")
+    group, at, _ = name.partition("@")
     if at and group in door_text(door).groups:
         return f"there is no {name}: did you mean {group}?"
     return no_key(name, door)

@@ -136,6 +136,18 @@ def _nearest_name(name: str, folder: Path) -> str | None:
     return by_form[close[0]] if close else None
 
 
+def choice_question(value: object, choices: Sequence[str]) -> str:
+    """Return ``: did you mean a?`` for the end of a message; empty: no choice is near."""
+    near = nearest_choice(value, choices)
+    return f": did you mean {near}?" if near else ""
+
+
+def path_question(path: str | Path) -> str:
+    """Return ``: did you mean a/b?`` for the end of a message; empty: no path is near."""
+    near = nearest_path(path)
+    return f": did you mean {near}?" if near else ""
+
+
 def question(names: Iterable[str], write: Callable[[str], str] = str) -> str:
     """Return ``did you mean a or b?``; empty: there is none to name."""
     texts = [write(name) for name in names]

@@ -25,6 +25,7 @@ from src.cli import (
 )
 from src.command_line import command, grammatical, unquoted
 from src.errors import UserError
+from src.nearest import choice_question
 from src.overrides import CONF
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _typed_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]"
 
     name = config.objective.name
     if name not in OBJECTIVES:
-        raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}")
+        hint = choice_question(name, list(OBJECTIVES))
+        raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}{hint}")
     objective = OBJECTIVES[name]
     for key in config.objective.keys() - objective.Config.__dataclass_fields__.keys():
         raise UserError(f"objective.{key}: objective={name} has no such setting")
