@@ -207,6 +207,13 @@ def _take_free_text(line: flags.Line, keys: tuple[str, ...]) -> tuple[dict[str, 
     return texts, others
 
 
+def named_file(arguments: list[str]) -> list[str]:
+    """Return the arguments, for a door with rows of its own: a path names a file, too."""
+    values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    named = values.get("data.path", "null") != "null"
+    return [*arguments, "data=file"] if named and "data" not in values else arguments
+
+
 def composable(arguments: list[str], door: str = "train") -> list[str]:
     """Return ``arguments`` with what Hydra composes as its own kind of text.
 
