@@ -27,6 +27,7 @@ from src.cli import (
 )
 from src.command_line import command, grammatical, unquoted
 from src.errors import UserError
+from src.nearest import choice_question
 from src.overrides import CONF
 from src.run_name import check_name
 from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
@@ -138,7 +139,8 @@ def _typed_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]"
 
     name = config.objective.name
     if name not in OBJECTIVES:
-        raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}")
+        hint = choice_question(name, list(OBJECTIVES))
+        raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}{hint}")
     objective = OBJECTIVES[name]
     for key in config.objective.keys() - objective.Config.__dataclass_fields__.keys():
         raise UserError(f"objective.{key}: objective={name} has no such setting")

@@ -15,19 +15,26 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "__init__",
     "address",
     "arguments",
+    "assignments",
     "atomic",
     "checks",
     "checksums",
     "cli",
     "command_line",
+    "conf_text",
     "disk",
     "download",
     "downloader",
     "errors",
-    "hub",
+    "flags",
+    "foreign_names",
     "free_memory",
+    "help",
+    "hub",
     "json_file",
+    "mistakes",
     "model_files",
+    "nearest",
     "overrides",
     "run_folder",
     "run_name",
@@ -53,7 +60,7 @@ ROOM_MAY_IMPORT = {
 }
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
-    *("free_memory", "hub", "json_file", "model_files", "run_name", "signals"),
+    *("free_memory", "hub", "json_file", "model_files", "nearest", "run_name", "signals"),
 }
 MAY_IMPORT_HYDRA = {"sweeps"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}

@@ -26,6 +26,7 @@ from src.checks import AUTO
 from src.command_line import program
 from src.errors import UserError
 from src.model.device import choose_device
+from src.nearest import choice_question
 from src.training.machine import choose_precision
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ def chosen_parts(config: BenchmarkConfig) -> list[Part]:
     """Return what is to be measured; UserError if there is no such part, or no such variant."""
     names = (*(part.name for part in PARTS), ALL)
     if config.what not in names:
-        raise UserError(f"what={config.what}: must be one of {', '.join(names)}")
+        hint = choice_question(config.what, names)
+        raise UserError(f"what={config.what}: must be one of {', '.join(names)}{hint}")
     parts = [p for p in PARTS if p.name == config.what or (p.in_all and config.what == ALL)]
     kinds = [torch.device("cpu"), torch.device("cuda")]  # some variants need a GPU
     known = {v.name for part in parts for kind in kinds for v in part.variants(kind)}

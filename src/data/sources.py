@@ -17,8 +17,8 @@ from src.data.conversation import Conversation, RowReader, UnusableRow
 from src.data.file_rows import file_parts
 from src.data.files.part import SPLITS, Broken, Part, Record
 from src.data.hub_rows import hub_parts
+from src.data.report import OVER_MAX_ROWS, prompt_hash
 from src.data.report import RowReport as RowReport
-from src.data.report import prompt_hash
 from src.errors import UserError
 
 MOST_NAMED = 10  # broken rows that one message names
@@ -116,7 +116,7 @@ class Source:
                     readers.append(reader)
                 named = part.split or row["split"]
                 if self._is_full(named, used) and not self._divides(named):
-                    report.dropped["over_max_rows"] += 1  # not worth reading
+                    report.dropped[OVER_MAX_ROWS] += 1  # not worth reading
                     continue
                 try:
                     conversation = reader(row)
@@ -127,7 +127,7 @@ class Source:
                     report.not_used(reader.unused, part.place(number))
                 split = self._split(named, conversation.turns[0][0])
                 if self._is_full(split, used):
-                    report.dropped["over_max_rows"] += 1
+                    report.dropped[OVER_MAX_ROWS] += 1
                     continue
                 used[split] += 1
                 report.used[split] += 1

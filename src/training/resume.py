@@ -18,6 +18,7 @@ from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.model.device import choose_device
 from src.model.footprint import FLOAT32, num_parameters
+from src.nearest import path_question
 from src.training import lock, slurm
 from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
@@ -69,7 +70,8 @@ def find_run(resume: str, runs: Path) -> Path | None:
     if resume != AUTO:
         folder = Path(resume).expanduser()
         if not os.path.lexists(folder / RECORD):
-            raise UserError(f"resume={resume}: not a run folder (no {RECORD} in it)")
+            hint = "" if folder.exists() else path_question(resume)
+            raise UserError(f"resume={resume}: not a run folder (no {RECORD} in it){hint}")
         read_record(folder)
         if not is_finished(folder):
             hold(folder)
