@@ -62,7 +62,8 @@ def read_settings(
 ) -> "tuple[TrainConfig, type[Objective]]":
     """Return the values of ``config``, checked, and the class of its objective.
 
-    A run that goes on has the values it had, but for those that ``overrides`` set.
+    A run that goes on has the values it had, but for those that ``overrides`` set; one that
+    continues from another has those of the other.
 
     Raises:
         UserError: a value has the wrong type or range, or there is no such objective.
@@ -70,6 +71,8 @@ def read_settings(
     from src.training.record import RECORD
 
     folder = Path(config.resume or "")
+    if config.resume is None and config.continue_from is not None and overrides:
+        return _typed_settings(continued(config, overrides))
     if config.resume is None or not (folder / RECORD).exists():
         return _typed_settings(config)
     try:
@@ -84,12 +87,33 @@ def recorded(config: DictConfig, folder: Path, overrides: Sequence[str]) -> Dict
     Raises:
         UserError: the record of the run cannot be used.
     """
-    from src.training.record import literal, read_record, without
+    from src.training.record import read_record
 
     values = read_record(folder).config
-    for key in overridden(overrides):
-        without(values, key)
     values.pop("resume", None)
+    return _with(config, values, overridden(overrides))
+
+
+def continued(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return ``config`` with the settings of what it continues from, but for what is overridden.
+
+    Raises:
+        UserError: there is nothing to continue from, or its record cannot be used.
+    """
+    from src.training.origin import settings_of
+
+    values = settings_of(config.continue_from)
+    keys = overridden(overrides)
+    if "max_epochs" in keys and "max_steps" not in keys:  # which would win
+        values["max_steps"] = None
+    return _with(config, values, keys)
+
+
+def _with(config: DictConfig, values: dict[str, Any], but_for: Sequence[str]) -> DictConfig:
+    from src.training.record import literal, without
+
+    for key in but_for:
+        without(values, key)
     OmegaConf.set_struct(config, False)
     return cast(DictConfig, OmegaConf.merge(config, literal(values)))
 

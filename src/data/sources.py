@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,13 @@ class Source:
                 f"{self.parts[0].name}: no usable training rows among {report.read - read:,}"
                 + (f" ({reasons})" if reasons else "; the dataset is empty")
             )
+
+    def first(self, split: str, most: int) -> list[Conversation]:
+        """Return the first ``most`` conversations of a split; few rows behind them are read."""
+        own_first = copy(self)
+        own_first.parts = sorted(self.parts, key=lambda part: part.split != split)
+        rows = own_first.conversations(RowReport())
+        return list(islice((found for name, found in rows if name == split), most))
 
     def _split(self, split: str, prompt: str) -> str:
         if split != "train" or not (self.test_fraction or self.validation_fraction):

@@ -43,6 +43,9 @@ MAY_CHANGE = (
     "trainer.precision",  # what is decided of it is compared: precision
     "trainer.log_every_n_steps",
     "trainer.checkpoint_every_n_steps",
+    "trainer.keep_every_n_steps",
+    "trainer.keep_optimizer",
+    "reference",
     "trainer.activation_checkpointing",
 )
 
@@ -51,6 +54,7 @@ MAY_CHANGE = (
 CHANGED = {
     "corpus": "the rows or the tokenizer are not what they were: put them back",
     "packing": "the rows make other blocks than they did: go on with the version that began it",
+    "continue_from.": "what it goes on from is not what it was: put it back",
 }
 
 log = logging.getLogger(__name__)
@@ -115,12 +119,10 @@ def is_finished(folder: Path) -> bool:
 
 def finished_lines(folder: Path) -> list[str]:
     """Return what to say of a run that is finished, and what can be done with it."""
-    model = folder / "model"
-    further = command("train", model__pretrained=model, model__tokenizer=model)
     return [
         f"{folder} is finished: all figures are in {folder / METRICS}",
-        f"talk to it:         {command('chat', model_path=model)}",
-        f"train on from it:   {further} max_steps=...",
+        f"talk to it:         {command('chat', model_path=folder / 'model')}",
+        f"train on from it:   {command('train', continue_from=folder)} max_steps=...",
     ]
 
 
@@ -243,6 +245,7 @@ def write_record(
     data: ChatDataModule,
     plan: Plan,
     overrides: list[str],
+    origin: Mapping[str, Any],
 ) -> None:
     """Write ``run.json`` for a new run; for one that goes on, check that it is the same run.
 
@@ -250,7 +253,7 @@ def write_record(
         UserError: a setting, the rows or their blocks are not what they were; says which.
     """
     checksums = {"corpus": data.key, "packing": data.splits["train"].packing.checksum}
-    settings = plan.settings(config) | checksums
+    settings = plan.settings(config) | checksums | origin
     if not (run_folder / RECORD).exists():
         asked = asdict(config)
         record = {
@@ -268,8 +271,8 @@ def write_record(
         # An older version may have recorded fewer settings.
         if key.startswith(MAY_CHANGE) or _same(key, before.get(key, value), value):
             continue
-        if key in CHANGED:
-            raise UserError(f"resume={config.resume}: {CHANGED[key]}, or start a new run")
+        if what := next((text for name, text in CHANGED.items() if key.startswith(name)), None):
+            raise UserError(f"resume={config.resume}: {what}, or start a new run")
         if key == "precision" and not _is_possible(before[key], config, plan):
             log.warning(
                 "warning: that run had precision=%s; %s rounds otherwise", before[key], value
