@@ -8,8 +8,7 @@ from src.errors import UserError
 from src.training import lock
 from src.training.checkpoint_file import PREVIOUS
 from src.training.checkpoints import LAST
-from src.training.record import RECORD, read_record
-from src.training.resume import is_finished
+from src.training.record import RECORD, is_finished, read_record
 
 
 def num_bytes(run_folder: Path) -> int:

@@ -12,8 +12,7 @@ from src.errors import UserError
 from src.training.checkpoint_file import TRAILER, read
 from src.training.checkpoints import find_checkpoint
 from src.training.config import TrainConfig
-from src.training.record import RECORD, Values, read_record
-from src.training.resume import is_finished
+from src.training.record import RECORD, Values, is_finished, read_record
 
 CONFIG = "config.json"  # of a model folder
 
@@ -118,6 +117,29 @@ def origin_of(config: TrainConfig, run_folder: Path) -> Origin | None:
         if config.lora.rank is None or had_moments:
             return None
     return find_origin(config.continue_from)
+
+
+def check_settings(origin: Origin, config: TrainConfig) -> None:
+    """Check that moments and adapters mean the same in a run of ``config``.
+
+    Raises:
+        UserError: names the setting.
+    """
+    before = origin.settings or {}
+    if origin.checkpoint is None:
+        return
+    if (before.get("trainer.strategy") == "fsdp") != (config.trainer.strategy == "fsdp"):
+        raise UserError(
+            f"continue_from={origin.name}: that run had trainer.strategy="
+            f"{before.get('trainer.strategy')}, and FSDP keeps moments in an order of its own: set "
+            f"the same here, or go on from its weights alone: continue_from={origin.model}"
+        )
+    alpha = config.lora.alpha
+    if config.lora.rank is not None and before.get("lora.alpha", alpha) != alpha:
+        raise UserError(
+            f"continue_from={origin.name}: that run had lora.alpha={before['lora.alpha']}, not "
+            f"{alpha}: leave it as it was"
+        )
 
 
 def check_length(origin: Origin, num_steps: int) -> None:

@@ -18,13 +18,11 @@ from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.model.device import choose_device
 from src.model.footprint import FLOAT32, num_parameters
-from src.training import lock, slurm
+from src.training import finished, lock, slurm
 from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
 from src.training.plan import Plan
-from src.training.record import RECORD, read_record
-
-METRICS = "metrics.json"  # a run that holds it is finished
+from src.training.record import METRICS, RECORD, is_finished, read_record
 
 # What may change when a run goes on: nothing that the weights or the figures depend on, but for
 # the order in which numbers are added up.
@@ -112,11 +110,6 @@ def hold(folder: Path) -> None:
         raise UserError(f"{folder}: another process is at this run: wait for it, or stop it")
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run has been scored: there is nothing left to do."""
-    return (folder / METRICS).exists()
-
-
 def finished_lines(folder: Path) -> list[str]:
     """Return what to say of a run that is finished, and what can be done with it."""
     return [
@@ -161,6 +154,7 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
         if place != argument and Path(place).resolve() != folder.resolve():
             raise UserError(f"{argument}: a run goes on in its own folder, {folder}: leave it out")
     if is_finished(folder):
+        finished.sweep([folder])
         print("\n".join(finished_lines(folder)), file=sys.stderr)
         sys.exit()
     signals.say_at_end(f"go on with: {command('train', resume=folder)}")

@@ -23,17 +23,16 @@ from src.training.memory import TrainingStep, check_memory
 from src.training.model import build_model
 from src.training.objective import Objective
 from src.training.optimizer import check_schedule
-from src.training.origin import check_length, origin_of
+from src.training.origin import check_length, check_settings, origin_of
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
-from src.training.record import RECORD, read_machine
+from src.training.record import RECORD, is_finished, read_machine
 from src.training.resume import (
     as_decided,
     check_size,
     finished_lines,
     hold,
-    is_finished,
     refuse_used,
     write_record,
 )
@@ -139,6 +138,8 @@ def prepare(
         keep_freed_memory()
     source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
     origin = origin_of(config, run_folder)
+    if origin is not None:
+        check_settings(origin, config)
     model = build_model(config, tokenizer, origin)
     max_length = model.config.n_positions
     block_size = choose_block_size(config.data.block_size, max_length)
