@@ -28,6 +28,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 PATHS = {
     *("model_path", "compare_with", "checkpoint", "output", "show", "resume", "folder"),
+    "continue_from",
     *("data.path", "data.corpus_dir", "data.validation_split", "data.test_split"),
     *("model.pretrained", "model.tokenizer", "tiny.pretrained", "tiny.tokenizer"),
     *("hydra.run.dir", "hydra.sweep.dir"),

@@ -85,7 +85,8 @@ def read_settings(
 ) -> "tuple[TrainConfig, type[Objective]]":
     """Return the values of ``config``, checked, and the class of its objective.
 
-    A run that goes on has the values it had, but for those that ``overrides`` set.
+    A run that goes on has the values it had, but for those that ``overrides`` set; one that
+    continues from another has those of the other.
 
     Raises:
         UserError: a value has the wrong type or range, or there is no such objective.
@@ -93,6 +94,8 @@ def read_settings(
     from src.training.record import RECORD, read_record
 
     if config.resume is None:
+        if config.continue_from is not None and overrides:
+            config = continued(config, overrides)
         return _typed_settings(config)
     folder = Path(config.resume)
     try:
@@ -107,11 +110,30 @@ def read_settings(
 
 def recorded(config: DictConfig, values: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     """Return ``config`` with the settings ``values`` of a run, but for what is overridden."""
+    values.pop("resume", None)
+    return _with(config, values, overridden(overrides))
+
+
+def continued(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return ``config`` with the settings of what it continues from, but for what is overridden.
+
+    Raises:
+        UserError: there is nothing to continue from, or its record cannot be used.
+    """
+    from src.training.origin import settings_of
+
+    values = settings_of(config.continue_from)
+    keys = overridden(overrides)
+    if "max_epochs" in keys and "max_steps" not in keys:  # which would win
+        values["max_steps"] = None
+    return _with(config, values, keys)
+
+
+def _with(config: DictConfig, values: dict[str, Any], but_for: Sequence[str]) -> DictConfig:
     from src.training.record import literal, without
 
-    for key in overridden(overrides):
+    for key in but_for:
         without(values, key)
-    values.pop("resume", None)
     OmegaConf.set_struct(config, False)
     return cast(DictConfig, OmegaConf.merge(config, literal(values)))
 

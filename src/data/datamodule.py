@@ -5,6 +5,7 @@ its figures before a Trainer exists.
 """
 
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import lightning as L
@@ -175,6 +176,15 @@ class ChatDataModule(L.LightningDataModule):
         """Read the conversations of one split again, as text."""
         rows = self.source.conversations(RowReport())
         return [conversation for name, conversation in rows if name == split]
+
+    def some_conversations(self, split: str, most: int) -> list[Conversation]:
+        """Return some conversations of one split, of each source in turn, without reading all."""
+        sources = self.source.sources
+        share = -(-most // len(sources))
+        there = np.bincount(self.splits[split].corpus.sources, minlength=len(sources)).tolist()
+        counts = [min(share, number) for number in there]
+        found = [s.first(split, n) if n else [] for s, n in zip(sources, counts, strict=True)]
+        return [row for rows in zip_longest(*found) for row in rows if row is not None][:most]
 
     def _micro_batches(self, blocks: Blocks, train: bool) -> MicroBatches:
         batching = self.batching

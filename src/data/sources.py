@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -147,6 +148,13 @@ class Source:
     def _divides(self, split: str) -> bool:
         """Whether other splits are taken out of this one."""
         return split == "train" and bool(self.test_fraction or self.validation_fraction)
+
+    def first(self, split: str, most: int) -> list[Conversation]:
+        """Return the first ``most`` conversations of a split; few rows behind them are read."""
+        own_first = copy(self)
+        own_first.parts = sorted(self.parts, key=lambda part: part.split != split)
+        rows = own_first.conversations(RowReport())
+        return list(islice((found for name, found in rows if name == split), most))
 
     def _split(self, split: str, prompt: str) -> str:
         if not self._divides(split):

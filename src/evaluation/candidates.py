@@ -26,6 +26,7 @@ INDIFFERENT = (
     "name",
     "sample_prompts",
     "exact_match",
+    "reference",
     "generation.",
     "device",
     "micro_batch_size",

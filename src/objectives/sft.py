@@ -20,6 +20,7 @@ from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
 from src.model.loss import LossSums, supervised_loss
 from src.model.pretrained import load_pretrained
+from src.objectives.comparison import comparison_lines
 from src.objectives.replies import SampleReplies
 from src.objectives.showcase import Showcase, exact_match_lines
 from src.talk.model_folder import save_model_folder
@@ -27,6 +28,8 @@ from src.training.config import ObjectiveConfig, TrainConfig
 from src.training.memory import TrainingStep
 from src.training.module import TrainingModule
 from src.training.objective import Best
+
+LARGEST_PERPLEXITY = 1e9  # beyond it the number says nothing, and soon overflows
 
 
 class SFTModule(TrainingModule):
@@ -47,13 +50,13 @@ class SFTModule(TrainingModule):
         return supervised_loss(self.model, hidden, batch["supervised_index"], batch["labels"])
 
     def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Return ``loss`` (nats a token), ``accuracy`` and ``perplexity``."""
+        """Return ``loss`` (nats a token), ``accuracy``, ``perplexity`` (10^9 at most)."""
         count = max(sums["num_supervised"], 1)
         loss = sums["loss"] / count
         return {
             "loss": loss,
             "accuracy": sums["num_correct"] / count,
-            "perplexity": math.exp(min(loss, 700.0)),
+            "perplexity": math.exp(min(loss, math.log(LARGEST_PERPLEXITY))),
         }
 
 
@@ -121,11 +124,11 @@ class SFT:
         """Return what answers the sample prompts at each validation."""
         config = self.config
         self.replies = SampleReplies(config.sample_prompts, data.tokenizer, config.generation)
-        self.showcase = Showcase(data, config, folder)
+        self.showcase = Showcase(data, config, folder, config.sample_prompts)
         return [self.replies]
 
     def before_training(self, model: GPT2) -> None:
-        """Ask the dozen questions before anything is learned."""
+        """Ask the sample prompts and the dozen questions before anything is learned."""
         self.showcase.ask_before(model)
 
     def without_validation(self, trainer: L.Trainer, module: TrainingModule) -> None:
@@ -141,20 +144,36 @@ class SFT:
         return load_pretrained(str(folder))
 
     def final_figures(self, best: GPT2) -> dict[str, float]:
-        """Return exact match, if the config says so."""
+        """Ask again; return exact match, if the config says so."""
         return self.showcase.score(best)
 
     def summary_lines(self, figures: Mapping[str, float]) -> list[str]:
-        """Show the dozen questions; return the figures of the splits and exact match."""
+        """Show the replies; return the figures of the splits, exact match and another's run."""
         self.showcase.show()
-        return [*split_lines(figures), *exact_match_lines(figures)]
+        beside = comparison_lines(self.config.reference, figures, self.showcase.rows)
+        return [*split_lines(figures), *exact_match_lines(figures), *beside]
 
 
 def split_lines(figures: Mapping[str, float]) -> list[str]:
     """Return loss, accuracy and perplexity of the last and best validation and of the test."""
-    return [
-        f"{label:<6}loss {figures[f'{prefix}/loss']:.4f}   accuracy "
-        f"{figures[f'{prefix}/accuracy']:.2%}   perplexity {figures[f'{prefix}/perplexity']:.2f}"
-        for label, prefix in (("last", "val"), ("best", "best_val"), ("test", "test"))
+    prefixes = {"val": "num_steps", "best_val": "best_step", "test": ""}
+    names = {"val": "validation, last", "best_val": "validation, best", "test": "test, by the best"}
+    labels = {
+        prefix: names[prefix] + (f" (step {figures[key]:,.0f})" if key in figures else "")
+        for prefix, key in prefixes.items()
         if f"{prefix}/loss" in figures
+    }
+    width = max(map(len, labels.values()), default=0)
+    return [
+        f"{label:<{width}}   loss {figures[f'{prefix}/loss']:.4f}   "
+        f"accuracy {figures[f'{prefix}/accuracy']:.2%}   "
+        f"perplexity {perplexity_text(figures[f'{prefix}/perplexity'])}"
+        for prefix, label in labels.items()
     ]
+
+
+def perplexity_text(perplexity: float) -> str:
+    """Return a perplexity as people read it."""
+    if perplexity >= LARGEST_PERPLEXITY * (1 - 1e-6):
+        return "over 10^9"
+    return f"{perplexity:,.2f}"

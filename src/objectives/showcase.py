@@ -1,13 +1,12 @@
-"""A dozen questions before and after training, and exact match over all test conversations."""
+"""Questions before and after training, and exact match over all test conversations."""
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import ClassVar
 
 from src import atomic
 from src.data.conversation import Conversation
@@ -15,88 +14,135 @@ from src.data.datamodule import ChatDataModule
 from src.evaluation import held_out
 from src.evaluation.exact_match import exact_match, nearest_neighbour
 from src.model.gpt2 import GPT2
+from src.objectives.reply_table import Answered, as_json, as_markdown, print_table
 from src.talk.assistant import Assistant
+from src.talk.messages import Message
 from src.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-NUM_QUESTIONS = 12
+NUM_QUESTIONS = 12  # of the test rows, and of the sample prompts, at most
+NUM_CANDIDATES = 96  # test rows among which the dozen are looked for
+SHORT = 400  # characters of a question that costs little
 TOKENS_BEFORE = 10  # an untrained model babbles: a taste is enough
+TOKENS_AFTER = 64
+BEFORE, REPLIES = "before.json", "replies"  # in the run folder
 
 
 class Showcase:
-    """Only where ``exact_match`` is on, for data whose answers are short and exact."""
+    """The sample prompts and a dozen test rows, asked before and after training.
 
-    def __init__(self, data: ChatDataModule, config: TrainConfig, run_folder: Path):
+    Where ``exact_match`` is on, all test conversations are asked in the end, and scored. It is for
+    data whose answers are short and exact.
+
+    Args:
+        data: whose test rows are asked.
+        config: how replies are decoded.
+        run_folder: where ``before.json``, ``replies.json`` and ``replies.md`` go.
+        prompts: of a person, who has no reference for them.
+    """
+
+    on_terminal: ClassVar[bool] = True  # whether the table is shown; the files are always written
+
+    def __init__(
+        self,
+        data: ChatDataModule,
+        config: TrainConfig,
+        run_folder: Path,
+        prompts: Sequence[str] = (),
+    ):
         self.data = data
         self.config = config
-        self.path = run_folder / "before.json"
-        self.test = data.conversations("test") if config.exact_match else []
-        self.questions = _one_of_each_family(self.test)
-        self.rows: list[tuple[Conversation, str, str]] = []
+        self.folder = run_folder
+        self.prompts = list(prompts)[:NUM_QUESTIONS]
+        self.rows: list[Answered] = []
+
+    @cached_property
+    def test(self) -> list[Conversation]:
+        """All test conversations, where all are asked."""
+        return self.data.conversations("test") if self.config.exact_match else []
+
+    @cached_property
+    def questions(self) -> list[Conversation]:
+        """A dozen test conversations."""
+        if self.config.exact_match:
+            return _one_of_each_family(self.test)
+        found = self.data.some_conversations("test", NUM_CANDIDATES)
+        return sorted(found, key=lambda c: len(held_out.text(c)) > SHORT)[:NUM_QUESTIONS]
 
     def ask_before(self, model: GPT2) -> None:
         """Write down what the model answers before it has learned anything."""
-        if not self.questions:
-            return
-        generation = replace(self.config.generation, max_new_tokens=TOKENS_BEFORE)
-        asked = [held_out.question(c) for c in self.questions]
-        replies = Assistant(model, self.data.tokenizer).replies(asked, generation)
-        texts = map(held_out.text, self.questions)
-        atomic.write_json(self.path, dict(zip(texts, replies, strict=True)))
+        asked = self._asked()
+        if asked:
+            assistant = Assistant(model, self.data.tokenizer)
+            replies = self._replies(assistant, asked, TOKENS_BEFORE)
+            atomic.write_json(self.folder / BEFORE, replies)
 
     def score(self, model: GPT2) -> dict[str, float]:
+        """Ask the best weights; return exact match, where that is wanted."""
+        assistant = Assistant(model, self.data.tokenizer)
+        figures, replies = self._exact_match(assistant) if self.test else ({}, {})
+        asked = self._asked()
+        unknown = {text: messages for text, messages in asked.items() if text not in replies}
+        replies = {**replies, **self._replies(assistant, unknown, TOKENS_AFTER)}
+        path = self.folder / BEFORE
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        references = {held_out.text(c): held_out.reference(c) for c in self.questions}
+        self.rows = [
+            Answered(messages, before.get(text, ""), replies[text], references.get(text))
+            for text, messages in asked.items()
+            if text in replies
+        ]
+        if self.rows:
+            atomic.write_text(self.folder / f"{REPLIES}.json", as_json(self.rows))
+            atomic.write_text(self.folder / f"{REPLIES}.md", as_markdown(self.rows))
+        return figures
+
+    def show(self) -> None:
+        """Print the questions with the answers before and after training."""
+        if self.rows and self.on_terminal:
+            print_table(self.rows)
+
+    def _asked(self) -> dict[str, list[Message]]:
+        """Return the messages that are asked, by their text."""
+        of_rows = {held_out.text(c): held_out.question(c) for c in self.questions}
+        return {prompt: [Message("user", prompt)] for prompt in self.prompts} | of_rows
+
+    def _replies(
+        self, assistant: Assistant, asked: Mapping[str, list[Message]], most: int
+    ) -> dict[str, str]:
+        """Return the replies to what the model has room for, each of ``most`` tokens or less."""
+        readable = {text: m for text, m in asked.items() if assistant.can_read(m)}
+        if not readable:
+            return {}
+        own = self.config.generation
+        generation = own and replace(own, max_new_tokens=min(most, own.max_new_tokens))
+        replies = assistant.replies(list(readable.values()), generation)
+        return dict(zip(readable, replies, strict=True))
+
+    def _exact_match(self, assistant: Assistant) -> tuple[dict[str, float], dict[str, str]]:
         """Return exact match over all test conversations, by label, and of the nearest neighbour.
 
         The last reply of each is scored, as `held_out` says; the nearest neighbour is that of the
-        whole conversation before it.
+        whole conversation before it. The second value are the replies, by what was asked.
         """
-        if not self.test:
-            return {}
         log.info("scoring %d test conversations", len(self.test))
-        assistant = Assistant(model, self.data.tokenizer)
         asked = [held_out.question(c) for c in self.test]
         readable = [i for i, messages in enumerate(asked) if assistant.can_read(messages)]
         replies = assistant.replies([asked[i] for i in readable], self.config.generation)
         reply_of = dict(zip(readable, replies, strict=True))
         answers = [reply_of.get(i, "") for i in range(len(asked))]  # too long to read: wrong
-        before = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
-        self.rows = [
-            (c, before.get(held_out.text(c), ""), answers[self.test.index(c)])
-            for c in self.questions
-        ]
 
         texts, responses = zip(*held_out.taught(self.data.conversations("train")), strict=True)
-        copied = nearest_neighbour(texts, responses, [held_out.text(c) for c in self.test])
+        questions = [held_out.text(c) for c in self.test]
+        copied = nearest_neighbour(texts, responses, questions)
         expected = [held_out.reference(c) for c in self.test]
         labels = [held_out.labels(c) for c in self.test]
-        return {
+        figures = {
             **exact_match(answers, expected, labels),
             "exact_match_nearest_neighbour": exact_match(copied, expected, labels)["exact_match"],
         }
-
-    def show(self) -> None:
-        """Print the dozen questions with the answers before and after training."""
-        if not self.rows:
-            return
-        table = Table("question (never seen)", "before", "after", show_lines=True)
-        for conversation, before, after in self.rows:
-            table.add_row(_told(conversation), _plain(before), _plain(after))
-        Console(stderr=True).print(table)
-
-
-def _told(conversation: Conversation) -> str:
-    """Return the last question, after what was said before it in dim lines."""
-    signs = {"system": "system: ", "user": "", "assistant": "> "}
-    *before, last = held_out.question(conversation)
-    lines = [f"[dim]{signs[m.role]}{_plain(m.content)}[/dim]" for m in before]
-    return "\n".join([*lines, _plain(last.content)])
-
-
-def _plain(text: str) -> str:
-    """Return text without control characters or markup, on one line."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return line.replace("[", r"\[")
+        return figures, dict(zip(questions, answers, strict=True))
 
 
 def _one_of_each_family(test: list[Conversation]) -> list[Conversation]:

@@ -1,4 +1,4 @@
-"""The best weights so far, as a folder."""
+"""The best weights so far, as a folder; and whether it is time to stop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,36 +20,67 @@ class BestModel(L.Callback):
         chosen_by: which figure decides.
         save: writes a plain model into the folder.
         rank: of this process; rank 0 writes.
+        patience: validations in a row without a better figure, after which training ends; None: it
+            goes on to its last step. The learning rate stays that of the whole plan.
     """
 
     def __init__(
-        self, folder: Path, chosen_by: Best, save: Callable[[GPT2, Path], None], rank: int
+        self,
+        folder: Path,
+        chosen_by: Best,
+        save: Callable[[GPT2, Path], None],
+        rank: int,
+        patience: int | None = None,
     ):
         self.folder = folder
         self.chosen_by = chosen_by
         self.save = save
         self.rank = rank
+        self.patience = patience
         self.best: dict[str, float] = {}  # the figures of their validation, and step
         self.seen_step = -1  # of the last validation
+        self.history: list[tuple[int, float]] = []  # of each validation: step and figure
+
+    @property
+    def num_in_vain(self) -> int:
+        """Validations since the best one."""
+        if not self.best:
+            return 0
+        return sum(step > self.best["step"] for step, _ in self.history)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether patience has come to its end; the same on all ranks, as the figures are."""
+        return self.patience is not None and self.num_in_vain >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the figures of the best weights."""
-        return {"best": self.best, "seen_step": self.seen_step}
+        """Return the figures of the best weights, and how it went until now."""
+        return {"best": self.best, "seen_step": self.seen_step, "history": list(self.history)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best weights of the interrupted run."""
         self.best = state_dict["best"]
         self.seen_step = state_dict.get("seen_step", -1)
+        self.history = [(int(step), value) for step, value in state_dict.get("history", ())]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Take no further step in a run that was over when it was interrupted."""
+        trainer.should_stop = trainer.should_stop or self.is_over
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Write the weights if they are the best so far."""
+        """Write the weights if they are the best so far; end training if it is in vain."""
         assert isinstance(module, TrainingModule)
         self.seen_step = trainer.global_step
         figure = self.chosen_by.figure
+        # A run that began again has validated its first weights again.
+        earlier = [(step, value) for step, value in self.history if step < self.seen_step]
+        self.history = [*earlier, (self.seen_step, module.latest[figure])]
         if self.chosen_by.improves(module.latest[figure], self.best.get(figure)):
             figures = {k: v for k, v in module.latest.items() if k.startswith("val/")}
             self.best = {**figures, "step": trainer.global_step}
             self.write(module)
+        if trainer.state.fn == "fit" and self.is_over:
+            trainer.should_stop = True
 
     def write(self, module: TrainingModule) -> None:
         """Write the weights as they are now; raise UserError if they are not finite."""

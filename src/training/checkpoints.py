@@ -72,8 +72,9 @@ class Checkpoints(L.Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what differs from rank to rank: random generators and running sums."""
+        """Add what differs from rank to rank, random generators and sums, and the run's length."""
         assert isinstance(module, TrainingModule)
+        checkpoint["num_steps"] = module.num_steps
         checkpoint["ranks"] = gather_states(trainer, module)
 
     def on_load_checkpoint(
@@ -99,8 +100,12 @@ def at_step_boundary(trainer: L.Trainer) -> bool:
     return done % trainer.accumulate_grad_batches == 0
 
 
-def find_checkpoint(run_folder: Path) -> Path | None:
+def find_checkpoint(
+    run_folder: Path, way_out: str = "start a new run, without resume"
+) -> Path | None:
     """Return the newest whole checkpoint of a run, or None if it has saved none yet.
+
+    ``way_out`` is what to do without one.
 
     Raises:
         UserError: all are damaged.
@@ -116,10 +121,7 @@ def find_checkpoint(run_folder: Path) -> Path | None:
         if path != saved[-1]:
             log.warning("warning: %s %s; looking for the one before it", path, damage)
     if saved:
-        raise UserError(
-            f"{run_folder} holds no whole checkpoint ({'; '.join(damages)}): start a new run, "
-            f"without resume"
-        )
+        raise UserError(f"{run_folder} holds no whole checkpoint ({'; '.join(damages)}): {way_out}")
     return None
 
 
@@ -142,7 +144,7 @@ def resolve_checkpoint(name: str) -> Path:
     if path.is_dir():
         newest = find_checkpoint(path)
         if newest is None:
-            raise UserError(f"checkpoint={name}: no checkpoint in it: name a run folder")
+            raise UserError(f"checkpoint={name}: no checkpoint in it: {_instead(path)}")
         return newest
     if not path.exists():
         raise UserError(f"checkpoint={name}: there is no such file or folder{path_question(name)}")
@@ -152,6 +154,16 @@ def resolve_checkpoint(name: str) -> Path:
         hint = f"; the one before it is whole: {option('checkpoint', other)}" if is_whole else ""
         raise UserError(f"checkpoint={name} {damage}{hint}")
     return path
+
+
+def _instead(folder: Path) -> str:
+    """Return what to name in place of a folder without a checkpoint."""
+    if not (folder / "model").is_dir():
+        return "name a run folder"
+    return (
+        f"a finished run drops them, unless trainer.keep_optimizer=true; its best weights are "
+        f"{option('model_path', folder / 'model')}"
+    )
 
 
 def read_weights(checkpoint: Path) -> tuple[int, dict[str, Tensor]]:

@@ -68,10 +68,31 @@ class TrainerConfig:
     log_every_n_steps: Annotated[int, at_least(1)]
     val_every_n_steps: Annotated[int | None, at_least(1)]
     checkpoint_every_n_steps: Annotated[int, at_least(1)]
+    patience: Annotated[int | None, at_least(1).or_null("to train to the end")]
+    keep_every_n_steps: Annotated[int | None, at_least(1).or_null("to keep none")]
+    keep_optimizer: bool
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
         check(self, "trainer.")
+
+
+@dataclass
+class ReferenceConfig:
+    """A run that others have published, to stand beside this one at its end."""
+
+    name: str
+    loss: float
+    accuracy: float
+    seconds: float
+    steps: Annotated[int, at_least(1)]
+    average_over: Annotated[int, at_least(1)]  # its last training steps, each of which counts once
+    replies_before: dict[str, str]  # of its model, by question
+    replies: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Check ranges; raise UserError naming the key."""
+        check(self, "reference.")
 
 
 @dataclass
@@ -99,8 +120,10 @@ class TrainConfig:
     max_epochs: Annotated[int | None, at_least(1).or_null()]
     max_steps: Annotated[int | None, at_least(1).or_null()]
     resume: str | None
+    continue_from: str | None
     sample_prompts: list[str]
     exact_match: bool
+    reference: ReferenceConfig | None
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""

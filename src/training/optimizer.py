@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
 
 from src.errors import UserError
@@ -12,13 +12,19 @@ from src.training.config import OptimizerConfig
 def build_optimizer(model: nn.Module, config: OptimizerConfig, fused: bool) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter, arXiv:1711.05101); matrices decay, vectors do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices, vectors = weight_decays(config)
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": matrices},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": vectors},
     ]
     return torch.optim.AdamW(
         groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]), fused=fused
     )
+
+
+def weight_decays(config: OptimizerConfig) -> tuple[float, float]:
+    """Return the decay of the two groups: matrices, vectors."""
+    return config.weight_decay, 0.0
 
 
 def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
@@ -54,3 +60,23 @@ def build_schedule(
         min_lr_rate=config.min_learning_rate_ratio,
         last_epoch=-1 if config.warmup_from_zero else 0,
     )
+
+
+def go_on_with_schedule(
+    optimizer: torch.optim.Optimizer, schedule: LambdaLR, config: OptimizerConfig, step: int
+) -> None:
+    """Set what a new run of ``config`` has in the step after ``step``, in place.
+
+    The optimizer has the moments of another run, whose settings and schedule came with them.
+    """
+    count = step + (0 if config.warmup_from_zero else 1)  # see ``build_schedule``
+    schedule.last_epoch = count
+    schedule.base_lrs = [config.learning_rate for _ in optimizer.param_groups]
+    for group, decay, factor in zip(
+        optimizer.param_groups, weight_decays(config), schedule.lr_lambdas, strict=True
+    ):
+        group["initial_lr"] = config.learning_rate
+        group["lr"] = config.learning_rate * factor(count)
+        group["betas"] = (config.betas[0], config.betas[1])
+        group["weight_decay"] = decay
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]

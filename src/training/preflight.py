@@ -8,13 +8,20 @@ from src.data.order import Batching
 from src.data.report import OVER_MAX_ROWS, RowReport
 from src.data.sources import SPLITS
 from src.training.config import TrainConfig
+from src.training.ending import ending
 from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
+from src.training.origin import Origin
 from src.training.plan import Plan
 
 
 def preflight_report(
-    config: TrainConfig, data: ChatDataModule, plan: Plan, due: str, run_folder: Path
+    config: TrainConfig,
+    data: ChatDataModule,
+    plan: Plan,
+    due: str,
+    run_folder: Path,
+    origin: Origin | None = None,
 ) -> list[str]:
     """Return the report as aligned lines; ``due`` says how much of the rows is taught."""
     train, machine, batching = data.splits["train"], plan.machine, plan.batching
@@ -22,6 +29,7 @@ def preflight_report(
     epochs = plan.num_steps / data.steps_per_epoch
     used = ", ".join(f"{data.report.used[split]:,} {split}" for split in SPLITS)
     blocks = ", ".join(f"{len(data.splits[split]):,} {split}" for split in SPLITS)
+    start = origin.name if origin else config.continue_from or config.model.pretrained
     several = batching.num_devices > 1
     devices = f"{batching.num_devices} x " if several else ""
     rows = {
@@ -35,8 +43,10 @@ def preflight_report(
         f"{batching.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
         f"about {_tokens_per_step(train, batching):,} tokens{_short(train, batching)}",
         "model": f"{plan.step.num_parameters:,} parameters, "
-        + (f"from {config.model.pretrained}" if config.model.pretrained else "random weights")
+        + (f"from {start}" if start else "random weights")
         + _adapters(plan.step),
+        "goes on": origin.describe(data.key) if origin else "",
+        **ending(config, plan, origin.step if origin else 0),
         "device": f"{devices}{machine.device}, {machine.precision}"
         + (f", {machine.strategy}" if several else "")
         + (", compiled" if config.trainer.compile else ""),

@@ -16,6 +16,7 @@ from src.errors import UserError
 from src.training.config import PRECISIONS, TrainConfig
 
 RECORD = "run.json"
+METRICS = "metrics.json"  # a run that holds it is finished
 MOST_BYTES = 2**20
 DECIDED = ("device", "devices", "precision", "corpus", "packing")  # in the settings, yet not asked
 FREE = ("objective",)  # its names are those of its own class, which checks them
@@ -64,6 +65,11 @@ def read_record(folder: Path) -> Record:
     typed = content.get("overrides")
     overrides = tuple(o for o in typed if isinstance(o, str)) if isinstance(typed, list) else ()
     return Record(config, settings, machine, job if isinstance(job, str) else None, overrides)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run has been scored: there is nothing left to do."""
+    return (folder / METRICS).exists()
 
 
 def read_machine(folder: Path) -> Values:

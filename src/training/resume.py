@@ -19,13 +19,11 @@ from src.errors import UserError
 from src.model.device import choose_device
 from src.model.footprint import FLOAT32, num_parameters
 from src.nearest import path_question
-from src.training import lock, slurm
+from src.training import finished, lock, slurm
 from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
 from src.training.plan import Plan
-from src.training.record import RECORD, read_record
-
-METRICS = "metrics.json"  # a run that holds it is finished
+from src.training.record import METRICS, RECORD, is_finished, read_record
 
 # What may change when a run goes on: nothing that the weights or the figures depend on, but for
 # the order in which numbers are added up.
@@ -44,6 +42,9 @@ MAY_CHANGE = (
     "trainer.precision",  # what is decided of it is compared: precision
     "trainer.log_every_n_steps",
     "trainer.checkpoint_every_n_steps",
+    "trainer.keep_every_n_steps",
+    "trainer.keep_optimizer",
+    "reference",
     "trainer.activation_checkpointing",
 )
 
@@ -52,6 +53,7 @@ MAY_CHANGE = (
 CHANGED = {
     "corpus": "the rows or the tokenizer are not what they were: put them back",
     "packing": "the rows make other blocks than they did: go on with the version that began it",
+    "continue_from.": "what it goes on from is not what it was: put it back",
 }
 
 log = logging.getLogger(__name__)
@@ -110,19 +112,12 @@ def hold(folder: Path) -> None:
         raise UserError(f"{folder}: another process is at this run: wait for it, or stop it")
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run has been scored: there is nothing left to do."""
-    return (folder / METRICS).exists()
-
-
 def finished_lines(folder: Path) -> list[str]:
     """Return what to say of a run that is finished, and what can be done with it."""
-    model = folder / "model"
-    further = command("train", model__pretrained=model, model__tokenizer=model)
     return [
         f"{folder} is finished: all figures are in {folder / METRICS}",
-        f"talk to it:         {command('chat', model_path=model)}",
-        f"train on from it:   {further} max_steps=...",
+        f"talk to it:         {command('chat', model_path=folder / 'model')}",
+        f"train on from it:   {command('train', continue_from=folder)} max_steps=...",
     ]
 
 
@@ -162,6 +157,7 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
             raise UserError(f"{argument}: a run goes on in its own folder, {folder}: leave it out")
     if is_finished(folder):
         lock.clear(folder)
+        finished.sweep([folder])
         print("\n".join(finished_lines(folder)), file=sys.stderr)
         sys.exit()
     signals.say_at_end(f"go on with: {command('train', resume=folder)}")
@@ -246,6 +242,7 @@ def write_record(
     data: ChatDataModule,
     plan: Plan,
     overrides: list[str],
+    origin: Mapping[str, Any],
 ) -> None:
     """Write ``run.json`` for a new run; for one that goes on, check that it is the same run.
 
@@ -253,7 +250,7 @@ def write_record(
         UserError: a setting, the rows or their blocks are not what they were; says which.
     """
     checksums = {"corpus": data.key, "packing": data.splits["train"].packing.checksum}
-    settings = plan.settings(config) | checksums
+    settings = plan.settings(config) | checksums | origin
     if not (run_folder / RECORD).exists():
         asked = asdict(config)
         record = {
@@ -271,8 +268,8 @@ def write_record(
         # An older version may have recorded fewer settings.
         if key.startswith(MAY_CHANGE) or _same(key, before.get(key, value), value):
             continue
-        if key in CHANGED:
-            raise UserError(f"resume={config.resume}: {CHANGED[key]}, or start a new run")
+        if what := next((text for name, text in CHANGED.items() if key.startswith(name)), None):
+            raise UserError(f"resume={config.resume}: {what}, or start a new run")
         if key == "precision" and not _is_possible(before[key], config, plan):
             log.warning(
                 "warning: that run had precision=%s; %s rounds otherwise", before[key], value

@@ -13,22 +13,28 @@ from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
+from src.training import finished
 from src.training.best import BestModel
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.config import TrainConfig
+from src.training.continuation import Continuation, begin_at
 from src.training.distributed import load_whole
 from src.training.events import open_logger
 from src.training.finite import check_figures
 from src.training.history import HISTORY, History
 from src.training.interruption import Interruption
+from src.training.kept import KeptModels
+from src.training.last_steps import LastSteps
 from src.training.log import TrainingLog
 from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
+from src.training.origin import Origin
 from src.training.plan import Plan
 from src.training.progress import Progress
 from src.training.status_updates import StatusUpdates
 from src.training.summary import summary
 from src.training.trainer import build_trainer
+from src.training.verdict import verdict
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +58,7 @@ class Run:
         model: GPT2,
         plan: Plan,
         run_folder: Path,
+        origin: Origin | None = None,
     ):
         self.config, self.objective, self.data = config, objective, data
         self.plan, self.folder = plan, run_folder
@@ -61,23 +68,34 @@ class Run:
         self.training_log = TrainingLog(data.steps_per_epoch)
         save = partial(objective.save, tokenizer=data.tokenizer)
         rank = plan.machine.place.rank
-        self.best = BestModel(run_folder / "model", objective.best, save, rank)
+        trainer = config.trainer
+        if trainer.patience is not None and not self.has("validation"):
+            raise UserError(
+                f"trainer.patience={trainer.patience} counts validations, and there are no "
+                f"validation rows: raise data.validation_fraction, or set it to null"
+            )
+        self.best = BestModel(run_folder / "model", objective.best, save, rank, trainer.patience)
+        self.last_steps = LastSteps(config.reference.average_over if config.reference else 0)
         self.checkpoints = Checkpoints(
             run_folder,
-            config.trainer.checkpoint_every_n_steps,
+            trainer.checkpoint_every_n_steps,
             plan.val_every_n_steps if self.has("validation") else None,
         )
         interruption = Interruption(self.checkpoints)
         if rank == 0:
             signals.say_at_end(f"go on with: {command('train', resume=run_folder)}")
         self.checkpoint = find_checkpoint(run_folder) if config.resume else None
+        self.origin = origin if self.checkpoint is None and origin and origin.checkpoint else None
         # Order matters: a checkpoint holds what the callbacks before it have counted.
         watching = [
+            *([Continuation(self.origin, config)] if self.origin else []),
+            self.last_steps,
             self.training_log,
             Progress(objective.bar),
             *objective.watchers(data, run_folder),
             self.best,
             StatusUpdates(run_folder, self.best),
+            KeptModels(run_folder, trainer.keep_every_n_steps, save, rank),
         ]
         step = None if self.checkpoint is None else saved_step(self.checkpoint)
         self.history = History(run_folder / HISTORY, self.training_log.totals, step, rank)
@@ -87,7 +105,7 @@ class Run:
             [self.logger, self.history],
             callbacks=[*watching, self.checkpoints, interruption],
             validates=self.has("validation"),
-            deterministic=config.trainer.deterministic,
+            deterministic=trainer.deterministic,
         )
 
     def has(self, split: str) -> bool:
@@ -133,13 +151,16 @@ class Run:
     def _can_start_again(self) -> bool:
         """Whether nothing is lost yet; several processes may be at different places."""
         batching = self.plan.batching
-        is_new = self.checkpoint is None and self.trainer.global_step == 0
+        first_step = self.origin.step if self.origin else 0
+        is_new = self.checkpoint is None and self.trainer.global_step == first_step
         return is_new and batching.num_devices == 1 and batching.micro_batch_size > 1
 
     def _execute(self) -> None:
         if self.checkpoint is None:
             if self.config.resume is not None:
                 log.info("%s has no checkpoint yet: it begins at the first step", self.folder)
+            if self.origin is not None:
+                begin_at(self.trainer, self.origin.step)
             if self.plan.machine.place.rank == 0:
                 self.objective.before_training(merged(self.module.model))
             self._validate()  # what the base model knows
@@ -150,7 +171,10 @@ class Run:
 
     def fit(self) -> None:
         """Train, from where an interrupted run stood."""
-        self.trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
+        begins = self.origin.checkpoint if self.origin else None
+        self.trainer.fit(
+            self.module, self.data, ckpt_path=self.checkpoint or begins, weights_only=True
+        )
 
     def _validate(self) -> None:
         if self.has("validation"):
@@ -161,6 +185,8 @@ class Run:
 
     def _finish(self, last: Mapping[str, float]) -> None:
         """Score the best weights once, write ``metrics.json``, and say how it went."""
+        last = {**last, **self.last_steps.figures(self.trainer, self.module)}
+        num_steps = self.trainer.global_step
         self.trainer.strategy.barrier()  # rank 0 has written them
         best = self.objective.load(self.best.folder)
         if has_adapters(self.module.model):
@@ -171,7 +197,7 @@ class Run:
             self.trainer.test(self.module, self.data, verbose=False)
         if self.plan.machine.place.rank:
             return
-        figures = self._figures(last, best)
+        figures = self._figures(last, best, num_steps)
         check_figures(figures)
         self.logger.sizes()  # on the disk, for a run that has its metrics is never resumed
         atomic.write_json(self.folder / "metrics.json", figures)
@@ -179,15 +205,26 @@ class Run:
             self.plan.shown(self.config),
             {f"final/{key}": figures[key] for key in self.objective.table if key in figures},
         )
-        for line in summary(figures, self.objective.summary_lines(figures), self.folder):
+        outcome = [*self.objective.summary_lines(figures), *self._verdict()]
+        dropped = 0 if self.config.trainer.keep_optimizer else finished.num_bytes(self.folder)
+        for line in summary(figures, outcome, self.folder, dropped):
             log.info(line)
+        if dropped:
+            finished.drop_checkpoints(self.folder)
 
-    def _figures(self, last: Mapping[str, float], best: GPT2) -> dict[str, Any]:
+    def _verdict(self) -> list[str]:
+        if not self.has("validation"):
+            return ["not validated: model/ holds the last weights"]
+        return verdict(self.best.history, int(self.best.best["step"]), self.objective.best)
+
+    def _figures(self, last: Mapping[str, float], best: GPT2, num_steps: int) -> dict[str, Any]:
+        planned = {"planned_steps": self.plan.num_steps}
         return {
-            **{k: v for k, v in last.items() if k.startswith("val/")},
+            **{k: v for k, v in last.items() if k.startswith(("val/", "last_train/"))},
             **{f"best_{k}": v for k, v in self.best.best.items()},
             **{k: v for k, v in self.module.latest.items() if k.startswith("test/")},
-            "num_steps": self.plan.num_steps,
+            "num_steps": num_steps,
+            **(planned if num_steps < self.plan.num_steps else {}),
             "train_seconds": self.training_log.train_seconds,
             "num_tokens": self.training_log.num_tokens,
             "real_tokens_per_second": self.training_log.tokens_per_second,

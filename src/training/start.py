@@ -14,7 +14,7 @@ from src.data.blocks import choose_block_size
 from src.data.datamodule import open_data
 from src.errors import UserError
 from src.model.device import choose_device
-from src.training import lock, status
+from src.training import finished, kept, lock, status
 from src.training.config import TrainConfig
 from src.training.distributed import choose_devices
 from src.training.launch import Processes
@@ -23,17 +23,17 @@ from src.training.memory import TrainingStep, check_memory
 from src.training.model import build_model
 from src.training.objective import Objective
 from src.training.optimizer import check_schedule
+from src.training.origin import check_length, check_settings, origin_of
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
 from src.training.provenance import note_end, note_start
-from src.training.record import RECORD, read_machine
+from src.training.record import RECORD, is_finished, read_machine
 from src.training.resume import (
     as_decided,
     check_size,
     finished_lines,
     hold,
-    is_finished,
     refuse_used,
     write_record,
 )
@@ -73,9 +73,11 @@ def start_run(
         refuse_used(run_folder)
     elif is_finished(run_folder):
         lock.clear(run_folder)
+        finished.sweep([run_folder])
         for line in finished_lines(run_folder):
             log.info(line)
         return None
+    finished.sweep(finished.siblings(run_folder))
     hold(run_folder)
     status.write_begin(run_folder)
     try:
@@ -145,7 +147,10 @@ def prepare(
     if machine.device == "cpu":
         keep_freed_memory()
     source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
-    model = build_model(config, tokenizer)
+    origin = origin_of(config, run_folder)
+    if origin is not None:
+        check_settings(origin, config)
+    model = build_model(config, tokenizer, origin)
     max_length = model.config.n_positions
     block_size = choose_block_size(config.data.block_size, max_length)
     step = objective.step(TrainingStep.of(config, machine, model.config, block_size))
@@ -163,18 +168,22 @@ def prepare(
     data.batching = batching.cut_for(len(data.splits["train"]))
     step = replace(step, accumulates=data.batching.num_micro_batches > 1)
     check_schedule(config.optimizer, data.num_steps)
+    if origin is not None:
+        check_length(origin, data.num_steps)
     plan = Plan.of(config, machine, data, step)
     if machine.place.rank == 0:
         lock.sweep(run_folder)
+        kept.sweep(run_folder)
         is_new = not (run_folder / RECORD).exists()
-        write_record(run_folder, config, data, plan, overrides)
+        facts = origin.facts() if origin else {}
+        write_record(run_folder, config, data, plan, overrides, facts)
         note_start(run_folder, overrides, is_new)
     else:
         # The weights are drawn; from here on each rank draws for itself.
         L.seed_everything((config.seed + machine.place.rank) % 2**32, verbose=False)
     due = objective.describe_targets(data.splits["train"])
-    for line in preflight_report(config, data, plan, due, run_folder):
+    for line in preflight_report(config, data, plan, due, run_folder, origin):
         log.info(line)
     for warning in [*preflight_warnings(config, data), *memory_warnings]:
         log.warning("warning: %s", warning)
-    return Run(config, objective, data, model, plan, run_folder)
+    return Run(config, objective, data, model, plan, run_folder, origin)

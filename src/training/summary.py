@@ -4,13 +4,24 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src import disk
 from src.command_line import command
 
 
-def summary(figures: Mapping[str, float], outcome: Sequence[str], folder: Path) -> list[str]:
-    """Return the lines that end a run; ``outcome`` are its objective's."""
+def summary(
+    figures: Mapping[str, float], outcome: Sequence[str], folder: Path, dropped: int = 0
+) -> list[str]:
+    """Return the lines that end a run.
+
+    Args:
+        figures: of ``metrics.json``.
+        outcome: how it went, by its objective and its validations.
+        folder: of the run.
+        dropped: bytes of the checkpoints that are removed now.
+    """
     return [
         "",
+        *_early(figures),
         *outcome,
         f"trained {figures['train_seconds']:.0f} s at "
         f"{figures['real_tokens_per_second']:,.0f} tokens/s (padding not counted)",
@@ -18,4 +29,24 @@ def summary(figures: Mapping[str, float], outcome: Sequence[str], folder: Path) 
         f'talk to it:   {command("chat", model_path=folder / "model")} prompt="Who are you?"',
         f"see curves:   tensorboard --logdir {shlex.quote(str(folder.parent))}",
         f"all figures:  {folder / 'metrics.json'}",
+        *_removed(dropped),
+    ]
+
+
+def _early(figures: Mapping[str, float]) -> list[str]:
+    """Return what to say of a run that ended before its last step."""
+    if "planned_steps" not in figures:
+        return []
+    return [
+        f"ended early, after step {figures['num_steps']:,} of {figures['planned_steps']:,}: no "
+        f"validation since step {figures['best_step']:,} was better (trainer.patience)"
+    ]
+
+
+def _removed(dropped: int) -> list[str]:
+    if not dropped:
+        return []
+    return [
+        f"removed:      the optimizer's state, {disk.size_text(dropped)} "
+        f"(trainer.keep_optimizer=true keeps it)"
     ]

@@ -1,12 +1,16 @@
 """Held-out conversations are asked as a person would meet them, and scored by turn."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from src.data.conversation import Conversation
 from src.objectives import showcase
+from src.objectives.reply_table import Answered, as_json, as_markdown, print_table
 from src.objectives.showcase import Showcase, exact_match_lines
+from src.talk.messages import Message
+from tests.training.conftest import small_run  # noqa: F401
 
 TRAIN = [
     Conversation((("Capital of Peru?", "Lima."),), family="capitals"),
@@ -65,6 +69,67 @@ def test_the_table_shows_what_was_said_before_a_second_question(figures, capsys)
     lines = [line.strip("│ ").split("│")[0].strip() for line in capsys.readouterr().err.split("\n")]
     start = lines.index("Hot?")
     assert lines[start : start + 3] == ["Hot?", "> Cold.", "And big?"]
+
+
+def wide_rows():
+    messages = [
+        Message("system", "Be brief."),
+        Message("user", "Hot?"),
+        Message("assistant", "Cold."),
+    ]
+    long = [*messages, Message("user", "word " * 200)]
+    return [
+        Answered(long, "[red]loud\x1b[31m", "answer " * 90, "the\nreference"),
+        Answered([Message("user", "Why?")], "", "Because.", None),
+    ]
+
+
+def test_the_table_is_readable_at_100_columns_whatever_the_replies(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    print_table(wide_rows())
+    text = capsys.readouterr().err
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(text.splitlines()) < 30
+    assert "\x1b" not in text
+    assert "[red]loud" in text  # as it is, no markup
+    for words in ("reference", "...", "(1 messages before)", "(nothing)"):
+        assert words in text
+
+
+def test_the_files_hold_the_replies_in_full():
+    rows = wide_rows()
+    first, second = json.loads(as_json(rows))
+    assert first["after"] == rows[0].after
+    assert first["question"].startswith("system: Be brief.\nHot?\n> Cold.\nword")
+    assert second["reference"] is None
+    text = as_markdown(rows)
+    assert "    the\n    reference\n" in text
+    assert text.count("before training:") == 2
+
+
+def test_every_run_asks_its_prompts_and_a_dozen_test_rows(small_run, tmp_path, capsys):  # noqa: F811
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"prompt": f"question {i} of {i * i}", "response": f"answer {i}"} for i in range(300)]
+    lines[0]["prompt"] = "long " * 300
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    own = ("data=file", f"data.path={rows}", "data.test_fraction=0.3", "data.block_size=64")
+    run = small_run(*own, "max_steps=2", "sample_prompts=[Who are you?]")
+    found = json.loads((run / "replies.json").read_text(encoding="utf-8"))
+    assert found[0]["question"] == "Who are you?"
+    assert found[0]["reference"] is None
+    assert len(found) == 13
+    by_prompt = {line["prompt"]: line["response"] for line in lines}
+    assert all(row["reference"] == by_prompt[row["question"]] for row in found[1:])
+    before = json.loads((run / "before.json").read_text(encoding="utf-8"))
+    assert all(row["before"] == before[row["question"]] for row in found)
+    assert (run / "replies.md").read_text(encoding="utf-8").count("\n## ") == 13
+    assert "Who are you?" in capsys.readouterr().err
+
+
+def test_one_switch_keeps_the_table_off_the_terminal(figures, capsys, monkeypatch):
+    monkeypatch.setattr(Showcase, "on_terminal", False)
+    figures[1].show()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_summary_names_the_share_of_each_kind():

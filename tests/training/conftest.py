@@ -28,6 +28,7 @@ SMALL = (
     "optimizer.warmup_steps=2",
     "trainer.val_every_n_steps=5",
     "trainer.log_every_n_steps=1",
+    "trainer.keep_optimizer=true",
 )
 
 

@@ -24,7 +24,12 @@ from tests.training.test_resume import assert_same_run
 ROOT = Path(__file__).parents[2]
 
 # 12 steps, validated (and saved) at 5 and 10, logged at 4, 8 and 12.
-LAYOUT = (*SMALL, "trainer.log_every_n_steps=4", "trainer.accelerator=cpu")
+REFERENCE = (
+    "reference={name: x, loss: 1, accuracy: 1, seconds: 1, steps: 1, average_over: 5, "
+    "replies_before: {}, replies: {}}"
+)
+KEPT = ("trainer.keep_every_n_steps=12", REFERENCE)
+LAYOUT = (*SMALL, *KEPT, "trainer.log_every_n_steps=4", "trainer.accelerator=cpu")
 TWO = (*LAYOUT, "trainer.devices=2", "micro_batch_size=2")  # 2 x 2 x 2
 STRATEGIES = ("ddp", "fsdp")
 
@@ -97,6 +102,23 @@ def test_two_processes_log_what_one_logs(together, alone):
     assert one.keys() == two.keys()
     for key in one.keys() - timed:
         assert two[key] == pytest.approx(one[key], rel=1e-5), key
+
+
+def test_two_processes_go_on_from_another_run_and_end_early(together, sweep, tmp_path, corpora):
+    """At a learning rate that ruins what was learned: the first validation is in vain."""
+    strategy = STRATEGIES[int(together.name)]
+    own = (f"trainer.strategy={strategy}", f"hydra.run.dir={tmp_path / 'run'}", corpora)
+    ends = ("max_steps=30", "trainer.patience=1", "trainer.keep_every_n_steps=7")
+    rate = "optimizer.learning_rate=3"
+    said = finish(start(f"continue_from={together}", *TWO, *own, *ends, rate))
+    assert f"from {together} at step 12 of 12, with its moments" in said
+    assert "ended early, after step 15 of 30" in said
+    assert metrics(tmp_path / "run")["best_step"] == 12
+    assert min(curves(tmp_path / "run")["val/loss"]) == 12
+    assert [path.name for path in (tmp_path / "run" / "models").iterdir()] == ["step_000014"]
+    expected = load_file(together / "models" / "step_000012" / "model.safetensors")
+    found = load_file(tmp_path / "run" / "model" / "model.safetensors")  # what it began with
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_two_processes_have_the_gradients_and_weights_of_one(together, alone):
