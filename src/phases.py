@@ -19,7 +19,8 @@ SMALL = 0.01  # of the whole: phases below it are told together
 class Clock:
     """The seconds of each phase, those of an earlier part of the run included."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: bool = False) -> None:
+        self.taken = taken  # by a run
         self.passed: dict[str, float] = {}
         self.phase = OTHER
         self.since = time.perf_counter()
@@ -43,13 +44,20 @@ class Clock:
             self.passed[phase] = self.passed.get(phase, 0.0) + seconds
 
 
-_clock = Clock()
+_clock = Clock(taken=True)
 
 
 def begin() -> None:
-    """Start the clock of a new run of this process."""
+    """Start the clock of the next run of this process, before that run is there."""
     global _clock
     _clock = Clock()
+
+
+def take() -> None:
+    """Use the clock that was started for this run, or start one."""
+    if _clock.taken:
+        begin()
+    _clock.taken = True
 
 
 def enter(phase: str) -> str:

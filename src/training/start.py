@@ -66,6 +66,7 @@ def start_run(
     Raises:
         UserError: for what a person can mend.
     """
+    phases.take()
     signals.at_end(atomic.discard)
     if find_place().rank:
         return _start_run(config, objective, run_folder, overrides, joining)
