@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src import disk, signals
+from src import disk, phases, signals
 from src.cli import (
     MISTAKES,
     RUNS,
@@ -45,6 +45,7 @@ def train(config: DictConfig) -> float | None:
 
     In a sweep, a run that fails returns None: why, its status says.
     """
+    phases.begin()
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     run = partial(_train, config, folder)
@@ -54,9 +55,10 @@ def train(config: DictConfig) -> float | None:
 
 
 def _train(config: DictConfig, folder: Path) -> float | None:
-    from src.training.slurm import requeue
-    from src.training.start import start_run  # after the command line is right: seconds to import
-    from src.training.status import read_status
+    with phases.phase("starting"):  # seconds, so after the command line is right
+        from src.training.slurm import requeue
+        from src.training.start import start_run
+        from src.training.status import read_status
 
     overrides = task_overrides()
     settings, objective = read_settings(config, overrides)

@@ -38,6 +38,8 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "overrides",
     "run_folder",
     "run_name",
+    "phases",
+    "progress",
     "signals",
     "streams",
 }
@@ -60,7 +62,8 @@ ROOM_MAY_IMPORT = {
 }
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
-    *("free_memory", "hub", "json_file", "model_files", "nearest", "run_name", "signals"),
+    *("free_memory", "hub", "json_file", "model_files", "nearest", "phases", "progress"),
+    *("run_name", "signals"),
 }
 MAY_IMPORT_HYDRA = {"sweeps"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}

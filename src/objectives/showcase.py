@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from src import atomic
+from src import atomic, phases
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
 from src.evaluation import held_out
 from src.evaluation.exact_match import exact_match, nearest_neighbour
 from src.model.gpt2 import GPT2
 from src.objectives.reply_table import Answered, as_json, as_markdown, print_table
+from src.progress import Progress
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.training.config import TrainConfig
@@ -81,7 +82,10 @@ class Showcase:
     def score(self, model: GPT2) -> dict[str, float]:
         """Ask the best weights; return exact match, where that is wanted."""
         assistant = Assistant(model, self.data.tokenizer)
-        figures, replies = self._exact_match(assistant) if self.test else ({}, {})
+        figures, replies = {}, {}
+        if self.test:
+            with phases.phase("exact_match"):
+                figures, replies = self._exact_match(assistant)
         asked = self._asked()
         unknown = {text: messages for text, messages in asked.items() if text not in replies}
         replies = {**replies, **self._replies(assistant, unknown, TOKENS_AFTER)}
@@ -129,7 +133,10 @@ class Showcase:
         log.info("scoring %d test conversations", len(self.test))
         asked = [held_out.question(c) for c in self.test]
         readable = [i for i, messages in enumerate(asked) if assistant.can_read(messages)]
-        replies = assistant.replies([asked[i] for i in readable], self.config.generation)
+        with Progress(len(readable), "answering", "test prompts") as progress:
+            replies = assistant.replies(
+                [asked[i] for i in readable], self.config.generation, progress=progress.add
+            )
         reply_of = dict(zip(readable, replies, strict=True))
         answers = [reply_of.get(i, "") for i in range(len(asked))]  # too long to read: wrong
 

@@ -67,6 +67,8 @@ class TrainerConfig:
     deterministic: bool
     log_every_n_steps: Annotated[int, at_least(1)]
     val_every_n_steps: Annotated[int | None, at_least(1)]
+    max_val_blocks: Annotated[int | str | None, at_least(1).or_auto()]
+    max_test_blocks: Annotated[int | None, at_least(1).or_null("for all")]
     checkpoint_every_n_steps: Annotated[int, at_least(1)]
     patience: Annotated[int | None, at_least(1).or_null("to train to the end")]
     keep_every_n_steps: Annotated[int | None, at_least(1).or_null("to keep none")]
@@ -122,6 +124,7 @@ class TrainConfig:
     resume: str | None
     continue_from: str | None
     sample_prompts: list[str]
+    sample_seconds: Annotated[float, above(0)]
     exact_match: bool
     reference: ReferenceConfig | None
 

@@ -2,12 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src import atomic, signals
+from src import atomic, phases, signals
 from src.command_line import command
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
@@ -30,7 +30,6 @@ from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.origin import Origin
 from src.training.plan import Plan
-from src.training.progress import Progress
 from src.training.status_updates import StatusUpdates
 from src.training.summary import summary
 from src.training.trainer import build_trainer
@@ -66,7 +65,7 @@ class Run:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
         self.training_log = TrainingLog(data.steps_per_epoch)
-        save = partial(objective.save, tokenizer=data.tokenizer)
+        save = partial(_saved, partial(objective.save, tokenizer=data.tokenizer))
         rank = plan.machine.place.rank
         trainer = config.trainer
         if trainer.patience is not None and not self.has("validation"):
@@ -91,7 +90,7 @@ class Run:
             *([Continuation(self.origin, config)] if self.origin else []),
             self.last_steps,
             self.training_log,
-            Progress(objective.bar),
+            RunProgress(objective.bar, plan),
             *objective.watchers(data, run_folder),
             self.best,
             StatusUpdates(run_folder, self.best),
@@ -162,7 +161,8 @@ class Run:
             if self.origin is not None:
                 begin_at(self.trainer, self.origin.step)
             if self.plan.machine.place.rank == 0:
-                self.objective.before_training(merged(self.module.model))
+                with phases.phase("replies"):
+                    self.objective.before_training(merged(self.module.model))
             self._validate()  # what the base model knows
         self.fit()
         if self.best.seen_step != self.trainer.global_step:
@@ -172,9 +172,9 @@ class Run:
     def fit(self) -> None:
         """Train, from where an interrupted run stood."""
         begins = self.origin.checkpoint if self.origin else None
-        self.trainer.fit(
-            self.module, self.data, ckpt_path=self.checkpoint or begins, weights_only=True
-        )
+        path = self.checkpoint or begins
+        with phases.phase("training"):
+            self.trainer.fit(self.module, self.data, ckpt_path=path, weights_only=True)
 
     def _validate(self) -> None:
         if self.has("validation"):
@@ -188,7 +188,8 @@ class Run:
         last = {**last, **self.last_steps.figures(self.trainer, self.module)}
         num_steps = self.trainer.global_step
         self.trainer.strategy.barrier()  # rank 0 has written them
-        best = self.objective.load(self.best.folder)
+        with phases.phase("model"):
+            best = self.objective.load(self.best.folder)
         if has_adapters(self.module.model):
             self.module.model = best  # with the adapters in its weights
         else:
@@ -225,6 +226,7 @@ class Run:
             **{k: v for k, v in self.module.latest.items() if k.startswith("test/")},
             "num_steps": num_steps,
             **(planned if num_steps < self.plan.num_steps else {}),
+            **self._scored(),
             "train_seconds": self.training_log.train_seconds,
             "num_tokens": self.training_log.num_tokens,
             "real_tokens_per_second": self.training_log.tokens_per_second,
@@ -232,6 +234,16 @@ class Run:
             "num_parameters": best.num_parameters,
             **self._shares(),
             **self.objective.final_figures(best),
+            **{f"seconds/{phase}": seconds for phase, seconds in phases.seconds().items()},
+        }
+
+    def _scored(self) -> dict[str, int]:
+        """Return how much of the held-out splits the figures are of."""
+        return {
+            f"{prefix}/num_{name}": sum(getattr(part, of_part) for part in parts.values())
+            for prefix, split in (("val", "validation"), ("test", "test"))
+            if (parts := self.data.by_source(split))
+            for name, of_part in (("rows", "num_examples"), ("scored_tokens", "num_targets"))
         }
 
     def _shares(self) -> dict[str, int]:
@@ -243,3 +255,9 @@ class Run:
             for name in ("rows", "tokens", "supervised_tokens")
             if len(found) > 1
         }
+
+
+def _saved(save: Callable[[GPT2, Path], None], model: GPT2, folder: Path) -> None:
+    """Save a model, and count the time as saving."""
+    with phases.phase("saving"):
+        save(model, folder)
