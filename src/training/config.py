@@ -13,6 +13,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ACCELERATORS = (AUTO, "cpu", "gpu", "mps")
 STRATEGIES = (AUTO, "ddp", "fsdp")
+LOGGERS = ("tensorboard", "wandb")
 
 BETAS = Rule(
     "must be two numbers in [0, 1)",
@@ -97,6 +98,7 @@ class TrainConfig:
     max_epochs: Annotated[int | None, at_least(1).or_null()]
     max_steps: Annotated[int | None, at_least(1).or_null()]
     resume: str | None
+    logger: Annotated[str, one_of(LOGGERS)]
     sample_prompts: list[str]
     exact_match: bool
 

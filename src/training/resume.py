@@ -30,6 +30,7 @@ METRICS = "metrics.json"  # a run that holds it is finished
 # the order in which numbers are added up.
 MAY_CHANGE = (
     "resume",
+    "logger",
     "sample_prompts",
     "generation.",
     "data.corpus_dir",

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,21 @@ from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training.best import BestModel
-from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
+from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import TrainConfig
 from src.training.distributed import load_whole
-from src.training.events import open_logger
 from src.training.finite import check_figures
-from src.training.history import HISTORY, History
+from src.training.hparams import Origin, Row
 from src.training.interruption import Interruption
 from src.training.log import TrainingLog
+from src.training.loggers import Loggers
 from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
-from src.training.plan import Plan
+from src.training.plan import Plan, flat
 from src.training.progress import Progress
 from src.training.summary import summary
 from src.training.trainer import build_trainer
+from src.training.wandb_logger import open_wandb
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +53,15 @@ class Run:
         model: GPT2,
         plan: Plan,
         run_folder: Path,
+        origin: Origin | None = None,
     ):
+        self.origin = origin or Origin()
         self.config, self.objective, self.data = config, objective, data
         self.plan, self.folder = plan, run_folder
         if config.trainer.compile:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
-        self.training_log = TrainingLog(data.steps_per_epoch)
+        self.training_log = TrainingLog()
         save = partial(objective.save, tokenizer=data.tokenizer)
         rank = plan.machine.place.rank
         self.best = BestModel(run_folder / "model", objective.best, save, rank)
@@ -77,12 +81,14 @@ class Run:
             *objective.watchers(data, run_folder),
             self.best,
         ]
-        step = None if self.checkpoint is None else saved_step(self.checkpoint)
-        self.history = History(run_folder / HISTORY, self.training_log.totals, step, rank)
-        self.logger = open_logger(run_folder, self.checkpoint, rank)
+        others = []
+        if config.logger == "wandb" and rank == 0:
+            others.append(open_wandb(run_folder, plan.settings(config)))
+        totals = self.training_log.totals
+        self.loggers = Loggers(run_folder, self.checkpoint, totals, rank, others)
         self.trainer = build_trainer(
             plan,
-            [self.logger, self.history],
+            self.loggers.all,
             callbacks=[*watching, self.checkpoints, interruption],
             validates=self.has("validation"),
             deterministic=config.trainer.deterministic,
@@ -124,8 +130,7 @@ class Run:
             return None
         finally:
             signals.defer(False)
-            self.history.close()
-            self.logger.close()
+            self.loggers.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
 
     def _can_start_again(self) -> bool:
@@ -138,6 +143,7 @@ class Run:
         if self.checkpoint is None:
             if self.config.resume is not None:
                 log.info("%s has no checkpoint yet: it begins at the first step", self.folder)
+            self._describe()
             if self.plan.machine.place.rank == 0:
                 self.objective.before_training(merged(self.module.model))
             self._validate()  # what the base model knows
@@ -145,6 +151,12 @@ class Run:
         if self.best.seen_step != self.trainer.global_step:
             self._validate()
         self._finish(dict(self.module.latest))
+
+    def _describe(self) -> None:
+        """Write what is known before the first step."""
+        row = Row(self.plan.settings(self.config), flat(asdict(self.config)), self.origin)
+        figures = self.module.train_figures
+        self.loggers.describe(row, self.data, figures, self.objective.table)
 
     def fit(self) -> None:
         """Train, from where an interrupted run stood."""
@@ -172,10 +184,7 @@ class Run:
         figures = self._figures(last, best)
         check_figures(figures)
         atomic.write_json(self.folder / "metrics.json", figures)
-        self.logger.log_hyperparams(
-            self.plan.shown(self.config),
-            {f"final/{key}": figures[key] for key in self.objective.table if key in figures},
-        )
+        self.loggers.end()
         for line in summary(figures, self.objective.summary_lines(figures), self.folder):
             log.info(line)
 

@@ -17,6 +17,7 @@ from src.model.device import choose_device
 from src.training import lock
 from src.training.config import TrainConfig
 from src.training.distributed import choose_devices
+from src.training.hparams import Origin
 from src.training.launch import Processes
 from src.training.machine import Machine, decide, keep_freed_memory
 from src.training.memory import TrainingStep, check_memory
@@ -37,6 +38,7 @@ from src.training.resume import (
     write_record,
 )
 from src.training.run import Run, StepTooLarge
+from src.training.wandb_logger import check_wandb
 
 log = logging.getLogger(__name__)
 for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it better
@@ -49,6 +51,7 @@ def start_run(
     run_folder: Path,
     overrides: list[str],
     joining: Sequence[str] = (),
+    origin: Origin | None = None,
 ) -> int | None:
     """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
 
@@ -58,6 +61,7 @@ def start_run(
         run_folder: where it goes; if it holds a run, that run goes on.
         overrides: the command line that ``config`` came from, to find it again.
         joining: the command line with which other processes take part.
+        origin: the defaults of ``config``, and what a sweep changes in it; for TensorBoard.
 
     Returns:
         The number of the signal that stopped the run early, or None.
@@ -67,7 +71,7 @@ def start_run(
     """
     signals.at_end(atomic.discard)
     if find_place().rank:
-        return _start_run(config, objective, run_folder, overrides, joining)
+        return _start_run(config, objective, run_folder, overrides, joining, origin)
     if config.resume is None:
         refuse_used(run_folder)
     elif is_finished(run_folder):
@@ -76,7 +80,7 @@ def start_run(
         return None
     hold(run_folder)
     try:
-        return _start_run(config, objective, run_folder, overrides, joining)
+        return _start_run(config, objective, run_folder, overrides, joining, origin)
     finally:
         lock.release(run_folder)
 
@@ -87,6 +91,7 @@ def _start_run(
     run_folder: Path,
     overrides: list[str],
     joining: Sequence[str],
+    origin: Origin | None,
 ) -> int | None:
     recorded = read_machine(run_folder)
     if config.resume is not None:
@@ -98,7 +103,7 @@ def _start_run(
     )
     with Processes(num_devices) as processes:
         machine = decide(config, processes.place)
-        run = prepare(config, objective(config), machine, run_folder, overrides)
+        run = prepare(config, objective(config), machine, run_folder, overrides, origin)
         processes.start(joining)
         try:
             stopped_by = run.execute()
@@ -116,7 +121,7 @@ def _start_run(
     (run_folder / RECORD).unlink(missing_ok=True)
     smaller = replace(config, micro_batch_size=half)
     overrides = [*overrides, f"micro_batch_size={half}"]
-    return _start_run(smaller, objective, run_folder, overrides, joining)
+    return _start_run(smaller, objective, run_folder, overrides, joining, origin)
 
 
 def prepare(
@@ -125,12 +130,15 @@ def prepare(
     machine: Machine,
     run_folder: Path,
     overrides: list[str],
+    origin: Origin | None = None,
 ) -> Run:
     """Return the run, ready to start, and say what will happen.
 
     Raises:
         UserError: for what a person can mend.
     """
+    if config.logger == "wandb":
+        check_wandb()
     L.seed_everything(config.seed, verbose=False)
     if machine.device == "cpu":
         keep_freed_memory()
@@ -166,4 +174,4 @@ def prepare(
         log.info(line)
     for warning in [*preflight_warnings(config, data), *memory_warnings]:
         log.warning("warning: %s", warning)
-    return Run(config, objective, data, model, plan, run_folder)
+    return Run(config, objective, data, model, plan, run_folder, origin)
