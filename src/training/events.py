@@ -61,7 +61,7 @@ class OneFileLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_table(
-        self, key: str, columns: list[str], data: list[list[Any]], *, step: int | None = None
+        self, key: str, columns: list[str], data: list[list[str]], *, step: int | None = None
     ) -> None:
         """Show a table in the tab Text."""
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=TEXT))

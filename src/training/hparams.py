@@ -16,6 +16,11 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 VISIBLE = 5  # columns that TensorBoard shows before anyone asks for more
 # Seen where a run differs in little else.
 USUAL = ("batch_size", "optimizer.learning_rate", "seed", "max_steps", "max_epochs")
+# What a run in the same folder is likely to differ in.
+LIKELY = (
+    *("batch_size", "seed", "max_", "optimizer.", "lora.", "model.", "objective."),
+    *("data.path", "data.name", "data.max_rows", "data.block_size", "data.supervise", "data.join"),
+)
 # No figure depends on them, so they tell runs apart only where they are swept.
 APART = ("resume", "logger", "sample_prompts", "data.corpus_dir", "data.num_workers", "generation.")
 
@@ -63,16 +68,21 @@ class Row:
 
     @property
     def values(self) -> Values:
-        """The usual settings, and what was swept or differs from the defaults."""
+        """What was swept or differs from the defaults, and the usual settings; seen first first."""
         usual = [key for key in USUAL if self.settings.get(key) is not None]
-        differing = [key for key in self.differing if not key.startswith(APART)]
-        swept = dict(self.origin.swept) | dict.fromkeys(differing) | dict.fromkeys(usual)
-        return {key: plain(self.settings.get(key, typed)) for key, typed in swept.items()}
+        differing = [
+            key
+            for key in self.differing
+            if self.settings[key] is not None and not key.startswith(APART)
+        ]
+        others = [*usual, *differing] if self.origin.swept else [*differing, *usual]
+        typed = dict(self.origin.swept) | dict.fromkeys(others)
+        return {key: plain(self.settings.get(key, text)) for key, text in typed.items()}
 
     @property
     def others(self) -> Values:
         """The settings that another run may differ in."""
-        names = [k for k in self.asked if k not in self.values and not k.startswith(APART)]
+        names = [key for key in self.asked if key.startswith(LIKELY) and key not in self.values]
         return {key: plain(self.settings[key]) for key in names}
 
 

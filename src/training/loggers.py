@@ -1,5 +1,6 @@
 """Where the figures of a run go: TensorBoard and ``history.csv`` always, others beside them."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Loggers:
         columns, rows = config_table(row)
         for board in self.all:
             if isinstance(board, Board):
-                board.log_table("config", columns, rows, step=0)
+                board.log_table("settings", columns, rows, step=0)
                 for key, values in shape_of_rows(data).items():
                     board.log_histogram(f"train_rows/{key}", histogram(values), 0)
 
@@ -89,14 +90,19 @@ class Loggers:
         self.tensorboard.write(hparams.end_summary())
 
 
-def config_table(row: hparams.Row) -> tuple[list[str], list[list[Any]]]:
-    """Return columns and rows of all settings; beside one that was asked for, its default."""
-    differing = set(row.differing)
+def config_table(row: hparams.Row) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of all settings; first those that differ from their defaults."""
+    differing = row.differing
+    keys = dict.fromkeys([*differing, *row.settings])
     rows = [
-        [key, hparams.plain(value), hparams.plain(row.default(key)) if key in differing else ""]
-        for key, value in row.settings.items()
+        [key, _text(row.settings[key]), _text(row.default(key)) if key in differing else ""]
+        for key in keys
     ]
-    return ["key", "value", "instead of"], rows
+    return ["setting", "value", "instead of the default"], rows
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def shape_of_rows(data: ChatDataModule) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ TensorBoard and Weights & Biases are boards; ``history.csv`` is none.
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
@@ -28,7 +28,7 @@ class Board(Protocol):
     """A logger that shows more than figures; Lightning's own name and arguments for the table."""
 
     def log_table(
-        self, key: str, columns: list[str], data: list[list[Any]], *, step: int | None = None
+        self, key: str, columns: list[str], data: list[list[str]], *, step: int | None = None
     ) -> None:
         """Show a table of plain text."""
         ...
@@ -55,9 +55,9 @@ def histogram(values: np.ndarray) -> Histogram:
     return Histogram(edges, heights)
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown whose cells show plain text as it is, line breaks included."""
-    head, *body = ([_cell(str(cell)) for cell in row] for row in (columns, *rows))
+    head, *body = ([_cell(cell) for cell in row] for row in (columns, *rows))
     lines = [head, ["---"] * len(columns), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

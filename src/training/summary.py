@@ -6,6 +6,8 @@ from pathlib import Path
 
 from src.command_line import command
 
+CURVES = "http://localhost:6006/#custom_scalars"  # the charts of ``layout``, not all of them
+
 
 def summary(figures: Mapping[str, float], outcome: Sequence[str], folder: Path) -> list[str]:
     """Return the lines that end a run; ``outcome`` are its objective's."""
@@ -17,5 +19,6 @@ def summary(figures: Mapping[str, float], outcome: Sequence[str], folder: Path) 
         "",
         f'talk to it:   {command("chat", model_path=folder / "model")} prompt="Who are you?"',
         f"see curves:   tensorboard --logdir {shlex.quote(str(folder.parent))}",
+        f"              {CURVES}",
         f"all figures:  {folder / 'metrics.json'}",
     ]

@@ -78,18 +78,17 @@ def test_a_row_holds_what_was_swept_or_differs_each_as_what_it_is():
     assert start.hparams["optimizer.weight_decay"].number_value == 0.1
     # The rest can be asked for: another run may differ in it.
     infos = {info.name: info.differs for info in experiment.hparam_infos}
-    assert infos.keys() == {*values, "max_steps", "micro_batch_size"}
+    assert infos.keys() == {*values, "max_steps"}
     assert sum(infos.values()) == VISIBLE
-    assert infos["batch_size"]
-    assert infos["model"]
+    assert {key for key, seen in infos.items() if seen} > {"batch_size", "model", "seed"}
     assert [info.name.tag for info in experiment.metric_infos] == ["val/loss"]
 
 
 def test_the_table_of_the_config_names_the_default_beside_what_is_another():
     columns, rows = config_table(row(optimizer__weight_decay=0.1))
     assert len(columns) == 3
-    assert ["optimizer.weight_decay", 0.1, 0.01] in rows
-    assert ["micro_batch_size", 4, ""] in rows
+    assert rows[0] == ["optimizer.weight_decay", "0.1", "0.01"]
+    assert ["micro_batch_size", "4", ""] in rows
     assert len(rows) == len(DEFAULTS)
 
 
@@ -148,7 +147,7 @@ def test_a_run_shows_charts_tables_and_histograms_from_its_start(small_run):
     def text(tag: str) -> list[str]:
         return [e.tensor_proto.string_val[0].decode() for e in found.Tensors(f"{tag}/text_summary")]
 
-    (settings,) = text("config")
+    (settings,) = text("settings")
     assert "\n| optimizer.warmup&#95;steps | 2 |" in settings
     replies = text("sample_replies")
     assert [line.count(" | ") for line in replies[-1].splitlines()] == [4] * len(
