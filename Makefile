@@ -57,7 +57,7 @@ web: setup       ## a page to talk to the newest model, at http://localhost:7860
 serve: setup     ## an OpenAI-compatible API of the newest model, at http://localhost:8000/v1
 	@$(PY) -m src.serve
 
-tensorboard: setup ## the curves of all runs, at http://localhost:6006
+tensorboard: setup ## the curves of all runs, at http://localhost:6006/#custom_scalars
 	$(PY) -m tensorboard.main --logdir outputs/train --load_fast=false
 
 setup: .venv/installed

@@ -5,12 +5,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,6 +39,7 @@ from src.sweeps.sweeping import sweeping
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
+    from src.training.hparams import Choices
     from src.training.objective import Objective
 
 
@@ -68,7 +71,7 @@ def _train(config: DictConfig, folder: Path) -> float | None:
     if config.resume and not (folder / "run.json").exists():  # a run that its sweep begins now
         overrides = [*values_in_sweep(folder), *overrides]
     try:
-        stopped_by = start_run(settings, objective, folder, overrides, worker)
+        stopped_by = start_run(settings, objective, folder, overrides, worker, choices(overrides))
     except Exception as error:
         if disk.refusal(error) and (folder / "run.json").exists():
             error.add_note(f"go on with: {command('train', resume=folder)}")
@@ -155,6 +158,29 @@ def _composed(overrides: list[str]) -> dict[str, Any]:
 
     values: Any = OmegaConf.to_container(compose("train", overrides=overrides))
     return flat(values)
+
+
+def choices(overrides: Sequence[str]) -> "Choices":
+    """Return the defaults of all settings, and what the runs of a sweep differ in."""
+    from src.training.hparams import Choices
+    from src.training.plan import flat
+
+    defaults, _ = _typed_settings(compose("train"))
+    return Choices(flat(asdict(defaults)), swept(overrides))
+
+
+def swept(overrides: Sequence[str]) -> dict[str, str]:
+    """Return what the runs of a sweep differ in: the keys of ``overrides`` with their values.
+
+    The process of a launcher does not have the sweep's command line: there it is all of them.
+    """
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return {}
+    parser = OverridesParser.create()
+    typed = parser.parse_overrides([a for a in sys.argv[1:] if is_override(a)])
+    shared = {override.key_or_group for override in typed if not override.is_sweep_override()}
+    values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    return {key: value for key, value in values.items() if key not in {*shared, "sweep"}}
 
 
 def _typed_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":

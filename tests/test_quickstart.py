@@ -62,7 +62,7 @@ def test_the_run_folder_holds_what_the_readme_says(quickstart_run):
     assert {path.name for path in quickstart_run.iterdir()} >= {
         ".hydra",
         "train.log",
-        "tensorboard",
+        "history.csv",
         "checkpoints",
         "model",
         "metrics.json",
@@ -83,7 +83,7 @@ def test_tensorboard_has_every_curve_and_the_replies(quickstart_run):
         assert len(scalars[tag]) >= 3, tag
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(quickstart_run / "tensorboard"))
+    events = EventAccumulator(str(quickstart_run))
     events.Reload()
     replies = events.Tensors("sample_replies/text_summary")
     assert replies[0].step == 0

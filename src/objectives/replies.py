@@ -1,9 +1,9 @@
 """Sample replies, written down as the model learns."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from src import phases
 from src.data.tokenizer import Tokenizer
@@ -12,10 +12,13 @@ from src.model.gpt2 import GPT2
 from src.progress import Progress
 from src.talk.assistant import Assistant
 from src.training.module import TrainingModule
+from src.training.shown import boards
+
+NUM_STEPS = 4  # whose replies stand side by side: the first, and the last few
 
 
 class SampleReplies(L.Callback):
-    """Answers the same questions at each validation; TensorBoard shows them as text.
+    """Answers the same questions at each validation; boards show them side by side.
 
     They are decoded together, for ``max_seconds`` in all; what is not said by then is left out.
     """
@@ -31,6 +34,16 @@ class SampleReplies(L.Callback):
         self.tokenizer = tokenizer
         self.generation = generation
         self.max_seconds = max_seconds
+        self.by_step: dict[int, list[str]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the replies that the next table shows again."""
+        return {"prompts": self.prompts, "by_step": self.by_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the replies of the interrupted run, unless the questions are others."""
+        if state_dict["prompts"] == self.prompts:
+            self.by_step = state_dict["by_step"]
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Ask and write down."""
@@ -38,19 +51,23 @@ class SampleReplies(L.Callback):
         self.ask(trainer, module)
 
     def ask(self, trainer: L.Trainer, module: TrainingModule) -> None:
-        """Write the replies to the logger at the current step."""
-        if not self.prompts or not isinstance(trainer.logger, TensorBoardLogger):
+        """Show the replies at the current step, beside those of earlier ones."""
+        if not self.prompts or not boards(trainer):
             return
         model = module.plain_model()
         if not trainer.is_global_zero:
             return
         with phases.phase("replies"):
-            replies = self._replies(model)
-        text = "\n\n".join(
-            f"**{prompt}**\n\n{_quoted(reply)}"
-            for prompt, reply in zip(self.prompts, replies, strict=True)
-        )
-        trainer.logger.experiment.add_text("sample_replies", text, trainer.global_step)
+            self.by_step[trainer.global_step] = self._replies(model)
+        first, *others = self.by_step
+        self.by_step = {step: self.by_step[step] for step in [first, *others[1 - NUM_STEPS :]]}
+        columns = ["prompt", *(f"step {step:,}" for step in self.by_step)]
+        rows = [
+            [prompt, *(texts[number] or "(nothing)" for texts in self.by_step.values())]
+            for number, prompt in enumerate(self.prompts)
+        ]
+        for board in boards(trainer):
+            board.log_table("sample_replies", columns, rows, step=trainer.global_step)
 
     def _replies(self, model: GPT2) -> list[str]:
         assistant = Assistant(model, self.tokenizer)
@@ -61,7 +78,3 @@ class SampleReplies(L.Callback):
                 max_seconds=self.max_seconds,
                 progress=progress.add,
             )
-
-
-def _quoted(reply: str) -> str:
-    return "\n".join(f"> {line}" for line in reply.splitlines() or ["(nothing)"])

@@ -21,6 +21,7 @@ from src.model.gpt2 import GPT2
 from src.model.loss import LossSums, supervised_loss
 from src.model.pretrained import load_pretrained
 from src.objectives.comparison import comparison_lines
+from src.objectives.positions import LossByPosition, bar_width
 from src.objectives.replies import SampleReplies
 from src.objectives.showcase import Showcase, exact_match_lines
 from src.talk.model_folder import save_model_folder
@@ -42,11 +43,15 @@ class SFTModule(TrainingModule):
     }
     train_figures: ClassVar[Sequence[str]] = ("loss", "accuracy")
 
+    by_position: LossByPosition | None = None  # of the validations
+
     def sums(self, batch: Batch) -> LossSums:
         """Return summed loss, right predictions and supervised tokens of one micro-batch."""
         hidden = self.model(
             batch["input_ids"], batch["position_ids"], batch["cu_seqlens"], batch["max_seqlen"]
         )
+        if self.by_position is not None and self._trainer is not None and self.trainer.validating:
+            self.by_position.add(self.model, hidden, batch)
         return supervised_loss(self.model, hidden, batch["supervised_index"], batch["labels"])
 
     def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
@@ -72,14 +77,16 @@ class SFT:
         "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
     }
     table: ClassVar[Sequence[str]] = (
-        "best_val/loss",
-        "best_val/accuracy",
+        "val/loss",
+        "val/accuracy",
         "test/loss",
         "test/accuracy",
+        "train/loss",
     )
 
     def __init__(self, config: TrainConfig):
         self.config = config
+        self.by_position = LossByPosition()
 
     def step(self, step: TrainingStep) -> TrainingStep:
         """Add nothing."""
@@ -109,25 +116,28 @@ class SFT:
 
     def module(self, model: GPT2, num_steps: int) -> SFTModule:
         """Return the module whose ``model`` learns."""
-        return SFTModule(
+        module = SFTModule(
             model,
             self.config.optimizer,
             num_steps=num_steps,
             log_every_n_steps=self.config.trainer.log_every_n_steps,
         )
+        module.by_position = self.by_position
+        return module
 
     def describe_targets(self, blocks: Blocks) -> str:
         """Return the share of the tokens that is taught."""
         return f"{blocks.num_targets / max(blocks.num_tokens, 1):.0%} of the tokens taught"
 
     def watchers(self, data: ChatDataModule, folder: Path) -> list[L.Callback]:
-        """Return what answers the sample prompts at each validation."""
+        """Return what answers the sample prompts at each validation, and looks at the loss."""
         config = self.config
         self.replies = SampleReplies(
             config.sample_prompts, data.tokenizer, config.generation, config.sample_seconds
         )
         self.showcase = Showcase(data, config, folder, config.sample_prompts)
-        return [self.replies]
+        self.by_position.width = bar_width(data.splits["train"].targets_per_document)
+        return [self.replies, self.by_position]
 
     def before_training(self, model: GPT2) -> None:
         """Ask the sample prompts and the dozen questions before anything is learned."""

@@ -14,6 +14,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ACCELERATORS = (AUTO, "cpu", "gpu", "mps")
 STRATEGIES = (AUTO, "ddp", "fsdp")
+LOGGERS = ("tensorboard", "wandb")
 
 BETAS = Rule(
     "must be two numbers in [0, 1)",
@@ -123,6 +124,7 @@ class TrainConfig:
     max_steps: Annotated[int | None, at_least(1).or_null()]
     resume: str | None
     continue_from: str | None
+    logger: Annotated[str, one_of(LOGGERS)]
     sample_prompts: list[str]
     sample_seconds: Annotated[float, above(0)]
     exact_match: bool

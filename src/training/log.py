@@ -5,11 +5,15 @@ import time
 from typing import Any
 
 import lightning as L
+import psutil
+import torch
 
 from src.training.checkpoints import at_step_boundary
-from src.training.events import SIZES, OneFileLogger
-from src.training.history import History
+from src.training.loggers import flush
+from src.training.memory import GIB
 from src.training.module import TrainingModule
+
+MEMORY = "perf/memory_gib"
 
 
 class TrainingLog(L.Callback):
@@ -20,8 +24,7 @@ class TrainingLog(L.Callback):
 
     TOTALS = ("train_seconds", "num_tokens", "logged_seconds", "logged_tokens")
 
-    def __init__(self, steps_per_epoch: int) -> None:
-        self.steps_per_epoch = steps_per_epoch
+    def __init__(self) -> None:
         self.train_seconds = 0.0  # whole run, earlier interrupted parts included
         self.num_tokens = 0
         self.logged_seconds = 0.0  # the same two at the last log
@@ -55,14 +58,13 @@ class TrainingLog(L.Callback):
     ) -> None:
         """Add the figures logged last, and how much of the points is logged until now."""
         assert isinstance(module, TrainingModule)
-        # The norm of a gradient that was skipped is not finite, and is nothing to keep.
-        checkpoint["latest"] = {k: v for k, v in module.latest.items() if math.isfinite(v)}
+        checkpoint["latest"] = {
+            name: value
+            for name, value in module.latest.items()
+            if math.isfinite(value) and name != MEMORY  # that is this process's own
+        }
         if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                if isinstance(logger, OneFileLogger):
-                    checkpoint[SIZES] = logger.sizes()
-                elif isinstance(logger, History):
-                    logger.flush()
+            checkpoint |= flush(trainer.loggers)
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
@@ -91,7 +93,8 @@ class TrainingLog(L.Callback):
         self._stop_clock()
         seconds = self.train_seconds - self.logged_seconds
         figures["perf/tokens_per_second"] = (self.num_tokens - self.logged_tokens) / seconds
-        figures["epoch"] = step / self.steps_per_epoch
+        figures[MEMORY] = memory_in_use(module.device) / GIB
+        figures["tokens"] = float(self.num_tokens)
         self.logged_seconds, self.logged_tokens = self.train_seconds, self.num_tokens
         module.log_figures(figures)
 
@@ -107,3 +110,12 @@ class TrainingLog(L.Callback):
         if self.started is not None:
             self.train_seconds += time.perf_counter() - self.started
             self.started = None
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Return bytes: what tensors took of a CUDA device at most, else what the process takes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    return int(psutil.Process().memory_info().rss)

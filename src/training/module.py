@@ -22,6 +22,7 @@ from src.training.distributed import (
     whole_norm,
 )
 from src.training.finite import SkippedSteps, explain_figures, hear_of_skipped
+from src.training.gradient_norms import GradientNorms
 from src.training.lora import frozen_checksum, frozen_weights, merged
 from src.training.metrics import BatchSums, Sums
 from src.training.optimizer import build_optimizer, build_schedule
@@ -62,6 +63,7 @@ class TrainingModule(L.LightningModule, ABC):
         self.frozen_checksum = frozen_checksum(model)
         self.lr = 0.0  # of the step that ended last
         self.skipped = SkippedSteps()
+        self.grad_norms = GradientNorms()
         self.plain: list[GPT2] = []  # the plain model, within a validation; no module of this one
         self.sums_before: dict[str, Tensor] = {}  # the training sums before this step
         # In the checkpoint, like the metrics: a resumed run logs what an uninterrupted one does.
@@ -161,6 +163,7 @@ class TrainingModule(L.LightningModule, ABC):
             scaler.unscale_(optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.grad_norm = whole_norm(get_total_norm(gradients))
+        self.grad_norms.add(self.grad_norm)
         if self.config.max_grad_norm is not None:
             factor = torch.clamp(self.config.max_grad_norm / (self.grad_norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, factor)
@@ -174,6 +177,7 @@ class TrainingModule(L.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out weights that do not learn; keep their checksum."""
         checkpoint["frozen_checksum"] = self.frozen_checksum
+        checkpoint["grad_norms"] = self.grad_norms.values()
         state = checkpoint["state_dict"]
         if "grad_norm" in state and self.skipped.in_a_row:  # what is not finite is not saved
             state["grad_norm"] = torch.zeros(())
@@ -191,6 +195,7 @@ class TrainingModule(L.LightningModule, ABC):
                 "resume: the weights that LoRA leaves alone are not what they were: put "
                 "model.pretrained back, or start a new run"
             )
+        self.grad_norms.restore(checkpoint.get("grad_norms", ()))  # an older version kept none
         # Under FSDP2, where all weights learn, Lightning has taken the state dict out already.
         if frozen := frozen_weights(self.model):
             checkpoint["state_dict"] |= {f"model.{name}": frozen[name] for name in frozen}
@@ -213,7 +218,7 @@ class TrainingModule(L.LightningModule, ABC):
             **{f"train/{name}": figures[name] for name in self.train_figures if name in figures},
             "train/skipped_steps": float(skipped),
             "lr": self.lr,
-            "grad_norm": float(self.grad_norm),
+            **self.grad_norms.figures(self.config.max_grad_norm),
         }
 
     def plain_model(self) -> GPT2:

@@ -43,7 +43,7 @@ class Objective(Protocol):
     Config: the values of its file in ``conf/objective``.
     best: the figure that chooses the weights, as ``val/loss``.
     bar: what the progress bar shows: label -> figure and how it is written.
-    table: the figures by which TensorBoard's table of runs compares.
+    table: the figures by which TensorBoard's table of runs compares, by their tags.
     """
 
     Config: ClassVar[type[ObjectiveConfig]]

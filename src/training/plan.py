@@ -85,11 +85,6 @@ class Plan:
         }
         return flat(asdict(config)) | decided | self.choices
 
-    def shown(self, config: TrainConfig) -> dict[str, Any]:
-        """Return the settings that TensorBoard's table of runs can hold."""
-        settings = self.settings(config).items()
-        return {k: v for k, v in settings if isinstance(v, (int, float, str, bool))}
-
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings under dotted names."""

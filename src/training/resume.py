@@ -29,6 +29,7 @@ from src.training.record import METRICS, RECORD, is_finished, read_record
 # the order in which numbers are added up.
 MAY_CHANGE = (
     "resume",
+    "logger",
     "sample_prompts",
     "generation.",
     "data.corpus_dir",

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,27 @@ from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training import finished
 from src.training.best import BestModel
-from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
+from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import TrainConfig
 from src.training.continuation import Continuation, begin_at
 from src.training.distributed import load_whole
-from src.training.events import open_logger
 from src.training.finite import check_figures
-from src.training.history import HISTORY, History
+from src.training.hparams import Choices, Row
 from src.training.interruption import Interruption
 from src.training.kept import KeptModels
 from src.training.last_steps import LastSteps
 from src.training.log import TrainingLog
+from src.training.loggers import Loggers
 from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.origin import Origin
-from src.training.plan import Plan
+from src.training.plan import Plan, flat
+from src.training.progress import RunProgress
 from src.training.status_updates import StatusUpdates
 from src.training.summary import summary
 from src.training.trainer import build_trainer
 from src.training.verdict import verdict
+from src.training.wandb_logger import open_wandb
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +61,15 @@ class Run:
         plan: Plan,
         run_folder: Path,
         origin: Origin | None = None,
+        choices: Choices | None = None,
     ):
+        self.choices = choices or Choices()
         self.config, self.objective, self.data = config, objective, data
         self.plan, self.folder = plan, run_folder
         if config.trainer.compile:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
-        self.training_log = TrainingLog(data.steps_per_epoch)
+        self.training_log = TrainingLog()
         save = partial(_saved, partial(objective.save, tokenizer=data.tokenizer))
         rank = plan.machine.place.rank
         trainer = config.trainer
@@ -96,12 +101,14 @@ class Run:
             StatusUpdates(run_folder, self.best),
             KeptModels(run_folder, trainer.keep_every_n_steps, save, rank),
         ]
-        step = None if self.checkpoint is None else saved_step(self.checkpoint)
-        self.history = History(run_folder / HISTORY, self.training_log.totals, step, rank)
-        self.logger = open_logger(run_folder, self.checkpoint, rank)
+        others = []
+        if config.logger == "wandb" and rank == 0:
+            others.append(open_wandb(run_folder, plan.settings(config)))
+        totals = self.training_log.totals
+        self.loggers = Loggers(run_folder, self.checkpoint, totals, rank, others)
         self.trainer = build_trainer(
             plan,
-            [self.logger, self.history],
+            self.loggers.all,
             callbacks=[*watching, self.checkpoints, interruption],
             validates=self.has("validation"),
             deterministic=trainer.deterministic,
@@ -143,8 +150,7 @@ class Run:
             return None
         finally:
             signals.defer(False)
-            self.history.close()
-            self.logger.close()
+            self.loggers.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
 
     def _can_start_again(self) -> bool:
@@ -160,6 +166,7 @@ class Run:
                 log.info("%s has no checkpoint yet: it begins at the first step", self.folder)
             if self.origin is not None:
                 begin_at(self.trainer, self.origin.step)
+            self._describe()
             if self.plan.machine.place.rank == 0:
                 with phases.phase("replies"):
                     self.objective.before_training(merged(self.module.model))
@@ -168,6 +175,12 @@ class Run:
         if self.best.seen_step != self.trainer.global_step:
             self._validate()
         self._finish(dict(self.module.latest))
+
+    def _describe(self) -> None:
+        """Write what is known before the first step."""
+        row = Row(self.plan.settings(self.config), flat(asdict(self.config)), self.choices)
+        figures = self.module.train_figures
+        self.loggers.describe(row, self.data, figures, self.objective.table)
 
     def fit(self) -> None:
         """Train, from where an interrupted run stood."""
@@ -200,12 +213,8 @@ class Run:
             return
         figures = self._figures(last, best, num_steps)
         check_figures(figures)
-        self.logger.sizes()  # on the disk, for a run that has its metrics is never resumed
+        self.loggers.end()  # before a run counts as finished, for then it is never resumed
         atomic.write_json(self.folder / "metrics.json", figures)
-        self.logger.log_hyperparams(
-            self.plan.shown(self.config),
-            {f"final/{key}": figures[key] for key in self.objective.table if key in figures},
-        )
         outcome = [*self.objective.summary_lines(figures), *self._verdict()]
         dropped = 0 if self.config.trainer.keep_optimizer else finished.num_bytes(self.folder)
         for line in summary(figures, outcome, self.folder, dropped):

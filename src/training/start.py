@@ -17,6 +17,7 @@ from src.model.device import choose_device
 from src.training import finished, kept, lock, status
 from src.training.config import TrainConfig
 from src.training.distributed import choose_devices
+from src.training.hparams import Choices
 from src.training.launch import Processes
 from src.training.machine import Machine, decide, keep_freed_memory
 from src.training.memory import TrainingStep, check_memory
@@ -39,6 +40,7 @@ from src.training.resume import (
 )
 from src.training.run import Run, StepTooLarge
 from src.training.validation import as_recorded
+from src.training.wandb_logger import check_wandb
 
 log = logging.getLogger(__name__)
 for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it better
@@ -51,6 +53,7 @@ def start_run(
     run_folder: Path,
     overrides: list[str],
     joining: Sequence[str] = (),
+    choices: Choices | None = None,
 ) -> int | None:
     """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
 
@@ -60,6 +63,7 @@ def start_run(
         run_folder: where it goes; if it holds a run, that run goes on.
         overrides: the command line that ``config`` came from, to find it again.
         joining: the command line with which other processes take part.
+        choices: the defaults of ``config``, and what a sweep changes in it; for TensorBoard.
 
     Returns:
         The number of the signal that stopped the run early, or None.
@@ -70,7 +74,7 @@ def start_run(
     phases.take()
     signals.at_end(atomic.discard)
     if find_place().rank:
-        return _start_run(config, objective, run_folder, overrides, joining)
+        return _start_run(config, objective, run_folder, overrides, joining, choices)
     if config.resume is None:
         refuse_used(run_folder)
     elif is_finished(run_folder):
@@ -83,7 +87,7 @@ def start_run(
     hold(run_folder)
     status.write_begin(run_folder)
     try:
-        stopped_by = _start_run(config, objective, run_folder, overrides, joining)
+        stopped_by = _start_run(config, objective, run_folder, overrides, joining, choices)
     except BaseException as error:
         status.write_error(run_folder, error)
         raise
@@ -101,6 +105,7 @@ def _start_run(
     run_folder: Path,
     overrides: list[str],
     joining: Sequence[str],
+    choices: Choices | None,
 ) -> int | None:
     recorded = read_machine(run_folder)
     if config.resume is not None:
@@ -113,7 +118,7 @@ def _start_run(
     )
     with Processes(num_devices) as processes:
         machine = decide(config, processes.place)
-        run = prepare(config, objective(config), machine, run_folder, overrides)
+        run = prepare(config, objective(config), machine, run_folder, overrides, choices)
         processes.start(joining)
         try:
             stopped_by = run.execute()
@@ -131,7 +136,7 @@ def _start_run(
     (run_folder / RECORD).unlink(missing_ok=True)
     smaller = replace(config, micro_batch_size=half)
     overrides = [*overrides, f"micro_batch_size={half}"]
-    return _start_run(smaller, objective, run_folder, overrides, joining)
+    return _start_run(smaller, objective, run_folder, overrides, joining, choices)
 
 
 def prepare(
@@ -140,12 +145,15 @@ def prepare(
     machine: Machine,
     run_folder: Path,
     overrides: list[str],
+    choices: Choices | None = None,
 ) -> Run:
     """Return the run, ready to start, and say what will happen.
 
     Raises:
         UserError: for what a person can mend.
     """
+    if config.logger == "wandb":
+        check_wandb()
     L.seed_everything(config.seed, verbose=False)
     if machine.device == "cpu":
         keep_freed_memory()
@@ -196,4 +204,4 @@ def prepare(
         log.info(line)
     for warning in [*preflight_warnings(config, data, plan), *memory_warnings]:
         log.warning("warning: %s", warning)
-    return Run(config, objective, data, model, plan, run_folder, origin)
+    return Run(config, objective, data, model, plan, run_folder, origin, choices)

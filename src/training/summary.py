@@ -8,6 +8,8 @@ from pathlib import Path
 from src import disk, phases
 from src.command_line import command
 
+CURVES = "http://localhost:6006/#custom_scalars"  # the charts of ``layout``, not all of them
+
 
 def summary(
     figures: Mapping[str, float], outcome: Sequence[str], folder: Path, dropped: int = 0
@@ -30,6 +32,7 @@ def summary(
         "",
         f'talk to it:   {command("chat", model_path=folder / "model")} prompt="Who are you?"',
         f"see curves:   tensorboard --logdir {shlex.quote(str(folder.parent))}",
+        f"              {CURVES}",
         f"all figures:  {folder / 'metrics.json'}",
         *_removed(dropped),
     ]

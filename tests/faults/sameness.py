@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from src.errors import UserError
 from src.training.checkpoints import find_checkpoint
+from src.training.events import event_files, events_folder
 from src.training.history import read_history
 
 TIMED = ("train_seconds", "real_tokens_per_second", "seconds/")
@@ -67,7 +68,7 @@ def untimed(figures: dict[str, float]) -> dict[str, float]:
 def points(run: Path) -> list[tuple[str, int, float]]:
     """Every point of a run, in the order of its files; speeds apart."""
     found = []
-    for path in sorted((run / "tensorboard").glob("events.*")):
+    for path in event_files(events_folder(run)):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.tensor.float_val and not value.tag.startswith("perf/"):

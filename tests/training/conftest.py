@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from src.cli import CONF
 from src.train import read_settings
 from src.training.config import TrainConfig
+from src.training.events import events_folder
 from src.training.objective import Objective
 
 # A run of seconds: 120 short rows, a one-layer model.
@@ -72,7 +73,7 @@ def curves(run_folder: Path) -> dict[str, dict[int, float]]:
     """Each TensorBoard scalar as {step: value}."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run_folder / "tensorboard"))
+    events = EventAccumulator(str(events_folder(run_folder)))
     events.Reload()
     return {
         tag: {event.step: event.value for event in events.Scalars(tag)}

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from src.training.checkpoints import LAST, PREVIOUS
+from src.training.events import event_files
 from src.training.start import start_run
 from tests.faults.sameness import untimed
 from tests.training.conftest import SMALL, curves, metrics, settings
@@ -160,8 +161,9 @@ def test_they_leave_one_run_and_speak_with_one_voice(sweep):
     folder, said = sweep
     for job, strategy in enumerate(STRATEGIES):
         run = folder / str(job)
-        events = (run / "tensorboard").glob("events.out.tfevents.*")
-        assert len({path.name.split(".")[-2] for path in events}) == 1  # the writer's process
+        assert (
+            len({path.name.split(".")[-2] for path in event_files(run)}) == 1
+        )  # the writer's process
         assert said.count(f"2 x cpu, 32-true, {strategy}") == 1
         assert (run / "train.log").read_text().count("talk to it") == 1
     for once in ("run folder ", "talk to it", "warning: only"):

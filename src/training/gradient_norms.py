@@ -1,0 +1,48 @@
+"""The gradient's norm over the steps since the last log: its mean, its peak, how often it was cut.
+
+The norms stay on the device until they are asked for: nothing waits for one, and no step computes
+more than the norm itself.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MOST = 1024  # separate norms on the device, before they are put together
+
+
+class GradientNorms:
+    """The norms of the steps since ``figures`` was last called; the same on all ranks."""
+
+    def __init__(self) -> None:
+        self.norms: list[Tensor] = []  # each (steps,)
+
+    def add(self, norm: Tensor) -> None:
+        """Take the norm (0-d) of one step, before it was cut."""
+        self.norms.append(norm.detach().reshape(1))
+        if len(self.norms) > MOST:
+            self.norms = [torch.cat(self.norms)]
+
+    def values(self) -> Tensor:
+        """Return the norms (steps,) on the CPU, those of skipped steps, not finite, left out."""
+        norms = torch.cat(self.norms).cpu() if self.norms else torch.zeros(0)
+        return norms[norms.isfinite()]
+
+    def restore(self, norms: Tensor | Sequence[float]) -> None:
+        """Go on from what ``values`` has returned."""
+        self.norms = [torch.as_tensor(norms)] if len(norms) else []
+
+    def figures(self, max_norm: float | None) -> dict[str, float]:
+        """Return mean, peak, and the share of the steps in which the norm was cut to ``max_norm``.
+
+        None of them, if all steps were skipped; no share, if nothing is cut.
+        """
+        norms = self.values()
+        self.norms = []
+        if not len(norms):
+            return {}
+        figures = {"grad_norm": float(norms.mean()), "grad_norm/max": float(norms.max())}
+        if max_norm is not None:
+            figures["grad_norm/clipped_share"] = float((norms > max_norm).float().mean())
+        return figures
