@@ -88,3 +88,16 @@ class BestModel(L.Callback):
         model = module.plain_model()
         if self.rank == 0:
             self.save(model, self.folder)
+
+
+def check_patience(patience: int | None, validates: bool) -> None:
+    """Check that a run that may end early has what tells it to.
+
+    Raises:
+        UserError: it has no validation rows.
+    """
+    if patience is not None and not validates:
+        raise UserError(
+            f"trainer.patience={patience} counts validations, and there are no validation rows: "
+            f"raise data.validation_fraction, or set it to null"
+        )

@@ -94,7 +94,7 @@ def plain(value: Any) -> float | bool | str:
 def start_summaries(row: Row, figures: Sequence[str]) -> list[Summary]:
     """Return what makes a run's row; ``figures`` are the tags of those shown beside settings."""
     values = row.values
-    visible = list(values)[: max(VISIBLE, len(row.origin.swept))]
+    visible = list(values)[: max(VISIBLE, len(row.choices.swept))]
     experiment = api_pb2.Experiment(
         hparam_infos=[
             api_pb2.HParamInfo(name=key, type=_type(value), differs=key in visible)

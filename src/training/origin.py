@@ -119,15 +119,15 @@ def origin_of(config: TrainConfig, run_folder: Path) -> Origin | None:
     return find_origin(config.continue_from)
 
 
-def check_settings(origin: Origin, config: TrainConfig) -> None:
-    """Check that moments and adapters mean the same in a run of ``config``.
+def check_settings(origin: Origin | None, config: TrainConfig) -> None:
+    """Check that moments and adapters mean the same in a run of ``config``, if it has an origin.
 
     Raises:
         UserError: names the setting.
     """
-    before = origin.settings or {}
-    if origin.checkpoint is None:
+    if origin is None or origin.checkpoint is None:
         return
+    before = origin.settings or {}
     if (before.get("trainer.strategy") == "fsdp") != (config.trainer.strategy == "fsdp"):
         raise UserError(
             f"continue_from={origin.name}: that run had trainer.strategy="
@@ -142,9 +142,9 @@ def check_settings(origin: Origin, config: TrainConfig) -> None:
         )
 
 
-def check_length(origin: Origin, num_steps: int) -> None:
+def check_length(origin: Origin | None, num_steps: int) -> None:
     """Raise UserError if a run of ``num_steps`` ends where its origin stands, or before."""
-    if origin.step >= num_steps:
+    if origin is not None and origin.step >= num_steps:
         raise UserError(
             f"continue_from={origin.name} is at step {origin.step}, and this run ends at step "
             f"{num_steps}: max_steps counts from the beginning: raise it above {origin.step}"

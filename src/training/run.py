@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training import finished
-from src.training.best import BestModel
+from src.training.best import BestModel, check_patience
 from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import TrainConfig
 from src.training.continuation import Continuation, begin_at
@@ -73,11 +73,7 @@ class Run:
         save = partial(_saved, partial(objective.save, tokenizer=data.tokenizer))
         rank = plan.machine.place.rank
         trainer = config.trainer
-        if trainer.patience is not None and not self.has("validation"):
-            raise UserError(
-                f"trainer.patience={trainer.patience} counts validations, and there are no "
-                f"validation rows: raise data.validation_fraction, or set it to null"
-            )
+        check_patience(trainer.patience, self.has("validation"))
         self.best = BestModel(run_folder / "model", objective.best, save, rank, trainer.patience)
         self.last_steps = LastSteps(config.reference.average_over if config.reference else 0)
         self.checkpoints = Checkpoints(
@@ -101,9 +97,8 @@ class Run:
             StatusUpdates(run_folder, self.best),
             KeptModels(run_folder, trainer.keep_every_n_steps, save, rank),
         ]
-        others = []
-        if config.logger == "wandb" and rank == 0:
-            others.append(open_wandb(run_folder, plan.settings(config)))
+        uses_wandb = config.logger == "wandb" and rank == 0
+        others = [open_wandb(run_folder, plan.settings(config))] if uses_wandb else []
         totals = self.training_log.totals
         self.loggers = Loggers(run_folder, self.checkpoint, totals, rank, others)
         self.trainer = build_trainer(

@@ -40,7 +40,7 @@ from src.training.resume import (
 )
 from src.training.run import Run, StepTooLarge
 from src.training.validation import as_recorded
-from src.training.wandb_logger import check_wandb
+from src.training.wandb_logger import check_logger
 
 log = logging.getLogger(__name__)
 for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it better
@@ -152,16 +152,14 @@ def prepare(
     Raises:
         UserError: for what a person can mend.
     """
-    if config.logger == "wandb":
-        check_wandb()
     L.seed_everything(config.seed, verbose=False)
     if machine.device == "cpu":
         keep_freed_memory()
+    check_logger(config.logger)
     with phases.phase("data"):
         source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
     origin = origin_of(config, run_folder)
-    if origin is not None:
-        check_settings(origin, config)
+    check_settings(origin, config)
     with phases.phase("model"):
         model = build_model(config, tokenizer, origin)
     max_length = model.config.n_positions
@@ -182,19 +180,15 @@ def prepare(
     data.batching = batching.cut_for(len(data.splits["train"]))
     step = replace(step, accumulates=data.batching.num_micro_batches > 1)
     check_schedule(config.optimizer, data.num_steps)
-    if origin is not None:
-        check_length(origin, data.num_steps)
+    check_length(origin, data.num_steps)
     plan = Plan.of(config, machine, data, step)
-    data.limits = {
-        "validation": plan.validations.max_blocks,
-        "test": config.trainer.max_test_blocks,
-    }
+    most = {"validation": plan.validations.max_blocks, "test": config.trainer.max_test_blocks}
+    data.limits = most
     if machine.place.rank == 0:
         lock.sweep(run_folder)
         kept.sweep(run_folder)
         is_new = not (run_folder / RECORD).exists()
-        facts = origin.facts() if origin else {}
-        write_record(run_folder, config, data, plan, overrides, facts)
+        write_record(run_folder, config, data, plan, overrides, origin.facts() if origin else {})
         note_start(run_folder, overrides, is_new)
     else:
         # The weights are drawn; from here on each rank draws for itself.

@@ -4,6 +4,7 @@ wandb reads its own settings from the environment: ``WANDB_MODE=offline``, ``WAN
 """
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -13,10 +14,12 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.errors import UserError
+from src.json_file import read_object
 from src.training.record import RECORD
 from src.training.shown import Histogram
 
 PROJECT = "gpt2-chat"  # unless WANDB_PROJECT names another
+WANDB = "wandb"  # of logger=
 MOST_BARS = 512  # of a histogram, which wandb takes
 
 
@@ -44,7 +47,7 @@ def open_wandb(run_folder: Path, settings: dict[str, Any]) -> RunWandbLogger:
     Raises:
         UserError: wandb is not installed.
     """
-    check_wandb()
+    check_logger(WANDB)
     folder = run_folder.resolve()
     is_job = (folder.parent / "multirun.yaml").exists()
     logger = RunWandbLogger(
@@ -58,12 +61,14 @@ def open_wandb(run_folder: Path, settings: dict[str, Any]) -> RunWandbLogger:
     return logger
 
 
-def check_wandb() -> None:
-    """Check that wandb is installed.
+def check_logger(name: str) -> None:
+    """Check that what ``logger=<name>`` needs is installed.
 
     Raises:
         UserError: it is not.
     """
+    if name != WANDB:
+        return
     try:
         import wandb  # noqa: F401
     except ModuleNotFoundError as error:
@@ -76,6 +81,8 @@ def check_wandb() -> None:
 
 def _identity(folder: Path) -> str:
     """Return a name that this run keeps when it goes on, and no other run has."""
-    record = (folder / RECORD).read_bytes()  # written once
+    record = read_object(folder / RECORD)
+    first = {key: record[key] for key in record if key not in ("starts", "end")}  # never changed
+    text = json.dumps(first, sort_keys=True)
     name = re.sub(r"[^\w-]", "-", folder.name, flags=re.ASCII)[:48]
-    return f"{name}-{hashlib.sha256(bytes(folder) + record).hexdigest()[:8]}"
+    return f"{name}-{hashlib.sha256(bytes(folder) + text.encode()).hexdigest()[:8]}"
