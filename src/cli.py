@@ -98,9 +98,9 @@ def run_door(
     mistakes: list[Exception] = []
     texts: dict[str, str] = {}
 
-    def hydra_job(config: DictConfig) -> None:
+    def hydra_job(config: DictConfig) -> Any:
         with _reported(mistakes):  # a mistake in one job of a multirun does not stop the others
-            job(config, **texts)
+            return job(config, **texts)
 
     hydra_job.__module__ = job.__module__
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)

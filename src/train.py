@@ -1,5 +1,6 @@
 """Train: ``python -m src.train [hardware=a100] [data=file data.path=rows.jsonl] ...``."""
 
+import os
 import re
 import signal
 import sys
@@ -12,13 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src import disk, signals
+from src import disk, json_file, signals
 from src.cli import (
     MISTAKES,
     RUNS,
     Stopped,
     as_typed,
     one_line,
+    require,
     run_door,
     task_overrides,
     typed,
@@ -26,35 +28,56 @@ from src.cli import (
 from src.command_line import command, grammatical, unquoted
 from src.errors import UserError
 from src.overrides import CONF
+from src.sweeps.launchers import needed, threads_of_a_job
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
     from src.training.objective import Objective
+    from src.training.pruning import FindBetter
 
 
-def train(config: DictConfig) -> None:
-    """Run the training that ``config`` describes."""
+def train(config: DictConfig) -> float | None:
+    """Run the training that ``config`` describes; return its ``best_val/loss``, if it has one."""
+    from src.training.resume import METRICS
     from src.training.slurm import requeue
     from src.training.start import start_run  # after the command line is right: seconds to import
 
     overrides = task_overrides()
-    settings, objective = read_settings(config, overrides)
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    find_better = join_sweep(hydra, folder)
+    settings, objective = read_settings(config, overrides)
     search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
     worker = worker_command(sys.argv[1:], [*search, *overrides], folder)
     try:
-        stopped_by = start_run(settings, objective, folder, overrides, worker)
+        stopped_by = start_run(settings, objective, folder, overrides, worker, find_better)
     except Exception as error:
         if disk.refusal(error) and (folder / "run.json").exists():
             error.add_note(f"go on with: {command('train', resume=folder)}")
         raise
     if stopped_by is None:
-        return
+        return json_file.read_settings(folder / METRICS).get("best_val/loss")
     # SLURM's word that the time is nearly over. A sweep would begin anew.
     if stopped_by == getattr(signal, "SIGUSR1", None) and hydra.mode == RunMode.RUN:
         requeue()
     raise Stopped(stopped_by)
+
+
+def join_sweep(hydra: DictConfig, folder: Path) -> "FindBetter | None":
+    """Take this job's share of the machine; return who knows whether its sweep has better ones."""
+    if hydra.mode == RunMode.RUN:
+        return None
+    threads = threads_of_a_job(hydra)
+    if threads is not None:
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that it starts
+        torch.set_num_threads(threads)
+    if hydra.sweeper.get("trial") is None:
+        return None
+    from src.sweeps.pruning import JobTrial
+
+    return JobTrial.of_job(hydra, folder).find_better
 
 
 def read_settings(
@@ -153,6 +176,8 @@ def process_arguments(arguments: list[str]) -> list[str]:
     from src.training.launch import meet
     from src.training.place import find_place
 
+    for what, module in needed(arguments).items():
+        require(module, "sweep", what)
     place = find_place()
     rank_0_arguments = meet(place)
     if rank_0_arguments is not None:

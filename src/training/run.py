@@ -25,6 +25,7 @@ from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.plan import Plan
 from src.training.progress import Progress
+from src.training.pruning import FindBetter, Pruning
 from src.training.summary import summary
 from src.training.trainer import build_trainer
 
@@ -50,6 +51,7 @@ class Run:
         model: GPT2,
         plan: Plan,
         run_folder: Path,
+        find_better: FindBetter | None = None,
     ):
         self.config, self.objective, self.data = config, objective, data
         self.plan, self.folder = plan, run_folder
@@ -76,11 +78,12 @@ class Run:
             *objective.watchers(data, run_folder),
             self.best,
         ]
+        self.pruning = Pruning(find_better)
         self.logger = open_logger(run_folder, self.checkpoint, rank)
         self.trainer = build_trainer(
             plan,
             self.logger,
-            callbacks=[*watching, self.checkpoints, interruption],
+            callbacks=[*watching, self.checkpoints, self.pruning, interruption],
             validates=self.has("validation"),
             deterministic=config.trainer.deterministic,
         )
@@ -161,7 +164,7 @@ class Run:
             self.module.model = best  # with the adapters in its weights
         else:
             load_whole(self.module.model, best.state_dict())
-        if self.has("test"):
+        if self.has("test") and self.pruning.reason is None:
             self.trainer.test(self.module, self.data, verbose=False)
         if self.plan.machine.place.rank:
             return
@@ -172,7 +175,9 @@ class Run:
             self.plan.shown(self.config),
             {f"final/{key}": figures[key] for key in self.objective.table if key in figures},
         )
-        for line in summary(figures, self.objective.summary_lines(figures), self.folder):
+        pruned = self.pruning.reason
+        outcome = self.objective.summary_lines(figures) if pruned is None else [pruned]
+        for line in summary(figures, outcome, self.folder):
             log.info(line)
 
     def _figures(self, last: Mapping[str, float], best: GPT2) -> dict[str, Any]:
@@ -180,13 +185,13 @@ class Run:
             **{k: v for k, v in last.items() if k.startswith("val/")},
             **{f"best_{k}": v for k, v in self.best.best.items()},
             **{k: v for k, v in self.module.latest.items() if k.startswith("test/")},
-            "num_steps": self.plan.num_steps,
+            "num_steps": self.trainer.global_step,
             "train_seconds": self.training_log.train_seconds,
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,
             **self._shares(),
-            **self.objective.final_figures(best),
+            **(self.objective.final_figures(best) if self.pruning.reason is None else {}),
         }
 
     def _shares(self) -> dict[str, int]:

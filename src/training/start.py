@@ -26,6 +26,7 @@ from src.training.optimizer import check_schedule
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
+from src.training.pruning import FindBetter
 from src.training.record import RECORD, read_machine
 from src.training.resume import (
     as_decided,
@@ -49,6 +50,7 @@ def start_run(
     run_folder: Path,
     overrides: list[str],
     joining: Sequence[str] = (),
+    find_better: FindBetter | None = None,
 ) -> int | None:
     """Train, validate, test and write ``metrics.json`` and ``model/`` into ``run_folder``.
 
@@ -58,6 +60,7 @@ def start_run(
         run_folder: where it goes; if it holds a run, that run goes on.
         overrides: the command line that ``config`` came from, to find it again.
         joining: the command line with which other processes take part.
+        find_better: says after a validation why the run ends there, if others are ahead.
 
     Returns:
         The number of the signal that stopped the run early, or None.
@@ -67,7 +70,7 @@ def start_run(
     """
     signals.at_end(atomic.discard)
     if find_place().rank:
-        return _start_run(config, objective, run_folder, overrides, joining)
+        return _start_run(config, objective, run_folder, overrides, joining, find_better)
     if config.resume is None:
         refuse_used(run_folder)
     elif is_finished(run_folder):
@@ -76,7 +79,7 @@ def start_run(
         return None
     hold(run_folder)
     try:
-        return _start_run(config, objective, run_folder, overrides, joining)
+        return _start_run(config, objective, run_folder, overrides, joining, find_better)
     finally:
         lock.release(run_folder)
 
@@ -87,6 +90,7 @@ def _start_run(
     run_folder: Path,
     overrides: list[str],
     joining: Sequence[str],
+    find_better: FindBetter | None,
 ) -> int | None:
     recorded = read_machine(run_folder)
     if config.resume is not None:
@@ -98,7 +102,7 @@ def _start_run(
     )
     with Processes(num_devices) as processes:
         machine = decide(config, processes.place)
-        run = prepare(config, objective(config), machine, run_folder, overrides)
+        run = prepare(config, objective(config), machine, run_folder, overrides, find_better)
         processes.start(joining)
         try:
             stopped_by = run.execute()
@@ -116,7 +120,7 @@ def _start_run(
     (run_folder / RECORD).unlink(missing_ok=True)
     smaller = replace(config, micro_batch_size=half)
     overrides = [*overrides, f"micro_batch_size={half}"]
-    return _start_run(smaller, objective, run_folder, overrides, joining)
+    return _start_run(smaller, objective, run_folder, overrides, joining, find_better)
 
 
 def prepare(
@@ -125,6 +129,7 @@ def prepare(
     machine: Machine,
     run_folder: Path,
     overrides: list[str],
+    find_better: FindBetter | None = None,
 ) -> Run:
     """Return the run, ready to start, and say what will happen.
 
@@ -166,4 +171,4 @@ def prepare(
         log.info(line)
     for warning in [*preflight_warnings(config, data), *memory_warnings]:
         log.warning("warning: %s", warning)
-    return Run(config, objective, data, model, plan, run_folder)
+    return Run(config, objective, data, model, plan, run_folder, find_better)

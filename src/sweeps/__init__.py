@@ -1,0 +1,1 @@
+"""Many runs that are one question: what starts them, what guides them."""
