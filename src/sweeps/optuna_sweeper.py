@@ -69,9 +69,7 @@ class StudySweep:
         self.storage = open_storage(self.url)
         self.has_own_file = is_in(self.url, self.folder)
         self.name = study_name(self.storage, self.url, self.settings.study_name, self.folder)
-        self.study = optuna.create_study(
-            study_name=self.name, storage=self.storage, direction="minimize", load_if_exists=True
-        )
+        self.study = self._open()
 
     def run(self, arguments: Sequence[str]) -> None:
         """Launch jobs until the study has ``n_trials``.
@@ -89,6 +87,12 @@ class StudySweep:
             unfinished = unfinished[len(jobs) :]
             self._launch(jobs)
         self._say_end()
+
+    def _open(self) -> "optuna.study.Study":
+        """Return the study as it is now: one that is open does not see what jobs write into it."""
+        return optuna.create_study(
+            study_name=self.name, storage=self.storage, direction="minimize", load_if_exists=True
+        )
 
     def _trials(self) -> "list[optuna.trial.FrozenTrial]":
         return list(self.study.get_trials(deepcopy=False))
@@ -152,9 +156,11 @@ class StudySweep:
             self.launcher.launch([self._overrides(job) for job in jobs], jobs[0].number)
         except Exception as error:  # the launcher's own: a job that fails returns
             problem = first_line(error)
+            self.study = self._open()
             if not any(self._status(job.number) for job in jobs):
                 raise
             log.error("error: %s", problem)
+        self.study = self._open()
         for job in jobs:
             if not self._tell(job.number):
                 self._fail(job.number, problem)

@@ -26,7 +26,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def open_storage(url: str) -> Any:
-    """Return Optuna's storage at ``url``.
+    """Return Optuna's storage at ``url``, without a memory of what it has read.
 
     Raises:
         UserError: there is none that this version of Optuna can use.
@@ -38,7 +38,7 @@ def open_storage(url: str) -> Any:
         if file is None:
             return optuna.storages.get_storage(url)
         arguments = {"connect_args": {"timeout": SECONDS_FOR_A_LOCK}}
-        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, arguments))
+        return optuna.storages.RDBStorage(url, arguments)
     except (*UNREACHABLE, ImportError, RuntimeError, ValueError, AssertionError) as error:
         message = " ".join(str(error).split()) or "it holds something else"
         raise UserError(

@@ -23,6 +23,7 @@ from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
 from src.training.plan import Plan
 from src.training.record import RECORD, read_record
+from src.training.status import read_status
 
 METRICS = "metrics.json"  # a run that holds it is finished
 
@@ -117,8 +118,10 @@ def finished_lines(folder: Path) -> list[str]:
     """Return what to say of a run that is finished, and what can be done with it."""
     model = folder / "model"
     further = command("train", model__pretrained=model, model__tokenizer=model)
+    status = read_status(folder)
+    early = f" ({status.reason})" if status is not None and status.reason else ""
     return [
-        f"{folder} is finished: all figures are in {folder / METRICS}",
+        f"{folder} is finished{early}: all figures are in {folder / METRICS}",
         f"talk to it:         {command('chat', model_path=model)}",
         f"train on from it:   {further} max_steps=...",
     ]
