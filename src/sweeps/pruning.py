@@ -79,7 +79,7 @@ class JobTrial:
             if step >= num_steps or not self.trial.should_prune():
                 return None
             best = min((value, *before.values()))
-            return f"{best:.4g} is worse than the median of the other trials at {percent}%"
+            return f"{best:.4g} is above the median of the others at {percent}% of the run"
         except UNREACHABLE as error:
             if self.is_reachable:
                 log.warning(

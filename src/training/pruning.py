@@ -1,13 +1,10 @@
 """A run that others have left behind ends early."""
 
-import logging
 from collections.abc import Callable
 
 import lightning as L
 
 from src.training.module import TrainingModule
-
-log = logging.getLogger(__name__)
 
 VAL_LOSS = "val/loss"
 PRUNED = "pruned"  # how the reason of such an end begins
@@ -42,4 +39,3 @@ class Pruning(L.Callback):
             return
         self.reason = f"{PRUNED} at step {trainer.global_step}: {VAL_LOSS} {reason}"
         trainer.should_stop = True
-        log.info("%s", self.reason)

@@ -26,6 +26,8 @@ from src.training.objective import Objective
 from src.training.plan import Plan
 from src.training.progress import Progress
 from src.training.pruning import FindBetter, Pruning
+from src.training.status import StatusFile
+from src.training.status_updates import StatusUpdates
 from src.training.summary import summary
 from src.training.trainer import build_trainer
 
@@ -77,6 +79,7 @@ class Run:
             Progress(objective.bar),
             *objective.watchers(data, run_folder),
             self.best,
+            StatusUpdates(run_folder, self.best),
         ]
         self.pruning = Pruning(find_better)
         self.logger = open_logger(run_folder, self.checkpoint, rank)
@@ -176,6 +179,8 @@ class Run:
             {f"final/{key}": figures[key] for key in self.objective.table if key in figures},
         )
         pruned = self.pruning.reason
+        if pruned is not None:
+            StatusFile(self.folder).write(reason=pruned)
         outcome = self.objective.summary_lines(figures) if pruned is None else [pruned]
         for line in summary(figures, outcome, self.folder):
             log.info(line)
@@ -187,6 +192,7 @@ class Run:
             **{k: v for k, v in self.module.latest.items() if k.startswith("test/")},
             "num_steps": self.trainer.global_step,
             "train_seconds": self.training_log.train_seconds,
+            "num_tokens": self.training_log.num_tokens,
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,

@@ -14,7 +14,7 @@ from src.data.blocks import choose_block_size
 from src.data.datamodule import open_data
 from src.errors import UserError
 from src.model.device import choose_device
-from src.training import lock
+from src.training import lock, status
 from src.training.config import TrainConfig
 from src.training.distributed import choose_devices
 from src.training.launch import Processes
@@ -78,8 +78,15 @@ def start_run(
             log.info(line)
         return None
     hold(run_folder)
+    status.write_begin(run_folder)
     try:
-        return _start_run(config, objective, run_folder, overrides, joining, find_better)
+        stopped_by = _start_run(config, objective, run_folder, overrides, joining, find_better)
+    except BaseException as error:
+        status.write_error(run_folder, error)
+        raise
+    else:
+        status.write_end(run_folder, stopped_by)
+        return stopped_by
     finally:
         lock.release(run_folder)
 
