@@ -28,13 +28,15 @@ def side_by_side(hydra: DictConfig) -> int | None:
         hydra: Hydra's part of a sweep's or a job's config.
     """
     sweeper, launcher = hydra.sweeper, hydra.launcher
-    asked = sweeper.get("n_jobs") or sweeper.get("max_batch_size")
     if _is(launcher, "BasicLauncher"):
         return 1
+    at_most = sweeper.get("n_jobs") or sweeper.get("max_batch_size")
     if _is(launcher, "JoblibLauncher"):
-        at_most = launcher.n_jobs if launcher.n_jobs > 0 else os.cpu_count() or 1
-        return min(asked or at_most, at_most)
-    return asked
+        processes = launcher.n_jobs if launcher.n_jobs > 0 else os.cpu_count() or 1
+        return min(at_most or processes, processes)
+    if at_most is None and "n_jobs" in sweeper:  # a study learns nothing from all at once
+        return 1
+    return at_most
 
 
 def threads_of_a_job(hydra: DictConfig) -> int | None:

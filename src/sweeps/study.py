@@ -32,14 +32,13 @@ def open_storage(url: str) -> Any:
         UserError: there is none that this version of Optuna can use.
     """
     file = sqlite_file(url)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
     try:
         if file is None:
             return optuna.storages.get_storage(url)
+        file.parent.mkdir(parents=True, exist_ok=True)
         arguments = {"connect_args": {"timeout": SECONDS_FOR_A_LOCK}}
         return optuna.storages.RDBStorage(url, arguments)
-    except (*UNREACHABLE, ImportError, RuntimeError, ValueError, AssertionError) as error:
+    except (*UNREACHABLE, ImportError, OSError, RuntimeError, ValueError, AssertionError) as error:
         message = " ".join(str(error).split()) or "it holds something else"
         raise UserError(
             f"hydra.sweeper.storage={url}: {message}; Optuna {optuna.__version__} wants a URL as "
