@@ -12,8 +12,8 @@ import re
 import secrets
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import disk, signals, streams
@@ -74,10 +74,11 @@ def require(module: str, extra: str, what: str) -> None:
 
 
 def run_door(
-    job: Callable[..., None],
+    job: Callable[..., Any],
     config_name: str,
     free_text: tuple[str, ...] = (),
     rewrite: Callable[[list[str]], list[str]] = list,
+    around: Callable[[list[str]], AbstractContextManager[list[str]]] = nullcontext,
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``job(config)``.
 
@@ -87,6 +88,7 @@ def run_door(
         free_text: keys whose values are any text, not even null; Hydra's grammar does not read
             them. A path among them comes with ``config``, like the paths of other keys.
         rewrite: turns the other arguments, made readable, into those that Hydra composes.
+        around: yields the arguments while Hydra is at work, perhaps others.
     """
     streams.decode_as_utf8(job.__module__)
     streams.open_closed()
@@ -94,13 +96,13 @@ def run_door(
     streams.watch_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
     OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("swept", swept_name, replace=True)
     mistakes: list[Exception] = []
     texts: dict[str, str] = {}
 
     def hydra_job(config: DictConfig) -> Any:
         with _reported(mistakes):  # a mistake in one job of a multirun does not stop the others
             return job(config, **texts)
+        return None
 
     hydra_job.__module__ = job.__module__
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
@@ -108,8 +110,9 @@ def run_door(
         signals.raise_on_interrupt()
         with _reported(mistakes):
             texts, arguments = _take_free_text(sys.argv[1:], free_text)
-            sys.argv[1:] = rewrite(readable(composable(arguments)))
-            hydra_main(hydra_job)()
+            with around(rewrite(readable(composable(arguments)))) as rewritten:
+                sys.argv[1:] = rewritten
+                hydra_main(hydra_job)()
             streams.flush()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -156,16 +159,6 @@ def _output_folder(error: BaseException) -> str | None:
 def run_name() -> str:
     """Return a name for a run folder: its start, and six digits for runs of the same second."""
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
-
-
-def swept_name(overrides: Sequence[str]) -> str:
-    """Return a name for one run of a sweep: what differs between the runs, and nothing else."""
-    if isinstance(overrides, ListConfig):
-        overrides = as_typed(overrides)
-    arguments = {argument.lower() for argument in sys.argv}
-    differences = [override for override in overrides if override.lower() not in arguments]
-    name = re.sub(r"[/:*?<>|\x00-\x1f]", "_", re.sub(r"[\"'\\]", "", ",".join(differences)))
-    return name.encode("utf-8", "replace")[:120].decode("utf-8", "ignore")
 
 
 def as_typed(overrides: Any) -> list[str]:

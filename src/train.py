@@ -5,15 +5,17 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra import compose
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src import disk, json_file, signals
+from src import disk, signals
 from src.cli import (
     MISTAKES,
     RUNS,
@@ -28,7 +30,11 @@ from src.cli import (
 from src.command_line import command, grammatical, unquoted
 from src.errors import UserError
 from src.overrides import CONF
+from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
+from src.sweeps.grid import may_be_sweep
+from src.sweeps.job import run_job
 from src.sweeps.launchers import needed, threads_of_a_job
+from src.sweeps.sweeping import sweeping
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
@@ -37,18 +43,31 @@ if TYPE_CHECKING:
 
 
 def train(config: DictConfig) -> float | None:
-    """Run the training that ``config`` describes; return its ``best_val/loss``, if it has one."""
-    from src.training.resume import METRICS
+    """Run the training that ``config`` describes; return its ``best_val/loss``, for sweepers.
+
+    In a sweep, a run that fails returns None: why, its status says.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    run = partial(_train, config, folder)
+    if hydra.mode != RunMode.MULTIRUN:
+        return run()
+    return run_job(run, folder, folder / f"{hydra.job.name}.log", task_overrides())
+
+
+def _train(config: DictConfig, folder: Path) -> float | None:
     from src.training.slurm import requeue
     from src.training.start import start_run  # after the command line is right: seconds to import
+    from src.training.status import read_status
 
     overrides = task_overrides()
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
     find_better = join_sweep(hydra, folder)
     settings, objective = read_settings(config, overrides)
     search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
     worker = worker_command(sys.argv[1:], [*search, *overrides], folder)
+    if config.resume and not (folder / "run.json").exists():  # a run that its sweep begins now
+        overrides = [*values_in_sweep(folder), *overrides]
     try:
         stopped_by = start_run(settings, objective, folder, overrides, worker, find_better)
     except Exception as error:
@@ -56,7 +75,8 @@ def train(config: DictConfig) -> float | None:
             error.add_note(f"go on with: {command('train', resume=folder)}")
         raise
     if stopped_by is None:
-        return json_file.read_settings(folder / METRICS).get("best_val/loss")
+        status = read_status(folder)
+        return None if status is None else status.best_val_loss
     # SLURM's word that the time is nearly over. A sweep would begin anew.
     if stopped_by == getattr(signal, "SIGUSR1", None) and hydra.mode == RunMode.RUN:
         requeue()
@@ -90,26 +110,25 @@ def read_settings(
     Raises:
         UserError: a value has the wrong type or range, or there is no such objective.
     """
-    from src.training.record import RECORD
+    from src.training.record import RECORD, read_record
 
-    folder = Path(config.resume or "")
-    if config.resume is None or not (folder / RECORD).exists():
+    if config.resume is None:
         return _typed_settings(config)
+    folder = Path(config.resume)
     try:
-        return _typed_settings(recorded(config, folder, overrides))
+        if (folder / RECORD).exists():
+            return _typed_settings(recorded(config, read_record(folder).config, overrides))
+        if (values := settings_in_sweep(folder)) is not None:  # the run has not begun
+            return _typed_settings(recorded(config, values, overrides))
     except MISTAKES as error:
         raise UserError(f"resume={folder}: {one_line(error)}") from error
+    return _typed_settings(config)
 
 
-def recorded(config: DictConfig, folder: Path, overrides: Sequence[str]) -> DictConfig:
-    """Return ``config`` with the settings of the run in ``folder``, but for what is overridden.
+def recorded(config: DictConfig, values: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """Return ``config`` with the settings ``values`` of a run, but for what is overridden."""
+    from src.training.record import literal, without
 
-    Raises:
-        UserError: the record of the run cannot be used.
-    """
-    from src.training.record import literal, read_record, without
-
-    values = read_record(folder).config
     for key in overridden(overrides):
         without(values, key)
     values.pop("resume", None)
@@ -194,6 +213,8 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     """Return the arguments; with ``resume=``, those of the run that continues."""
     from src.training.slurm import is_restarted
 
+    if may_be_sweep(arguments):  # which goes on otherwise
+        return arguments
     resumes = any(argument.startswith("resume=") for argument in arguments)
     named = [a.removeprefix("hydra.run.dir=") for a in arguments if a.startswith("hydra.run.dir=")]
     if not (resumes or named or is_restarted()):
@@ -208,6 +229,9 @@ def resume_arguments(arguments: list[str]) -> list[str]:
             return arguments
         print(f"this job was queued again: it goes on with {folder}", file=sys.stderr)
         arguments = [*arguments, f"resume={grammatical(folder)}"]
+    for argument in arguments:
+        if argument.startswith("resume="):
+            refuse_sweep(Path(unquoted(argument.removeprefix("resume="))).expanduser())
     run_arguments = resumed_arguments(arguments, RUNS)
     if run_arguments is not None:
         return run_arguments
@@ -215,6 +239,20 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     return [a for a in arguments if not a.startswith("resume=")]
 
 
+def unchangeable(arguments: Sequence[str]) -> list[str]:
+    """Return the keys that a command line sets and a run that goes on may not have otherwise."""
+    from src.training.resume import MAY_CHANGE
+
+    overrides = [a for a in arguments if is_override(a) and not a.startswith("hydra")]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return [key for key in overridden(overrides) if not key.startswith(MAY_CHANGE)]
+
+
+def around(arguments: list[str]) -> AbstractContextManager[list[str]]:
+    """Show and rank the runs, if the command line asks for many."""
+    return sweeping(arguments, RUNS, unchangeable)
+
+
 if __name__ == "__main__":
     signals.take()
-    run_door(train, "train", rewrite=process_arguments)
+    run_door(train, "train", rewrite=process_arguments, around=around)

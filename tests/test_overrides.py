@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from src.cli import CONF, swept_name, task_overrides
+from src.cli import CONF, task_overrides
 from src.command_line import command, grammatical, option, quoted, unquoted
 from src.errors import UserError
 from src.overrides import readable
@@ -184,14 +184,6 @@ def test_a_run_folder_has_no_interpolation_in_its_name():
 def test_flags_and_their_values_stay():
     arguments = ["--config-dir", "a=b (c)", "--cfg", "job", "~stop", "What is it?"]
     assert readable(arguments) == arguments
-
-
-def test_a_runs_name_in_a_sweep_is_a_name_everywhere(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["train", "-m", "seed=1,2"])
-    assert swept_name(["seed=1", 'data.path="a/b: \\"c\\"?"']) == "seed=1,data.path=a_b_ c_"
-    long = swept_name([f"data.path={'数' * 200}"])
-    assert long.startswith("data.path=数")
-    assert len(long.encode()) <= 120
 
 
 def test_the_runs_of_a_sweep_get_what_was_typed(door, tmp_path):

@@ -5,6 +5,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +53,7 @@ class Door(NamedTuple):
     config_name: str
     free_text: tuple[str, ...] = ()
     rewrite: Callable[[list[str]], list[str]] = list
+    around: Callable[[list[str]], Any] = nullcontext
 
 
 def name(path: Path) -> str:

@@ -1,1 +1,1 @@
-"""Many runs that are one question: what starts them, what guides them."""
+"""Many runs at once: how far they are, which is the best, and how they go on."""

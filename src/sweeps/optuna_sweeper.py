@@ -4,9 +4,6 @@ The study is the record. Whoever goes on with a sweep goes on with its trials: t
 count, and those that a kill cut off are launched again, with the same values in the same folders.
 """
 
-import logging
-import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +19,20 @@ from omegaconf import DictConfig, OmegaConf
 from src.command_line import grammatical, quoted
 from src.errors import UserError, first_line
 from src.sweeps.launchers import side_by_side
+from src.sweeps.optuna_record import check_overrides, is_in
+from src.sweeps.state import is_inside
 from src.sweeps.study import (
+    BY,
     FOLDER,
     OVERRIDES,
     REASON,
-    SWEEP,
-    is_in,
     open_storage,
     optuna,
     study_name,
+    trial_id,
 )
 from src.training.pruning import PRUNED
-from src.training.status import FAILED, FINISHED, Status, read_status
-
-log = logging.getLogger(__name__)
+from src.training.status import FAILED, FINISHED, Status, read_status, write_failure
 
 Space = dict[str, "optuna.distributions.BaseDistribution"]
 
@@ -80,13 +77,12 @@ class StudySweep:
         Raises:
             UserError: nothing is searched, or a range cannot be used.
         """
-        space, fixed = search_space(self.settings.params or {}, arguments)
+        self.space, self.fixed = search_space(self.settings.params or {}, arguments)
         unfinished = self._unfinished()
-        self._say_beginning(len(unfinished))
-        while jobs := unfinished[: self.num_side_by_side] or self._ask(space, fixed):
+        while jobs := unfinished[: self.num_side_by_side] or self._ask():
             unfinished = unfinished[len(jobs) :]
             self._launch(jobs)
-        self._say_end()
+        self._write_results()
 
     def _open(self) -> "optuna.study.Study":
         """Return the study as it is now: one that is open does not see what jobs write into it."""
@@ -107,34 +103,39 @@ class StudySweep:
             attributes = trial.user_attrs
             if trial.state != optuna.trial.TrialState.RUNNING:
                 continue
-            if SWEEP not in attributes and self.has_own_file:
-                self._fail(trial.number, "a kill came before its job was launched")
-            elif attributes.get(SWEEP) != self.folder.name:
+            if not self.has_own_file and attributes.get(BY) != self.folder.name:
                 continue  # another sweep may be at it
+            if OVERRIDES not in attributes:
+                jobs.append(self._propose(trial.number))
             elif not self._tell(trial.number):
+                check_overrides(attributes[OVERRIDES], Path(self.url))
                 jobs.append(Job(trial.number, attributes[OVERRIDES]))
         return jobs
 
-    def _ask(self, space: Space, fixed: Sequence[str]) -> list[Job]:
+    def _ask(self) -> list[Job]:
         """Return the jobs of new trials, as many as run side by side and are to be in all."""
         waiting = optuna.trial.TrialState.WAITING  # enqueued by hand
         num_begun = sum(trial.state != waiting for trial in self._trials())
-        jobs = []
-        for _ in range(min(self.num_side_by_side, self.settings.n_trials - num_begun)):
-            self.study.sampler = self._sampler(len(self._trials()))
-            try:
-                trial = self.study.ask(space)
-            except ValueError as error:
-                raise UserError(
-                    f"the study {self.name} was begun with other choices ({first_line(error)}): "
-                    f"keep them, or begin another with hydra.sweeper.study_name=..."
-                ) from error
-            values = [f"{name}={as_text(value)}" for name, value in trial.params.items()]
-            job = Job(trial.number, [*fixed, *values])
-            trial.set_user_attr(OVERRIDES, job.overrides)
-            trial.set_user_attr(SWEEP, self.folder.name)
-            jobs.append(job)
-        return jobs
+        number = min(self.num_side_by_side, self.settings.n_trials - num_begun)
+        return [self._propose(self.study.ask().number) for _ in range(number)]
+
+    def _propose(self, number: int) -> Job:
+        """Return the job of a trial that has just been asked for."""
+        self.study.sampler = self._sampler(number)
+        trial = optuna.trial.Trial(self.study, trial_id(self.storage, self.name, number))
+        try:
+            for name, distribution in self.space.items():
+                trial._suggest(name, distribution)  # as Hydra's own Optuna sweeper does
+        except ValueError as error:
+            raise UserError(
+                f"the study {self.name} was begun with other choices ({first_line(error)}): "
+                f"keep them, or begin another with hydra.sweeper.study_name=..."
+            ) from error
+        values = [f"{name}={as_text(value)}" for name, value in trial.params.items()]
+        job = Job(number, [*self.fixed, *values])
+        trial.set_user_attr(BY, self.folder.name)
+        trial.set_user_attr(OVERRIDES, job.overrides)
+        return job
 
     def _sampler(self, number: int) -> Any:
         """Return the sampler of one trial, its seed by the trial's number.
@@ -151,7 +152,7 @@ class StudySweep:
         return instantiate(node, **changes)
 
     def _launch(self, jobs: Sequence[Job]) -> None:
-        problem = "its process has ended before it did"
+        problem = "its process ended before it did"
         try:
             self.launcher.launch([self._overrides(job) for job in jobs], jobs[0].number)
         except Exception as error:  # the launcher's own: a job that fails returns
@@ -159,11 +160,13 @@ class StudySweep:
             self.study = self._open()
             if not any(self._status(job.number) for job in jobs):
                 raise
-            log.error("error: %s", problem)
         self.study = self._open()
         for job in jobs:
-            if not self._tell(job.number):
-                self._fail(job.number, problem)
+            folder = self._folder(job.number)
+            if folder is None or self._tell(job.number):
+                continue  # one that did not begin stays to be gone on with
+            write_failure(folder, problem, is_mistake=False)
+            self._tell(job.number)
 
     def _overrides(self, job: Job) -> list[str]:
         """Return the overrides of a job; one that has a folder goes on there."""
@@ -171,19 +174,24 @@ class StudySweep:
             f"hydra.sweeper.trial={job.number}",
             f"hydra.sweeper.study_name={quoted(self.name)}",
         ]
-        name = self._trials()[job.number].user_attrs.get(FOLDER)
-        if name is not None and (self.folder / name).is_dir():
+        folder = self._folder(job.number)
+        if folder is not None and folder.is_dir():
             known += [
-                f"resume={grammatical(self.folder / name)}",
-                f"hydra.sweep.subdir={grammatical(name)}",
+                f"resume={grammatical(folder)}",
+                f"hydra.sweep.subdir={grammatical(folder.relative_to(self.folder))}",
                 "hydra.output_subdir=null",
             ]
         return [*job.overrides, *known]
 
     def _status(self, number: int) -> Status | None:
         """Return how far the job of a trial is; None: it has not begun."""
+        folder = self._folder(number)
+        return None if folder is None else read_status(folder)
+
+    def _folder(self, number: int) -> Path | None:
+        """Return the folder of the job of a trial; None: it has not begun."""
         name = self._trials()[number].user_attrs.get(FOLDER)
-        return None if name is None else read_status(self.folder / name)
+        return self.folder / name if isinstance(name, str) and is_inside(name) else None
 
     def _tell(self, number: int) -> bool:
         """Tell the study how the job of a trial ended; return False if it did not."""
@@ -202,31 +210,14 @@ class StudySweep:
         return True
 
     def _fail(self, number: int, reason: str) -> None:
-        trial_id = self.storage.get_trial_id_from_study_id_trial_number(
-            self.storage.get_study_id_from_name(self.name), number
-        )
-        self.storage.set_trial_user_attr(trial_id, REASON, reason)
+        id_ = trial_id(self.storage, self.name, number)
+        self.storage.set_trial_user_attr(id_, REASON, reason)
         self.study.tell(number, state=optuna.trial.TrialState.FAIL)
-        log.warning("warning: trial %d failed: %s", number, reason)
 
-    def _say_beginning(self, num_unfinished: int) -> None:
-        num_ended = sum(trial.state.is_finished() for trial in self._trials())
-        if num_ended or num_unfinished:
-            log.info(
-                "the study %s has %d trials that have ended, and %d to go on with; %d in all",
-                self.name,
-                num_ended,
-                num_unfinished,
-                self.settings.n_trials,
-            )
-
-    def _say_end(self) -> None:
-        """Say how many trials there are, and write the best as Hydra's own Optuna sweeper does."""
-        states = Counter(trial.state.name.lower() for trial in self._trials())
-        counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-        log.info("study %s: %d trials: %s", self.name, states.total(), counts)
-        log.info("look at it: optuna-dashboard %s", shlex.quote(self.url))
-        if states["complete"]:
+    def _write_results(self) -> None:
+        """Write the best trial, as Hydra's own Optuna sweeper does."""
+        complete = optuna.trial.TrialState.COMPLETE
+        if any(trial.state == complete for trial in self._trials()):
             best = self.study.best_trial
             result = {"name": "optuna", "best_params": best.params, "best_value": best.value}
             OmegaConf.save(OmegaConf.create(result), self.folder / "optimization_results.yaml")
@@ -256,7 +247,14 @@ def search_space(params: Mapping[str, str], arguments: Sequence[str]) -> tuple[S
             "sweep=optuna: nothing is searched: name a range, as "
             "'optimizer.learning_rate=tag(log, interval(1e-5, 1e-3))'"
         )
-    return space, [str(o.input_line) for o in by_key.values() if not o.is_sweep_override()]
+    return space, [_plain(o) for o in by_key.values() if not o.is_sweep_override()]
+
+
+def _plain(override: Override) -> str:
+    """Return an override as ``sweep.json`` has it among those that all jobs share."""
+    if override.is_delete():
+        return str(override.input_line)
+    return f"{override.get_key_element()}={override.get_value_element_as_str()}"
 
 
 def _distribution(override: Override) -> "optuna.distributions.BaseDistribution":

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from src.errors import first_line
-from src.sweeps.study import FOLDER, UNREACHABLE, open_storage, optuna
+from src.sweeps.study import FOLDER, UNREACHABLE, open_storage, optuna, trial_id
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ class JobTrial:
     def __init__(self, storage: Any, study_name: str, number: int, rule: Rule | None):
         pruner = optuna.pruners.NopPruner() if rule is None else rule.pruner()
         study = optuna.load_study(study_name, storage, pruner=pruner)
-        study_id = storage.get_study_id_from_name(study_name)
         self.storage = storage
-        self.id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        self.id = trial_id(storage, study_name, number)
         self.trial = optuna.trial.Trial(study, self.id)
         self.is_reachable = True
+        self.asked: set[int] = set()  # where the job has asked whether to go on, in percent
 
     @classmethod
     def of_job(cls, hydra: DictConfig, folder: Path) -> "JobTrial | None":
@@ -72,10 +72,12 @@ class JobTrial:
         """Report ``value`` after ``step`` of ``num_steps``; return why the job ends here, if so."""
         percent = 100 // SHARES * (SHARES * step // num_steps)
         try:
-            before = self._values()
-            if percent in before:
+            before = dict(self.storage.get_trial(self.id).intermediate_values)
+            if percent in self.asked:
                 return None
-            self.trial.report(value, percent)
+            self.asked.add(percent)
+            if percent not in before:  # else a kill came before the answer
+                self.trial.report(value, percent)
             if step >= num_steps or not self.trial.should_prune():
                 return None
             best = min((value, *before.values()))
@@ -88,6 +90,3 @@ class JobTrial:
                 )
             self.is_reachable = False
             return None
-
-    def _values(self) -> dict[int, float]:
-        return dict(self.storage.get_trial(self.id).intermediate_values)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.sweeps.optuna_record import SQLITE, is_in, sqlite_file
 
 with warnings.catch_warnings():
     # Optuna 2 uses what SQLAlchemy 1.4 keeps and 2.0 has not; both are pinned.
@@ -16,9 +17,8 @@ from optuna.exceptions import StorageInternalError
 
 UNREACHABLE = (SQLAlchemyError, StorageInternalError)  # what a storage that is gone raises
 SECONDS_FOR_A_LOCK = 60  # several jobs write into one file; sqlite's own 5 are few on a busy disk
-SQLITE = "sqlite:///"
 FOLDER = "folder"  # user attribute of a trial: of its job, in the sweep folder
-SWEEP = "sweep"  # the sweep that asked for it
+BY = "sweep"  # the sweep that asked for it
 OVERRIDES = "overrides"  # of its job
 REASON = "reason"  # why it was pruned, or failed
 
@@ -46,18 +46,6 @@ def open_storage(url: str) -> Any:
         ) from error
 
 
-def sqlite_file(url: str) -> Path | None:
-    """Return the file of a study in sqlite; None: it is elsewhere."""
-    name = url.removeprefix(SQLITE).partition("?")[0]
-    return Path(name) if url.startswith(SQLITE) and name else None
-
-
-def is_in(url: str, sweep: Path) -> bool:
-    """Whether a storage is a file in the sweep folder, so that no other sweep has a part in it."""
-    file = sqlite_file(url)
-    return file is not None and file.resolve().parent == sweep.resolve()
-
-
 def study_name(storage: Any, url: str, name: str | None, sweep: Path) -> str:
     """Return the name of a sweep's study: ``name``, or else the sweep folder's.
 
@@ -69,3 +57,9 @@ def study_name(storage: Any, url: str, name: str | None, sweep: Path) -> str:
         for summary in optuna.get_all_study_summaries(storage):
             return str(summary.study_name)
     return sweep.name
+
+
+def trial_id(storage: Any, name: str, number: int) -> int:
+    """Return the storage's id of a trial, by the study's name and the trial's number there."""
+    study_id = storage.get_study_id_from_name(name)
+    return int(storage.get_trial_id_from_study_id_trial_number(study_id, number))

@@ -101,7 +101,7 @@ def _read(path: Path) -> Status | None:
     texts = {name: values[name] for name in ("state", "reason", "updated")}
     numbers = {name: _number(value) for name, value in values.items() if name not in texts}
     return Status(
-        state=texts["state"],
+        state=content["state"],
         reason=" ".join(texts["reason"].split()) if isinstance(texts["reason"], str) else None,
         step=int(numbers["step"] or 0),
         num_steps=int(numbers["num_steps"] or 0),
