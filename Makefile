@@ -74,7 +74,7 @@ setup: .venv/installed
 lock:            ## write requirements.lock anew from pyproject.toml's ranges
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 setuptools --editable '.[dev,peers,lora,web,gguf,sentencepiece,eval]'
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 setuptools --editable '.[dev,peers,lora,web,gguf,sentencepiece,eval,sweep]'
 	.venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 

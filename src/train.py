@@ -1,5 +1,6 @@
 """Train: ``python -m src.train [hardware=a100] [data=file data.path=rows.jsonl] ...``."""
 
+import os
 import re
 import signal
 import sys
@@ -23,6 +24,7 @@ from src.cli import (
     Stopped,
     as_typed,
     one_line,
+    require,
     run_door,
     task_overrides,
     typed,
@@ -35,12 +37,14 @@ from src.run_name import check_name
 from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
 from src.sweeps.grid import may_be_sweep
 from src.sweeps.job import run_job
+from src.sweeps.launchers import needed, threads_of_a_job
 from src.sweeps.sweeping import sweeping
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
     from src.training.hparams import Choices
     from src.training.objective import Objective
+    from src.training.pruning import FindBetter
 
 
 def train(config: DictConfig) -> float | None:
@@ -64,14 +68,16 @@ def _train(config: DictConfig, folder: Path) -> float | None:
         from src.training.status import read_status
 
     overrides = task_overrides()
-    settings, objective = read_settings(config, overrides)
     hydra = HydraConfig.get()
+    find_better = join_sweep(hydra, folder)
+    settings, objective = read_settings(config, overrides)
     search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
     worker = worker_command(sys.argv[1:], [*search, *overrides], folder)
     if config.resume and not (folder / "run.json").exists():  # a run that its sweep begins now
         overrides = [*values_in_sweep(folder), *overrides]
     try:
-        stopped_by = start_run(settings, objective, folder, overrides, worker, choices(overrides))
+        sweep = choices(overrides, find_better)
+        stopped_by = start_run(settings, objective, folder, overrides, worker, sweep)
     except Exception as error:
         if disk.refusal(error) and (folder / "run.json").exists():
             error.add_note(f"go on with: {command('train', resume=folder)}")
@@ -83,6 +89,23 @@ def _train(config: DictConfig, folder: Path) -> float | None:
     if stopped_by == getattr(signal, "SIGUSR1", None) and hydra.mode == RunMode.RUN:
         requeue()
     raise Stopped(stopped_by)
+
+
+def join_sweep(hydra: DictConfig, folder: Path) -> "FindBetter | None":
+    """Take this job's share of the machine; return who knows whether its sweep has better ones."""
+    if hydra.mode == RunMode.RUN:
+        return None
+    threads = threads_of_a_job(hydra)
+    if threads is not None:
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that it starts
+        torch.set_num_threads(threads)
+    if hydra.sweeper.get("trial") is None:
+        return None
+    from src.sweeps.pruning import JobTrial
+
+    return JobTrial.of_job(hydra, folder).find_better
 
 
 def read_settings(
@@ -160,13 +183,13 @@ def _composed(overrides: list[str]) -> dict[str, Any]:
     return flat(values)
 
 
-def choices(overrides: Sequence[str]) -> "Choices":
+def choices(overrides: Sequence[str], find_better: "FindBetter | None" = None) -> "Choices":
     """Return the defaults of all settings, and what the runs of a sweep differ in."""
     from src.training.hparams import Choices
     from src.training.plan import flat
 
     defaults, _ = _typed_settings(compose("train"))
-    return Choices(flat(asdict(defaults)), swept(overrides))
+    return Choices(flat(asdict(defaults)), swept(overrides), find_better)
 
 
 def swept(overrides: Sequence[str]) -> dict[str, str]:
@@ -227,6 +250,8 @@ def process_arguments(arguments: list[str]) -> list[str]:
     from src.training.place import find_place
 
     check_names(arguments)
+    for what, module in needed(arguments).items():
+        require(module, "sweep", what)
     place = find_place()
     rank_0_arguments = meet(place)
     if rank_0_arguments is not None:

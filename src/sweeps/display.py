@@ -134,7 +134,7 @@ def _in(runs: Sequence[Outcome], state: str) -> list[Outcome]:
 
 def run_line(run: Outcome, width: int = 0) -> str:
     """Return how far a run is: name, state, step, validation loss, time left."""
-    parts = [f"{run.folder:<{width}}", f"{run.state:<8}"]
+    parts = [f"{run.folder:<{width}}", f"{run.ending:<8}"]
     if run.state == FAILED:
         return "  ".join([*parts, run.reason or ""]).rstrip()
     if run.num_steps:

@@ -5,14 +5,15 @@ has begun goes on as it would alone; one that has not gets its settings from ``s
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.command_line import command, grammatical, unquoted
 from src.errors import UserError
 from src.overrides import MULTIRUN
+from src.sweeps.optuna_record import OPTUNA, arguments_of
 from src.sweeps.outcomes import Results, open_sweep
-from src.sweeps.state import GRID, SWEEP, Job, Sweep, read_sweep
+from src.sweeps.state import GRID, SWEEP, Job, Sweep, read_sweep, write_sweep
 from src.sweeps.state import MULTIRUN as HYDRAS
 from src.sweeps.table import go_on_command
 from src.training import lock
@@ -20,6 +21,7 @@ from src.training.record import RECORD, Values
 from src.training.status import FINISHED
 
 AUTO = "auto"
+NUM_TRIALS = "hydra.sweeper.n_trials"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def going_on(
 
 
 def _arguments(results: Results, others: Sequence[str]) -> tuple[str, ...]:
+    if results.sweep.kind == OPTUNA:
+        return _arguments_of_search(results, others)
     if results.sweep.kind != GRID:
         raise UserError(f"{results.folder}: a sweep of {results.sweep.kind} does not go on here")
     left = [run.folder for run in results.outcomes if run.state != FINISHED]
@@ -79,6 +83,26 @@ def _arguments(results: Results, others: Sequence[str]) -> tuple[str, ...]:
         f"hydra.sweep.dir={grammatical(results.folder)}",
         "hydra.output_subdir=null",
     )
+
+
+def _arguments_of_search(results: Results, others: Sequence[str]) -> tuple[str, ...]:
+    """Return how a search goes on: to its number of trials, or to another that is typed now."""
+    folder, sweep = results.folder, results.sweep
+    for other in others:
+        key, _, number = other.partition("=")
+        if key == NUM_TRIALS and number.isdecimal():
+            sweep = replace(sweep, num_jobs=int(number))
+            settings = {**sweep.extra.get("sweeper", {}), "n_trials": int(number)}
+            sweep = replace(sweep, extra={**sweep.extra, "sweeper": settings})
+    recorded = arguments_of(folder, sweep)
+    if sweep != results.sweep:
+        write_sweep(folder, sweep)
+    elif not results.num_remaining:
+        return ()
+    typed = {other.partition("=")[0] for other in others}
+    kept = [argument for argument in recorded if argument.partition("=")[0] not in typed]
+    place = f"hydra.sweep.dir={grammatical(folder)}"
+    return (*others, *kept, place)
 
 
 def find_sweep(name: str, runs: Path) -> Path | None:

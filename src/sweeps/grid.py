@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from src.errors import UserError
 from src.overrides import CONF, MULTIRUN
 from src.sweeps.names import folder_names
+from src.sweeps.optuna_record import SWEEPER, describe
 from src.sweeps.state import GRID, Job, Sweep
 
 BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
@@ -70,6 +71,8 @@ def asked(config_name: str, arguments: Sequence[str]) -> Asked | None:
         folder, sweeper = Path(str(hydra.sweep.dir)), hydra.sweeper
         fixed = tuple(_text(o) for o in given if not o.is_sweep_override())
         if OmegaConf.to_container(sweeper)["_target_"] != BASIC:  # type: ignore[index,call-overload]
+            if sweeper._target_ == SWEEPER:
+                return Asked(describe(given, hydra, fixed), folder, sweeper)
             return Asked(Sweep(kind=str(sweeper._target_), fixed=fixed), folder, sweeper)
         listed = [f"{key}={values}" for key, values in (sweeper.params or {}).items()]
         every = parser.parse_overrides([*listed, *flags.overrides])

@@ -13,7 +13,7 @@ from omegaconf import ListConfig, OmegaConf
 from src.cli import MISTAKES, as_typed, one_line
 from src.command_line import unquoted
 from src.errors import UserError
-from src.sweeps.names import run_folder_name, short_keys
+from src.sweeps.names import rounded, run_folder_name, short_keys
 from src.sweeps.state import SWEEP, Sweep, read_sweep, write_job
 from src.training import status
 
@@ -105,14 +105,15 @@ def job_folder(sweep_folder: str, number: int, overrides: Any) -> str:
         return sweep.jobs[number].folder
     values = own_values(typed, sweep)
     shorts = short_keys(list(values))
-    return run_folder_name({shorts[key]: value for key, value in values.items()}, number)
+    read = {shorts[key]: rounded(value) for key, value in values.items()}  # the number is unique
+    return run_folder_name(read, number)
 
 
 def own_values(overrides: Sequence[str], sweep: Sweep | None) -> dict[str, Any]:
     """Return the values that only this run of a sweep has, by the overrides that all share."""
     shared = set() if sweep is None else set(sweep.fixed)
     own = [o.partition("=") for o in overrides if o not in shared and "=" in o]
-    return {key.lstrip("+"): _value(text) for key, _, text in own}
+    return {key.lstrip("+"): _value(text) for key, _, text in own if key != "resume"}
 
 
 def _value(text: str) -> Any:

@@ -90,6 +90,11 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
+def rounded(value: Any) -> Any:
+    """Return a value that a search proposed, with all its digits, as people want to read it."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
 def _shortest(value: float) -> str:
     plain = repr(value)
     if "e" not in plain:

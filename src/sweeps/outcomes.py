@@ -11,6 +11,7 @@ from src.training.record import RECORD, Values, read_object, read_record
 from src.training.status import FAILED, FINISHED, KILLED, STATUS, read_status
 
 METRICS = "metrics.json"
+PRUNED = "pruned"  # how the reason of a run begins that was behind the others of its search
 WAITING = "waiting"  # no process has begun it
 LOSS, ACCURACY = "best_val/loss", "best_val/accuracy"
 ENDED = (FINISHED, FAILED)  # states that going on does not change, unless it is asked to
@@ -55,6 +56,12 @@ class Outcome:
         """Whether it may be compared: it is finished, and was validated."""
         return self.state == FINISHED and self.loss is not None
 
+    @property
+    def ending(self) -> str:
+        """The state as people read it: ``pruned`` where a search has ended the run early."""
+        is_pruned = self.state == FINISHED and (self.reason or "").startswith(PRUNED)
+        return PRUNED if is_pruned else self.state
+
 
 @dataclass(frozen=True)
 class Results:
@@ -78,6 +85,10 @@ class Results:
     def count(self, *states: str) -> int:
         """Return how many runs are in one of these states."""
         return sum(outcome.state in states for outcome in self.outcomes)
+
+    def count_endings(self, ending: str) -> int:
+        """Return how many runs came to this end, as people read it."""
+        return sum(outcome.ending == ending for outcome in self.outcomes)
 
 
 def open_sweep(folder: Path) -> Results:

@@ -9,6 +9,7 @@ from typing import Any
 
 from src.sweeps.names import short_keys, value_text
 from src.sweeps.outcomes import Outcome, Results
+from src.sweeps.state import GRID
 
 SEED = "seed"
 SAME = 0.02  # of numbers of tokens: a share by which packing may differ
@@ -64,7 +65,7 @@ def conclusions(results: Results) -> list[str]:
         return ["no run has a validation loss: there is nothing to rank by"] if finished else []
     settings = [setting for setting in settings_of(results) if setting.losses]
     said = []
-    if results.num_remaining == 0:
+    if results.num_remaining == 0 and results.sweep.kind == GRID:
         said += _edges(results, settings)
     if len(settings) > 1:
         said.append(seeds_sentence(settings))

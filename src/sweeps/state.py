@@ -103,7 +103,7 @@ def _job(path: Path, content: Any, config: Values) -> Job:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged, or not of a sweep: a job without keys and values")
     folder, values, changes = (content.get(key) for key in ("folder", "values", "changes"))
-    if not isinstance(folder, str) or not _is_inside(folder):
+    if not isinstance(folder, str) or not is_inside(folder):
         raise UserError(f"{path} is damaged, or not of a sweep: no folder of a run: {folder!r:.60}")
     if not isinstance(values, dict) or not isinstance(changes, dict):
         raise UserError(f"{path} is damaged, or not of a sweep: no values of {folder}")
@@ -112,7 +112,7 @@ def _job(path: Path, content: Any, config: Values) -> Job:
     return Job(folder, values, changes)
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
     """Whether a name is that of a folder in the sweep's folder, or in one of its folders."""
     parts = name.split("/")
     is_bad = any(part in ("", ".", "..") for part in parts) or not name.isprintable()

@@ -2,12 +2,14 @@
 
 import math
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from src.command_line import command
-from src.sweeps.names import short_keys, value_text
-from src.sweeps.outcomes import ACCURACY, WAITING, Results, sorted_by_loss
+from src.sweeps.names import rounded, short_keys, value_text
+from src.sweeps.optuna_record import OPTUNA, SQLITE
+from src.sweeps.outcomes import ACCURACY, PRUNED, WAITING, Results, sorted_by_loss
 from src.sweeps.ranking import SEED, Setting, conclusions, is_number, settings_of
 from src.training.status import FAILED, FINISHED, RUNNING
 
@@ -33,8 +35,8 @@ def title(results: Results) -> str:
     names = [k if shorts[k] == k else f"{k} ({shorts[k]})" for k in results.keys]
     swept = f" of {' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}"
     waiting = results.num_jobs - len(results.outcomes) + results.count(WAITING)
-    states = (RUNNING, FINISHED, FAILED, "stopped", "killed")
-    counts = [f"{n} {state}" for state in states if (n := results.count(state))]
+    states = (RUNNING, FINISHED, PRUNED, FAILED, "stopped", "killed")
+    counts = [f"{n} {state}" for state in states if (n := results.count_endings(state))]
     counts += [f"{waiting} waiting"] if waiting else []
     of = f"{results.num_jobs} run{'' if results.num_jobs == 1 else 's'}"
     return f"sweep{swept if names else ''}: {of}, {', '.join(counts)}"
@@ -50,17 +52,21 @@ def ranking_lines(results: Results) -> list[str]:
         rows.append(
             [
                 str(rank) if run.is_ranked else run.state,
-                *(value_text(run.values.get(key)) for key in results.keys),
+                *(value_text(_shown_value(results, run.values.get(key))) for key in results.keys),
                 loss_text(run.loss),
                 f"{figures[ACCURACY]:.2%}" if ACCURACY in figures else "",
                 f"{figures['num_tokens']:,.0f}" if "num_tokens" in figures else "",
                 duration(figures["train_seconds"]) if "train_seconds" in figures else "",
-                run.folder,
+                f"{run.folder} ({PRUNED})" if run.ending == PRUNED else run.folder,
             ]
         )
         if run.reason and run.state == FAILED:
             notes.append(f"{run.folder} failed: {run.reason}")
     return [*aligned([head, *rows], left=(len(head) - 1,)), *_block(notes)]
+
+
+def _shown_value(results: Results, value: object) -> object:
+    return rounded(value) if results.sweep.kind == OPTUNA else value
 
 
 def seed_lines(results: Results) -> list[str]:
@@ -149,6 +155,10 @@ def next_lines(results: Results, files: Sequence[Path]) -> list[str]:
         lines.append(("talk to the best", command("chat", model_path=model)))
     if results.num_remaining and not results.count(RUNNING):
         lines.append((f"go on with {results.num_remaining}", go_on_command(results.folder)))
+    if results.sweep.kind == OPTUNA:
+        storage = results.sweep.extra.get("sweeper", {}).get("storage")
+        url = storage or f"{SQLITE}{shown(results.folder)}/study.db"
+        lines.append(("the study", f"optuna-dashboard {shlex.quote(url)}"))
     lines += [("all figures" if p.suffix == ".csv" else "picture", str(shown(p))) for p in files]
     width = max((len(label) for label, _ in lines), default=0) + 1
     return [f"{label + ':':<{width}}  {text}" for label, text in lines]

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 
+from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.training.finite import check_weights
 from src.training.module import TrainingModule

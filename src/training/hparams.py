@@ -13,6 +13,8 @@ from typing import Any
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
+from src.training.pruning import FindBetter
+
 VISIBLE = 5  # columns that TensorBoard shows before anyone asks for more
 # Seen where a run differs in little else.
 USUAL = ("batch_size", "optimizer.learning_rate", "seed", "max_steps", "max_epochs")
@@ -36,10 +38,13 @@ class Choices:
         defaults: all settings of ``conf`` under dotted names, as they are if nobody says otherwise;
             None: unknown.
         swept: what the runs of a sweep differ in: key -> value, as it was typed.
+        find_better: says after a validation why the run ends there, if others of its sweep are
+            ahead.
     """
 
     defaults: Mapping[str, Any] | None = None
     swept: Mapping[str, str] = field(default_factory=dict)
+    find_better: FindBetter | None = None
 
 
 @dataclass(frozen=True)

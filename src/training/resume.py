@@ -24,6 +24,7 @@ from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
 from src.training.plan import Plan
 from src.training.record import METRICS, RECORD, is_finished, read_record
+from src.training.status import read_status
 
 # What may change when a run goes on: nothing that the weights or the figures depend on, but for
 # the order in which numbers are added up.
@@ -115,8 +116,10 @@ def hold(folder: Path) -> None:
 
 def finished_lines(folder: Path) -> list[str]:
     """Return what to say of a run that is finished, and what can be done with it."""
+    status = read_status(folder)
+    early = f" ({status.reason})" if status is not None and status.reason else ""
     return [
-        f"{folder} is finished: all figures are in {folder / METRICS}",
+        f"{folder} is finished{early}: all figures are in {folder / METRICS}",
         f"talk to it:         {command('chat', model_path=folder / 'model')}",
         f"train on from it:   {command('train', continue_from=folder)} max_steps=...",
     ]

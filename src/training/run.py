@@ -32,6 +32,8 @@ from src.training.objective import Objective
 from src.training.origin import Origin
 from src.training.plan import Plan, flat
 from src.training.progress import RunProgress
+from src.training.pruning import Pruning
+from src.training.status import StatusFile
 from src.training.status_updates import StatusUpdates
 from src.training.summary import summary
 from src.training.trainer import build_trainer
@@ -97,6 +99,7 @@ class Run:
             StatusUpdates(run_folder, self.best),
             KeptModels(run_folder, trainer.keep_every_n_steps, save, rank),
         ]
+        self.pruning = Pruning(self.choices.find_better)
         uses_wandb = config.logger == "wandb" and rank == 0
         others = [open_wandb(run_folder, plan.settings(config))] if uses_wandb else []
         totals = self.training_log.totals
@@ -104,7 +107,7 @@ class Run:
         self.trainer = build_trainer(
             plan,
             self.loggers.all,
-            callbacks=[*watching, self.checkpoints, interruption],
+            callbacks=[*watching, self.checkpoints, self.pruning, interruption],
             validates=self.has("validation"),
             deterministic=trainer.deterministic,
         )
@@ -202,7 +205,7 @@ class Run:
             self.module.model = best  # with the adapters in its weights
         else:
             load_whole(self.module.model, best.state_dict())
-        if self.has("test"):
+        if self.has("test") and self.pruning.reason is None:
             self.trainer.test(self.module, self.data, verbose=False)
         if self.plan.machine.place.rank:
             return
@@ -210,7 +213,11 @@ class Run:
         check_figures(figures)
         self.loggers.end()  # before a run counts as finished, for then it is never resumed
         atomic.write_json(self.folder / "metrics.json", figures)
-        outcome = [*self.objective.summary_lines(figures), *self._verdict()]
+        pruned = self.pruning.reason
+        if pruned is not None:
+            StatusFile(self.folder).write(reason=pruned)
+        lines = self.objective.summary_lines(figures) if pruned is None else [pruned]
+        outcome = [*lines, *self._verdict()]
         dropped = 0 if self.config.trainer.keep_optimizer else finished.num_bytes(self.folder)
         for line in summary(figures, outcome, self.folder, dropped):
             log.info(line)
@@ -237,7 +244,7 @@ class Run:
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,
             **self._shares(),
-            **self.objective.final_figures(best),
+            **(self.objective.final_figures(best) if self.pruning.reason is None else {}),
             **{f"seconds/{phase}": seconds for phase, seconds in phases.seconds().items()},
         }
 

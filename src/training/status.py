@@ -155,11 +155,12 @@ def write_begin(folder: Path) -> None:
 def write_end(folder: Path, stopped_by: int | None) -> None:
     """Say that the run is finished, or which signal stopped it."""
     _running.discard(folder.resolve())
-    if stopped_by is None:
-        state, reason, code = FINISHED, None, 0
+    file = StatusFile(folder)
+    if stopped_by is None:  # the run has said why it ended before its last step, if it did
+        state, reason, code = FINISHED, file.status.reason, 0
     else:
         state, reason, code = STOPPED, signal.Signals(stopped_by).name, 128 + stopped_by
-    StatusFile(folder).write(state=state, reason=reason, seconds_left=None, exit_code=code)
+    file.write(state=state, reason=reason, seconds_left=None, exit_code=code)
 
 
 def write_failure(folder: Path, reason: str, is_mistake: bool) -> None:

@@ -1,0 +1,57 @@
+"""What starts the jobs of a sweep, and how they share a machine."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+# What a person writes, and the package that does it; all are in the extra ``sweep``.
+NEEDS = {
+    "sweep=optuna": "optuna",
+    "hydra/sweeper=optuna_pruning": "optuna",
+    "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "hydra/launcher=submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "hydra/launcher=submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+
+
+def needed(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the packages that a command line needs: what is written there -> module."""
+    return {argument: NEEDS[argument] for argument in arguments if argument in NEEDS}
+
+
+def side_by_side(hydra: DictConfig) -> int | None:
+    """Return how many jobs of a sweep run at a time; None: all of them, however many.
+
+    Args:
+        hydra: Hydra's part of a sweep's or a job's config.
+    """
+    sweeper, launcher = hydra.sweeper, hydra.launcher
+    if _is(launcher, "BasicLauncher"):
+        return 1
+    at_most = sweeper.get("n_jobs") or sweeper.get("max_batch_size")
+    if _is(launcher, "JoblibLauncher"):
+        processes = launcher.n_jobs if launcher.n_jobs > 0 else os.cpu_count() or 1
+        return min(at_most or processes, processes)
+    if at_most is None and "n_jobs" in sweeper:  # a study learns nothing from all at once
+        return 1
+    return at_most
+
+
+def threads_of_a_job(hydra: DictConfig) -> int | None:
+    """Return how many threads a job may use beside the others; None: as many as it finds.
+
+    joblib tells its processes by itself, and SLURM gives each job cores of its own. Jobs of
+    submitit's local launcher know nothing of each other.
+    """
+    if not _is(hydra.launcher, "LocalLauncher"):
+        return None
+    if hydra.launcher.cpus_per_task is not None:
+        return int(hydra.launcher.cpus_per_task)
+    cores = os.cpu_count() or 1
+    return max(1, cores // (side_by_side(hydra) or cores))
+
+
+def _is(launcher: Any, name: str) -> bool:
+    return str(launcher._target_).endswith(f".{name}")

@@ -1,0 +1,75 @@
+"""Jobs side by side share a machine."""
+
+import importlib.util
+import os
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from src.errors import UserError
+from src.overrides import CONF
+from src.sweeps.launchers import needed, side_by_side, threads_of_a_job
+from src.train import process_arguments
+
+
+def hydra_config(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(overrides), return_hydra_config=True).hydra
+
+
+def test_the_seeds_are_swept():
+    assert hydra_config("sweep=seeds").sweeper.params == {"seed": "1, 2, 3, 4, 5"}
+    assert hydra_config("sweep=seeds").mode.name == "MULTIRUN"
+
+
+def test_alone_a_job_has_the_machine():
+    config = hydra_config()
+    assert (side_by_side(config), threads_of_a_job(config)) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "number"),
+    [
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], 3),
+        (["hydra/launcher=joblib"], os.cpu_count()),
+        (["sweep=optuna", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], 3),
+        (["sweep=optuna", "hydra/launcher=joblib", "hydra.sweeper.n_jobs=1"], 1),
+        (["sweep=optuna", "hydra/launcher=submitit_slurm"], 1),
+        (["hydra/launcher=submitit_slurm"], None),
+        (["sweep=optuna", "hydra/launcher=submitit_slurm", "hydra.sweeper.n_jobs=4"], 4),
+        (["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"], 2),
+    ],
+)
+def test_jobs_side_by_side(overrides, number):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra sweep")
+    assert side_by_side(hydra_config(*overrides)) == number
+
+
+@pytest.mark.parametrize(
+    ("overrides", "threads"),
+    [
+        (["hydra.launcher.cpus_per_task=3"], 3),
+        (["hydra.sweeper.max_batch_size=2"], 4),
+        ([], 1),  # all at once, however many
+        (["sweep=optuna", "hydra.sweeper.n_jobs=4"], 2),
+        (["sweep=optuna"], 8),  # one after another
+    ],
+)
+def test_submitits_local_jobs_share_the_cores(overrides, threads, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra sweep")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    config = hydra_config("hydra/launcher=submitit_local", *overrides)
+    assert threads_of_a_job(config) == threads
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["sweep=optuna", "hydra/launcher=joblib", "hydra/launcher=submitit_slurm"],
+)
+def test_what_is_not_installed_names_its_extra(argument, monkeypatch):
+    assert needed([argument])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as mistake:
+        process_arguments([argument])
+    assert str(mistake.value).startswith(f"{argument} needs ")
+    assert str(mistake.value).endswith("pip install 'gpt2-chat[sweep]'")
