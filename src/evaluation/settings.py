@@ -8,17 +8,21 @@ paired: the same rows, and the same seeds, which draw the same first weights and
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from src.errors import UserError
+from src.evaluation.candidates import Candidate, run_settings
 from src.evaluation.comparison import spread
 from src.evaluation.figures import ratio
 from src.evaluation.intervals import Interval, interval, resample
 
 FIGURES = ("loss", "accuracy")
 NUM_RESAMPLES = 2000
+BASELINE = "baseline"
+CONSEQUENCES = ("corpus",)  # of other settings
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,62 @@ def _sums(
     counts = np.array([row.get("num_scored_tokens", 0) for row in of_model], dtype=np.float64)
     figures = np.array([row.get(figure, 0.0) for row in of_model], dtype=np.float64)
     return figures * counts, counts
+
+
+def named_settings(results: Mapping[str, Any], baseline: str) -> dict[str, dict[int, str]]:
+    """Return the models of ``results.json`` by setting and seed, as ``compare_settings`` wants.
+
+    A setting is named for what differs from the model ``baseline``, as on the command line; its own
+    is called "baseline". Of two models of one setting and seed, the first counts.
+
+    Raises:
+        UserError: a model comes from no run, so that its settings are not known.
+    """
+    recipes: dict[str, dict[str, str]] = {}
+    for model in [baseline, *results["models"]]:
+        folder = results["about"][model]["folder"]
+        candidate = Candidate(model, Path(folder), None, run_settings(Path(folder)))
+        if candidate.recipe is None:
+            raise UserError(f"{model}: no run made it, so its settings are not known")
+        recipes[model] = {k: v for k, v in candidate.recipe if k not in CONSEQUENCES}
+    found: dict[str, dict[int, str]] = {BASELINE: {}}
+    for model in results["models"]:
+        changes = [
+            f"{key}={_as_typed(value)}"
+            for key, value in sorted(recipes[model].items())
+            if recipes[baseline].get(key) != value
+        ]
+        of_setting = found.setdefault(" ".join(changes) or BASELINE, {})
+        of_setting.setdefault(results["about"][model]["seed"], model)
+    return found
+
+
+def _as_typed(value: str) -> str:
+    """Return a setting's ``repr`` as it is written on the command line."""
+    return {"True": "true", "False": "false", "None": "null"}.get(value, value.strip("'"))
+
+
+def markdown_table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each setting (its ``json()``): means, spreads, and both intervals."""
+    lines = [
+        "| setting | test loss | accuracy | loss against the baseline | rows | seeds | settled |",
+        "|:--|--:|--:|--:|--:|--:|:--|",
+    ]
+    for name, setting in found.items():
+        mean, deviation, change = setting["mean"], setting["deviation"], setting["change"]
+        cells = [
+            f"{mean['loss']:.4f} ± {deviation['loss']:.4f}",
+            f"{mean['accuracy']:.2%} ± {100 * deviation['accuracy']:.2f}",
+        ]
+        if change is None:
+            cells += ["", "", "", ""]
+        else:
+            loss = change["loss"]
+            verdict = ("worse" if loss["value"] > 0 else "better") if loss["settled"] else "no"
+            cells += [
+                f"{loss['value']:+.4f}",
+                *("{:+.3f} to {:+.3f}".format(*loss[which]) for which in ("rows", "seeds")),
+                verdict,
+            ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines

@@ -1,10 +1,12 @@
 """A setting against the baseline, over seeds and rows: the figures, and what may be claimed."""
 
+import json
+
 import numpy as np
 import pytest
 
 from src.errors import UserError
-from src.evaluation.settings import compare_settings
+from src.evaluation.settings import compare_settings, markdown_table, named_settings
 
 
 def results_of(losses: dict[str, np.ndarray], counts: np.ndarray) -> dict:
@@ -97,3 +99,37 @@ def test_seeds_and_models_must_be_there():
         compare_settings(results, {**SETTINGS, "other": {1: "other1"}}, "base")
     with pytest.raises(UserError, match="elsewhere: not in these results"):
         compare_settings(results, {"base": {1: "elsewhere"}}, "base")
+
+
+def test_settings_are_named_for_what_differs_and_grouped_by_seed(tmp_path):
+    runs = {
+        "a": {"seed": 1, "data.packing": True, "lr": 0.1, "corpus": "x", "packing": "1"},
+        "b": {"seed": 2, "data.packing": True, "lr": 0.1, "corpus": "x", "packing": "2"},
+        "c": {"seed": 1, "data.packing": False, "lr": 0.1, "corpus": "y", "packing": "1"},
+        "d": {"seed": 1, "data.packing": True, "lr": 0.1, "corpus": "x", "packing": "1"},
+        "e": {"seed": 1, "data.packing": False, "lr": 0.2, "corpus": "x", "packing": "1"},
+    }
+    for name, settings in runs.items():
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps({"settings": settings}))
+    about = {
+        n: {"folder": str(tmp_path / n / "model"), "seed": of["seed"]} for n, of in runs.items()
+    }
+    results = {"models": dict.fromkeys(runs), "about": about}
+    assert named_settings(results, "a") == {
+        "baseline": {1: "a", 2: "b"},
+        "data.packing=false": {1: "c"},
+        "data.packing=false lr=0.2": {1: "e"},
+    }
+    about["a"]["folder"] = str(tmp_path)
+    with pytest.raises(UserError, match="a: no run made it"):
+        named_settings(results, "a")
+
+
+def test_the_table_says_what_is_settled():
+    losses, counts = drawn(np.random.default_rng(0), 0.3, 0.01)
+    found = compare_settings(results_of(losses, counts), SETTINGS, "base")
+    *_, base, other = markdown_table({name: of.json() for name, of in found.items()})
+    assert base.startswith(f"| base | {found['base'].mean['loss']:.4f} ± ")
+    assert other.endswith("| worse |")
+    assert f"{found['other'].change['loss'].value:+.4f}" in other
