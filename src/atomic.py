@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -111,13 +111,12 @@ def folder(path: Path, *, size: int | None = None, sweeps: bool = True) -> Itera
         _flush_folder(path.parent)
 
 
-def flush(path: Path) -> None:
-    """Flush the files in a folder that others write, and their names, to the disk."""
-    with disk.writing(path):
-        for content in path.iterdir():
-            if content.is_file():
-                _flush_file(content)
-        _flush_folder(path)
+def flush(files: Iterable[Path]) -> None:
+    """Flush files that are written elsewhere, and their names, to the disk."""
+    for path in files:
+        with disk.writing(path):
+            _flush_file(path)
+            _flush_folder(path.parent)
 
 
 def sweep(folder: Path, name: str | None = None) -> None:

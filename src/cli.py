@@ -9,12 +9,10 @@ import errno
 import importlib.util
 import os
 import re
-import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +26,8 @@ from src import disk, signals, streams
 from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.overrides import CONF, PATHS, readable
+from src.run_folder import Check, folder_once_checked
+from src.run_name import run_name
 
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
 LESS_MEMORY = (
@@ -78,6 +78,7 @@ def run_door(
     config_name: str,
     free_text: tuple[str, ...] = (),
     rewrite: Callable[[list[str]], list[str]] = list,
+    check: Check | None = None,
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``job(config)``.
 
@@ -87,14 +88,15 @@ def run_door(
         free_text: keys whose values are any text, not even null; Hydra's grammar does not read
             them. A path among them comes with ``config``, like the paths of other keys.
         rewrite: turns the other arguments, made readable, into those that Hydra composes.
+        check: of a door whose runs have folders: raises, before a single run has one, what is
+            wrong with its config; gets the overrides, too.
     """
     streams.decode_as_utf8(job.__module__)
     streams.open_closed()
     streams.escape_what_has_no_sign()
     streams.watch_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
-    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("swept", swept_name, replace=True)
+    register_resolvers()
     mistakes: list[Exception] = []
     texts: dict[str, str] = {}
 
@@ -109,12 +111,19 @@ def run_door(
         with _reported(mistakes):
             texts, arguments = _take_free_text(sys.argv[1:], free_text)
             sys.argv[1:] = rewrite(readable(composable(arguments)))
-            hydra_main(hydra_job)()
+            with folder_once_checked(check, mistakes) if check else nullcontext():
+                hydra_main(hydra_job)()
             streams.flush()
     except KeyboardInterrupt:
         sys.exit(130)
     if mistakes:
         sys.exit(2)
+
+
+def register_resolvers() -> None:
+    """Let configs name folders: ``${run_name:}`` for a run, ``${swept:}`` for a job of a sweep."""
+    OmegaConf.register_new_resolver("run_name", run_name, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("swept", swept_name, replace=True)
 
 
 @contextmanager
@@ -151,11 +160,6 @@ def _output_folder(error: BaseException) -> str | None:
         if frame.f_code.co_name == "run_job" and "output_dir" in frame.f_locals:
             return str(frame.f_locals["output_dir"])
     return None
-
-
-def run_name() -> str:
-    """Return a name for a run folder: its start, and six digits for runs of the same second."""
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
 
 
 def swept_name(overrides: Sequence[str]) -> str:

@@ -7,16 +7,36 @@ mean something, too.
 
 import re
 import shlex
+from pathlib import Path
 
 # What Hydra's grammar and OmegaConf read as these very characters, and as text.
 PLAIN = re.compile(r"(?![.\d_]*$)[A-Za-z_/.][\w/.@?+-]*( [\w/.@?+-]+)*", re.ASCII)
 WORDS = re.compile(r"null|true|false|nan|inf|\.\d.*", re.IGNORECASE)
 
 
+PACKAGE = "gpt2_chat"  # which holds ``src`` where it is installed: see its __init__.py
+IS_INSTALLED = (Path(__file__).parents[1] / "__main__.py").is_file()  # no checkout has one there
+
+
 def command(door: str, **values: object) -> str:
-    """Return the command that starts ``src.<door>`` with these values; ``__`` stands for a dot."""
+    """Return the command that starts a door with these values; ``__`` stands for a dot."""
     options = [option(key.replace("__", "."), value) for key, value in values.items()]
-    return " ".join([f"python -m src.{door}", *options])
+    return " ".join([*program(door), *options])
+
+
+def program(door: str) -> list[str]:
+    """Return the words with which a shell starts a door: in a checkout, or as it is installed."""
+    return ["gpt2-chat", door] if IS_INSTALLED else ["python", "-m", f"src.{door}"]
+
+
+def quickstart() -> str:
+    """Return the command that trains a first model."""
+    return command("train", experiment="quickstart") if IS_INSTALLED else "make quickstart"
+
+
+def interpreter_arguments(door: str) -> list[str]:
+    """Return what Python is told in order to start a door, whatever folder it is started in."""
+    return ["-m", PACKAGE, door] if IS_INSTALLED else ["-m", f"src.{door}"]
 
 
 def option(key: str, value: object) -> str:

@@ -109,7 +109,7 @@ def _download(job: dict[str, Any], folders: list[Path]) -> str | None:
         **({} if sys.stderr.isatty() else {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}),
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", _START],
+        [sys.executable, "-P", "-c", _START],  # no other src of this folder
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | environment,

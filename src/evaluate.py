@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omegaconf import DictConfig
 
 from src.checks import AUTO, at_least, check, one_of, within
-from src.cli import RUNS, run_door, run_name, task_overrides, typed
+from src.cli import RUNS, run_door, task_overrides, typed
+from src.command_line import program
 from src.data.config import DataConfig
 from src.data.files.part import SPLITS
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
+from src.run_name import check_name, run_name
 
 if TYPE_CHECKING:
     from src.evaluation.candidates import Candidate
@@ -53,12 +55,16 @@ class EvaluateConfig:
     precision: Annotated[str, one_of(PRECISIONS)]
     device: str
     output: str | None
+    name: str | None
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
         model_path, exact_match = self.model_path, self.exact_match
         self.model_path = self.exact_match = None  # their types are checked elsewhere
         check(self)
+        check_name(self.name)
+        if self.name is not None and self.output is not None:
+            raise UserError(f"name={self.name} and output={self.output}: name the folder once")
         self.model_path, self.exact_match = model_path, str(exact_match).lower()
         if self.exact_match not in SWITCH:
             raise UserError(f"exact_match={exact_match}: must be one of {', '.join(SWITCH)}")
@@ -67,7 +73,7 @@ class EvaluateConfig:
 def evaluate(config: DictConfig, **text: str) -> None:
     """Judge the models, write the results and print the table."""
     settings = typed(EvaluateConfig, config, **text)
-    folder = Path(settings.output or EVALUATIONS / run_name()).expanduser()
+    folder = Path(settings.output or EVALUATIONS / run_name(settings.name)).expanduser()
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"output={folder}: there is something in it: name a new folder")
 
@@ -169,7 +175,7 @@ def _facts(
 
     arguments = [*task_overrides(), *(f"{key}={value}" for key, value in text.items())]
     return {
-        "command": shlex.join(["python", "-m", "src.evaluate", *arguments]),
+        "command": shlex.join([*program("evaluate"), *arguments]),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": versions(),

@@ -27,12 +27,12 @@ from src.errors import UserError
 CONF = Path(__file__).parents[1] / "conf"
 
 PATHS = {
-    *("model_path", "compare_with", "checkpoint", "output", "show", "resume"),
+    *("model_path", "compare_with", "checkpoint", "output", "show", "resume", "folder"),
     *("data.path", "data.corpus_dir", "data.validation_split", "data.test_split"),
     *("model.pretrained", "model.tokenizer", "tiny.pretrained", "tiny.tokenizer"),
     *("hydra.run.dir", "hydra.sweep.dir"),
 }
-TEXTS = {"data.name", "data.train_split", "model_name", "api_key", "prompt", "system"}
+TEXTS = {"data.name", "data.train_split", "model_name", "api_key", "prompt", "system", "name"}
 TEXTS_UNDER = ("data.columns.",)  # names of columns
 
 OVERRIDE = re.compile(r"(\+{0,2}[\w$@/.:-]+)=(.*)", re.DOTALL)

@@ -26,6 +26,7 @@ from src.cli import (
 from src.command_line import command, grammatical, unquoted
 from src.errors import UserError
 from src.overrides import CONF
+from src.run_name import check_name
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
@@ -153,6 +154,7 @@ def process_arguments(arguments: list[str]) -> list[str]:
     from src.training.launch import meet
     from src.training.place import find_place
 
+    check_names(arguments)
     place = find_place()
     rank_0_arguments = meet(place)
     if rank_0_arguments is not None:
@@ -163,6 +165,18 @@ def process_arguments(arguments: list[str]) -> list[str]:
             f"sweep without {place.launcher}"
         )
     return resume_arguments(arguments)
+
+
+def check_names(arguments: list[str]) -> None:
+    """Check the name of a run, or of a sweep, before Hydra puts it into a path or a sweep.
+
+    Raises:
+        UserError: no folder's name can hold it.
+    """
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key == "name" and value.lower() != "null" and "${" not in value:
+            check_name(unquoted(value))
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
@@ -192,4 +206,4 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     signals.take()
-    run_door(train, "train", rewrite=process_arguments)
+    run_door(train, "train", rewrite=process_arguments, check=read_settings)

@@ -276,7 +276,7 @@ def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the
 
 
 def test_two_runs_of_the_same_second_have_different_folders():
-    from src.cli import run_name
+    from src.run_name import run_name
 
     assert len({run_name() for _ in range(20)}) == 20
 

@@ -14,6 +14,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "__init__",
     "address",
+    "arguments",
     "atomic",
     "checks",
     "checksums",
@@ -28,6 +29,8 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "json_file",
     "model_files",
     "overrides",
+    "run_folder",
+    "run_name",
     "signals",
     "streams",
 }
@@ -39,6 +42,7 @@ ROOM_MAY_IMPORT = {
     "evaluation": GROUND,
     "training": {"evaluation", *GROUND},
     "objectives": {"training", "evaluation", *GROUND},
+    "records": {"training", *GROUND},
     "inspection": {"data"},
     "terminal": GROUND,
     "page": GROUND,
@@ -48,13 +52,14 @@ ROOM_MAY_IMPORT = {
 }
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
-    *("free_memory", "hub", "json_file", "model_files", "signals"),
+    *("free_memory", "hub", "json_file", "model_files", "run_name", "signals"),
 }
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}
 WEB_ROOMS = {"serving", "page"}
 BINARY = ("rb", "wb", "ab", "rb+", "r+b")
+MAY_IMPORT_DOORS = {"src/api.py": {"train"}}  # its calls are doors of Python
 ROOM_DOORS = {"src/benchmark/__main__.py"}  # a door that stands in its room
 
 
@@ -81,7 +86,7 @@ def module_name(path: Path) -> str:
 def test_a_room_imports_only_what_lies_below_it(path):
     parts = path.relative_to(ROOT / "src").parts
     ours = {module.split(".")[1] for module in imports(path) if module.startswith("src.")}
-    assert not ours & DOORS, "nothing imports a door"
+    assert not ours & DOORS - MAY_IMPORT_DOORS.get(name(path), set()), "nothing imports a door"
     if len(parts) > 1 and name(path) not in ROOM_DOORS:
         assert ours <= {parts[0]} | ROOM_MAY_IMPORT[parts[0]] | SHARED
         assert not any(module.split(".")[0] == "hydra" for module in imports(path))

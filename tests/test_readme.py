@@ -23,6 +23,7 @@ from src.cli import CONF, typed
 from src.evaluate import EvaluateConfig
 from src.export import ExportConfig
 from src.inspect_data import InspectConfig
+from src.runs import RunsConfig
 from src.serving.config import ServeConfig
 from src.train import read_settings
 from src.web import WebConfig
@@ -40,6 +41,7 @@ TYPES: dict[str, type] = {
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "inspect_data": InspectConfig,
+    "runs": RunsConfig,
     "serve": ServeConfig,
     "web": WebConfig,
 }

@@ -23,6 +23,13 @@ def benchmark(config: DictConfig) -> None:
     measure(settings, Path(run.runtime.output_dir), task_overrides())
 
 
+def check_settings(config: DictConfig, _: list[str]) -> None:
+    """Check the values of ``config``; raise what is wrong."""
+    from src.benchmark.config import BenchmarkConfig
+
+    typed(BenchmarkConfig, config)
+
+
 def _stop(number: int, _: object) -> None:
     raise Stopped(number)
 
@@ -44,4 +51,4 @@ def composed(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_door(benchmark, "benchmark", rewrite=composed)
+    run_door(benchmark, "benchmark", rewrite=composed, check=check_settings)

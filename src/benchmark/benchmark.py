@@ -23,6 +23,7 @@ from src.benchmark.prepare import Pack, Prepare
 from src.benchmark.train import Train
 from src.benchmark.turns import Job
 from src.checks import AUTO
+from src.command_line import program
 from src.errors import UserError
 from src.model.device import choose_device
 from src.training.machine import choose_precision
@@ -46,7 +47,7 @@ def measure(config: BenchmarkConfig, run_folder: Path, overrides: Sequence[str] 
     if config.batch_size == AUTO:
         size = CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
         config = replace(config, batch_size=size)
-    command = shlex.join(["python", "-m", "src.benchmark", *overrides])
+    command = shlex.join([*program("benchmark"), *overrides])
     figures: Figures = {"what": config.what, "command": command, "date": str(date.today())}
     work = run_folder / "work"
     try:

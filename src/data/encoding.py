@@ -112,7 +112,7 @@ class _Process:
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         with _signals_blocked():  # a process starts with the mask of its parent
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START],
+                [sys.executable, "-P", "-c", _START],  # no other src of this folder
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},

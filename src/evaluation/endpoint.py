@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from src.command_line import command
 from src.errors import UserError
 from src.evaluation.replies import UNREADABLE, Answer
 from src.model.generation_config import GenerationConfig
@@ -167,7 +168,7 @@ class Endpoint:
             reason = getattr(error, "reason", None) or error
             raise UserError(
                 f"model_path={self.url}: no OpenAI-compatible server answers there ({reason}): "
-                f"start one, for example python -m src.serve, and name it up to /v1"
+                f"start one, for example {command('serve')}, and name it up to /v1"
             ) from error
         if not isinstance(found, dict):
             raise UserError(f"model_path={self.url}/{path}: no JSON object: {found!s:.100}")

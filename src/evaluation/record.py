@@ -30,12 +30,34 @@ def _version(name: str) -> str:
 
 def commit() -> str:
     """Return the commit of these files, with ``-dirty`` where they differ from it."""
-    command = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    name, is_dirty = revision()
+    return "unknown" if name is None else name[:12] + ("-dirty" if is_dirty else "")
+
+
+def revision() -> tuple[str | None, bool | None]:
+    """Return the commit of these files, and whether they differ from it; None: it is not known.
+
+    A package that is installed somewhere below another repository has no part in its commits.
+    """
+    here = Path(__file__)
+    if not _git("ls-files", "--error-unmatch", here.name):
+        return None, None
+    described = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    if not described:
+        return None, None
+    name, dash, _ = described.partition("-")
+    return name, bool(dash)
+
+
+def _git(*arguments: str) -> str:
+    """Return what git says of these files; nothing where it is not installed or says no."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+        done = subprocess.run(
+            ("git", *arguments), capture_output=True, text=True, cwd=Path(__file__).parent
+        )
     except FileNotFoundError:
-        return "unknown"
-    return next(iter(done.stdout.splitlines()), "unknown")
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def processor() -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from src import atomic
 from src.checksums import SUMS, warn_of_changes, write_sums
+from src.command_line import command, quickstart
 from src.data.template import save_template
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.data.tokenizer_files import FILES as TOKENIZER_FILES
@@ -179,8 +180,8 @@ def newest_model_folder(runs: Path) -> Path:
     folders = model_folders(runs)
     if not folders:
         raise UserError(
-            f"no trained model in {runs}: run `make quickstart` or `python -m src.train` first, "
-            f"or name one with model_path="
+            f"no trained model in {runs}: run `{quickstart()}` or `{command('train')}` first, or "
+            f"name one with model_path="
         )
     return folders[0]
 

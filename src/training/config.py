@@ -8,6 +8,7 @@ from src.data.config import DataConfig
 from src.errors import UserError
 from src.model.config import ModelConfig
 from src.model.generation_config import GenerationConfig
+from src.run_name import check_name
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -91,6 +92,7 @@ class TrainConfig:
     optimizer: OptimizerConfig
     lora: LoRAConfig
     trainer: TrainerConfig
+    name: str | None
     seed: Annotated[int, within("[0, 2^32)")]
     batch_size: Annotated[int, at_least(1)]
     micro_batch_size: Annotated[int | str, at_least(1).or_auto()]
@@ -103,6 +105,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
         check(self)
+        check_name(self.name)
         if self.max_epochs is None and self.max_steps is None:
             raise UserError("max_epochs and max_steps are both null: set one of them")
         if self.trainer.strategy == "fsdp" and self.lora.rank is not None:

@@ -45,9 +45,9 @@ class OneFileLogger(TensorBoardLogger):
     def sizes(self) -> dict[str, int]:
         """Bring to the disk what has been logged; return the bytes of each file, by its name."""
         self.experiment.flush()
-        folder = Path(self.log_dir)
-        atomic.flush(folder)
-        return {path.name: path.stat().st_size for path in _event_files(folder)}
+        files = _event_files(Path(self.log_dir))
+        atomic.flush(files)
+        return {path.name: path.stat().st_size for path in files}
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from src import signals
+from src.command_line import interpreter_arguments
 from src.errors import UserError
-from src.training.place import DOOR, LOCALHOST, PARENT, Place, find_place
+from src.training.place import LOCALHOST, PARENT, Place, find_place
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -167,12 +168,15 @@ class Processes:
         _say(self.store, arguments)
         if self.place.launcher is not None:
             return
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         for rank in range(1, self.place.world_size):
             place = Place(rank, self.place.world_size, rank, self.num_devices, port=self.place.port)
             self.children.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", DOOR],
-                    env=os.environ | place.variables() | {PARENT: str(os.getpid())},
+                    [sys.executable, "-P", *interpreter_arguments("train")],
+                    env=os.environ
+                    | place.variables()
+                    | {PARENT: str(os.getpid()), "PYTHONPATH": path},
                     start_new_session=True,  # Ctrl-C is for rank 0, which tells the others
                 )
             )

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from src import signals
 
 LOCK = "run.lock"
+SECONDS_OF_A_LOOK = 0.1  # far longer than ``is_held`` has it
 
 _held: dict[Path, FileLock] = {}
 
@@ -29,13 +30,29 @@ def hold(folder: Path) -> bool:
         return True
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=SECONDS_OF_A_LOOK, poll_interval=SECONDS_OF_A_LOOK / 10)
     except Timeout:
         return False
     _held[folder] = lock
     signals.at_end(_remove_files)
     atexit.register(release, folder)  # if the run does not come to its own end
     return True
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process has the lock of a folder; True as well where the system does not tell."""
+    folder = folder.resolve()
+    if folder in _held:
+        return True
+    if not (folder / LOCK).is_file():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
 
 
 def release(folder: Path) -> None:

@@ -8,6 +8,7 @@ import lightning as L
 
 from src.training.checkpoints import at_step_boundary
 from src.training.events import SIZES, OneFileLogger
+from src.training.history import History
 from src.training.module import TrainingModule
 
 
@@ -32,6 +33,11 @@ class TrainingLog(L.Callback):
         """Average over the whole run."""
         return self.num_tokens / self.train_seconds if self.train_seconds else 0.0
 
+    def totals(self) -> tuple[int, float]:
+        """Return the tokens trained on until now, and the seconds of training."""
+        running = 0.0 if self.started is None else time.perf_counter() - self.started
+        return self.num_tokens, self.train_seconds + running
+
     def state_dict(self) -> dict[str, Any]:
         """Return the totals until now, so that a resumed run goes on counting."""
         if self.started is not None:
@@ -51,8 +57,12 @@ class TrainingLog(L.Callback):
         assert isinstance(module, TrainingModule)
         # The norm of a gradient that was skipped is not finite, and is nothing to keep.
         checkpoint["latest"] = {k: v for k, v in module.latest.items() if math.isfinite(v)}
-        if trainer.is_global_zero and isinstance(trainer.logger, OneFileLogger):
-            checkpoint[SIZES] = trainer.logger.sizes()
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                if isinstance(logger, OneFileLogger):
+                    checkpoint[SIZES] = logger.sizes()
+                elif isinstance(logger, History):
+                    logger.flush()
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]

@@ -275,7 +275,7 @@ class TrainingModule(L.LightningModule, ABC):
         self.log_figures(logged)
 
     def log_figures(self, figures: dict[str, float]) -> None:
-        """Write figures to the logger at the current optimizer step and keep them as latest."""
+        """Write figures to the loggers at the current optimizer step and keep them as latest."""
         self.latest |= figures
-        if self.logger is not None:
-            self.logger.log_metrics(figures, step=self.trainer.global_step)
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=self.trainer.global_step)

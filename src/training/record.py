@@ -43,11 +43,11 @@ def read_record(folder: Path) -> Record:
         UserError: there is none, it is damaged, or it is not of a run of ours; in one line.
     """
     path = folder / RECORD
-    content = _content(path)
+    content = read_object(path)
     settings, machine = (_object(path, content, name) for name in ("settings", "machine"))
     config = _object(path, content, "config") if "config" in content else _asked(settings)
     job = content.get("job")
-    _check_keys(path, config)
+    check_keys(path, config)
     for name, kind in KINDS.items():
         value = machine.get(name)
         if value is not None and (type(value) is not kind or (kind is int and value < 1)):
@@ -70,12 +70,17 @@ def read_machine(folder: Path) -> Values:
     return read_record(folder).machine if (folder / RECORD).exists() else {}
 
 
-def _content(path: Path) -> Values:
+def read_object(path: Path, most_bytes: int = MOST_BYTES) -> Values:
+    """Return the keys and values of a file of ours in a folder that may be a stranger's.
+
+    Raises:
+        UserError: it cannot be read, is damaged, too large, or no file at all; in one line.
+    """
     try:
         kind = path.lstat()
         if not stat.S_ISREG(kind.st_mode):
             raise UserError(f"{path} is no file of a run: it is a link, a folder or a device")
-        if kind.st_size > MOST_BYTES:
+        if kind.st_size > most_bytes:
             raise UserError(f"{path} is no file of a run: {kind.st_size:,} bytes")
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -112,7 +117,7 @@ def _asked(settings: Values) -> Values:
     return nested
 
 
-def _check_keys(path: Path, config: Values) -> None:
+def check_keys(path: Path, config: Values) -> None:
     """Check that every key is a setting of ours.
 
     Raises:

@@ -14,17 +14,19 @@ from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training.best import BestModel
-from src.training.checkpoints import Checkpoints, find_checkpoint
+from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.config import TrainConfig
 from src.training.distributed import load_whole
 from src.training.events import open_logger
 from src.training.finite import check_figures
+from src.training.history import HISTORY, History
 from src.training.interruption import Interruption
 from src.training.log import TrainingLog
 from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.plan import Plan
 from src.training.progress import Progress
+from src.training.status_updates import StatusUpdates
 from src.training.summary import summary
 from src.training.trainer import build_trainer
 
@@ -75,11 +77,14 @@ class Run:
             Progress(objective.bar),
             *objective.watchers(data, run_folder),
             self.best,
+            StatusUpdates(run_folder, self.best),
         ]
+        step = None if self.checkpoint is None else saved_step(self.checkpoint)
+        self.history = History(run_folder / HISTORY, self.training_log.totals, step, rank)
         self.logger = open_logger(run_folder, self.checkpoint, rank)
         self.trainer = build_trainer(
             plan,
-            self.logger,
+            [self.logger, self.history],
             callbacks=[*watching, self.checkpoints, interruption],
             validates=self.has("validation"),
             deterministic=config.trainer.deterministic,
@@ -121,6 +126,7 @@ class Run:
             return None
         finally:
             signals.defer(False)
+            self.history.close()
             self.logger.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
 
@@ -182,6 +188,7 @@ class Run:
             **{k: v for k, v in self.module.latest.items() if k.startswith("test/")},
             "num_steps": self.plan.num_steps,
             "train_seconds": self.training_log.train_seconds,
+            "num_tokens": self.training_log.num_tokens,
             "real_tokens_per_second": self.training_log.tokens_per_second,
             "utilisation": self.data.splits["train"].utilisation,
             "num_parameters": best.num_parameters,

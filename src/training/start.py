@@ -14,7 +14,7 @@ from src.data.blocks import choose_block_size
 from src.data.datamodule import open_data
 from src.errors import UserError
 from src.model.device import choose_device
-from src.training import lock
+from src.training import lock, status
 from src.training.config import TrainConfig
 from src.training.distributed import choose_devices
 from src.training.launch import Processes
@@ -26,6 +26,7 @@ from src.training.optimizer import check_schedule
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
+from src.training.provenance import note_end, note_start
 from src.training.record import RECORD, read_machine
 from src.training.resume import (
     as_decided,
@@ -75,9 +76,17 @@ def start_run(
             log.info(line)
         return None
     hold(run_folder)
+    status.write_begin(run_folder)
     try:
-        return _start_run(config, objective, run_folder, overrides, joining)
+        stopped_by = _start_run(config, objective, run_folder, overrides, joining)
+    except BaseException as error:
+        status.write_error(run_folder, error)
+        raise
+    else:
+        status.write_end(run_folder, stopped_by)
+        return stopped_by
     finally:
+        note_end(run_folder)
         lock.release(run_folder)
 
 
@@ -157,7 +166,9 @@ def prepare(
     if machine.place.rank == 0:
         for folder in (run_folder, run_folder / "checkpoints", run_folder / "model"):
             atomic.sweep(folder)
+        is_new = not (run_folder / RECORD).exists()
         write_record(run_folder, config, data, plan, overrides)
+        note_start(run_folder, overrides, is_new)
     else:
         # The weights are drawn; from here on each rank draws for itself.
         L.seed_everything((config.seed + machine.place.rank) % 2**32, verbose=False)

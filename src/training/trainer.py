@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -14,7 +15,6 @@ from lightning.pytorch.plugins.environments import (
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from src.training.checkpoint_file import AtomicCheckpointIO
-from src.training.events import OneFileLogger
 from src.training.plan import Plan
 from src.training.profiler import NoProfiler
 
@@ -35,7 +35,7 @@ warnings.filterwarnings(
 
 def build_trainer(
     plan: Plan,
-    logger: OneFileLogger,
+    loggers: Sequence[Logger],
     *,
     callbacks: Sequence[L.Callback],
     validates: bool,
@@ -57,7 +57,7 @@ def build_trainer(
         limit_val_batches=1.0 if validates else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        logger=logger,
+        logger=list(loggers),
         callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO(), _environment(place.world_size)],
         profiler=NoProfiler(),

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from src.errors import UserError
 from src.training.checkpoints import find_checkpoint
+from src.training.history import read_history
 
 TIMED = {"train_seconds", "real_tokens_per_second"}
 # Of a checkpoint: what counts time, and what describes files that name a second and a process.
@@ -30,6 +31,7 @@ def assert_same(run: Path, whole: Path) -> None:
     assert not list(differences(*best))
     assert figures(run) == figures(whole)
     assert points(run) == points(whole)
+    assert table(run) == table(whole)
 
 
 def checkpoint(run: Path) -> dict[str, Any]:
@@ -67,6 +69,14 @@ def points(run: Path) -> list[tuple[str, int, float]]:
                 if value.tensor.float_val and not value.tag.startswith("perf/"):
                     found.append((value.tag, event.step, value.tensor.float_val[0]))
     return found
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's history, without what a clock or the machine says."""
+    return [
+        {k: v for k, v in row.items() if k != "seconds" and not k.startswith("perf/")}
+        for row in read_history(run / "history.csv")
+    ]
 
 
 def assert_saved_whole(run: Path) -> None:

@@ -26,7 +26,7 @@ from src.training import lock
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.log import TrainingLog
 from src.training.resume import find_run, resumed_arguments
-from tests.faults.sameness import points
+from tests.faults.sameness import points, table
 from tests.training.conftest import curves, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +66,7 @@ def assert_same_run(resumed, whole):
     expected, actual = curves(whole), curves(resumed)
     for tag in ("train/loss", "val/loss", "lr", "grad_norm"):
         assert actual[tag] == expected[tag], tag
+    assert table(resumed) == table(whole)
 
 
 # 12 steps, validated (and saved) at 5 and 10, saved every 3; 2 micro-batches a step, dropout on.

@@ -1,0 +1,210 @@
+"""Three calls that do what the doors do, with the defaults of ``conf``.
+
+    load("outputs/train/.../model").reply("Who are you?")
+    open_run("outputs/train/...").curves["val/loss"]
+    train(experiment="quickstart", max_steps=60)["test/accuracy"]
+
+A mistake raises ``UserError`` with the line that a door would print.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src import atomic, streams
+from src.arguments import as_arguments
+from src.cli import MISTAKES, RUNS, composable, one_line, register_resolvers, typed
+from src.errors import UserError
+from src.json_file import read_settings
+from src.model.device import choose_device
+from src.model.generation_config import GenerationConfig
+from src.overrides import CONF, readable
+from src.records.opened import MODEL, OpenRun
+from src.records.runs import METRICS
+from src.run_folder import Unused
+from src.talk.assistant import load_assistant
+from src.talk.chat_model import ChatModel
+from src.talk.model_folder import newest_model_folder
+from src.train import check_names, worker_command
+from src.train import read_settings as read_train_settings
+from src.training import resume as resuming
+from src.training.config import TrainConfig
+from src.training.start import start_run
+
+LOG = "train.log"
+
+
+class Figures(dict[str, Any]):
+    """The figures of a finished run, as in its ``metrics.json``.
+
+    Attributes:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(read_settings(folder / METRICS))
+        self.folder = folder
+
+
+def load(
+    model_path: str | Path | None = None, device: str = "auto", generation: str = "greedy"
+) -> ChatModel:
+    """Return a model to talk to: ``load(path).reply("Who are you?")``.
+
+    Args:
+        model_path: a run or model folder, or a name of the hub; None: the newest run.
+        device: auto, cpu, cuda or mps.
+        generation: how it answers, unless a call says otherwise: greedy or sampling.
+
+    Raises:
+        UserError: there is no such model, or it is no GPT-2.
+    """
+    config = _composed("chat", as_arguments({"generation": generation}))
+    name = str(model_path or newest_model_folder(RUNS))
+    if (Path(name).expanduser() / MODEL / "config.json").is_file():
+        name = str(Path(name) / MODEL)
+    assistant = load_assistant(name, choose_device(device))
+    return ChatModel(assistant, typed(GenerationConfig, config.generation), name)
+
+
+def open_run(folder: str | Path | None = None) -> OpenRun:
+    """Return a run to look at: its ``metrics``, ``curves``, ``settings``, ``data`` and ``model``.
+
+    Args:
+        folder: of the run; None: the newest that is finished.
+
+    Raises:
+        UserError: it holds no run, or a damaged one.
+    """
+    path = _newest() if folder is None else Path(folder).expanduser()
+    if not (path / resuming.RECORD).exists():
+        raise UserError(f"{path}: not a run folder (no {resuming.RECORD} in it)")
+    arguments = as_arguments({"resume": path})
+    config = _composed("train", arguments)
+    settings, objective = _checked(config, arguments)
+    return OpenRun(path, settings, objective, load)
+
+
+def _newest() -> Path:
+    finished = [run for run in resuming.newest_first(RUNS) if resuming.is_finished(run)]
+    if not finished:
+        raise UserError(f"no finished run in {RUNS}: train one first, or name a folder")
+    return finished[0]
+
+
+def train(**settings: Any) -> Figures:
+    """Train as ``python -m src.train`` does, and return the figures of the run.
+
+    Settings are keywords: ``experiment="quickstart", max_steps=60``. Those of a group are an
+    object, ``optimizer={"learning_rate": 1e-3}``, or have dots in their names:
+    ``**{"optimizer.learning_rate": 1e-3}``. ``resume=FOLDER`` goes on with a run.
+
+    Raises:
+        UserError: a setting cannot be used, or the run stopped by a mistake.
+        KeyboardInterrupt: Ctrl-C stopped it, in good order; ``train(resume=FOLDER)`` goes on.
+    """
+    arguments = readable(composable(as_arguments(settings)))
+    for key in ("sweep", "hydra.mode"):
+        if settings.get(key) is not None:
+            raise UserError(f"{key}={settings[key]}: a sweep is started at a shell, with -m")
+    check_names(arguments)
+    found = None
+    if settings.get("resume") is not None:
+        found = resuming.find_run(str(settings["resume"]), RUNS)
+        arguments = [a for a in arguments if not a.startswith("resume=")]
+        if found is not None:
+            arguments += as_arguments({"resume": found})
+    if found is not None and resuming.is_finished(found):
+        return Figures(found)
+    config = _composed("train", arguments, with_hydra=True)
+    folder = found or Path(config.hydra.run.dir)
+    with open_dict(config):
+        del config["hydra"]
+    typed_settings, objective = _checked(config, arguments)
+    overrides = [a for a in arguments if not a.startswith("hydra")]
+    unused = Unused(folder, LOG)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _log_file(folder / LOG):
+            if found is None:
+                _write_config(folder, config, overrides)
+            stopped_by = start_run(
+                typed_settings, objective, folder, overrides, worker_command([], overrides, folder)
+            )
+    except BaseException:
+        unused.remove()
+        raise
+    if stopped_by is None:
+        return Figures(folder)
+    print(f"go on with: train(resume={str(folder)!r})", file=sys.stderr)
+    if stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + stopped_by)
+
+
+def _checked(config: DictConfig, arguments: list[str]) -> tuple[TrainConfig, Any]:
+    with _hydra():
+        try:
+            return read_train_settings(config, arguments)
+        except MISTAKES as error:
+            raise UserError(one_line(error)) from error
+
+
+def _composed(door: str, arguments: list[str], with_hydra: bool = False) -> DictConfig:
+    """Return the config of a door; raise UserError if it cannot be composed."""
+    register_resolvers()
+    with _hydra():
+        try:
+            return compose(door, arguments, return_hydra_config=with_hydra)
+        except MISTAKES as error:
+            raise UserError(one_line(error)) from error
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Let Hydra compose from our ``conf``; a person's own use of it goes on afterwards."""
+    instance = GlobalHydra.instance()
+    before = instance.hydra
+    instance.clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _write_config(folder: Path, config: DictConfig, overrides: list[str]) -> None:
+    """Write what the doors write into ``.hydra``."""
+    place = folder / ".hydra"
+    place.mkdir(exist_ok=True)
+    atomic.write_text(place / "config.yaml", OmegaConf.to_yaml(config))
+    atomic.write_text(place / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Show what is logged on standard error and write it into the run's log, as the door does."""
+    logger = logging.getLogger("src")
+    shown, written = logging.StreamHandler(sys.stderr), streams.LogFile(path, encoding="utf-8")
+    written.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a notebook's own handlers would show each line again
+    for handler in (shown, written):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (shown, written):
+            logger.removeHandler(handler)
+        written.close()
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

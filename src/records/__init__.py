@@ -1,0 +1,1 @@
+"""What runs have left in their folders: lists of runs, and one run to look at."""
