@@ -110,7 +110,7 @@ def test_all_figures_of_a_small_file_are_right(overrides, capsys, monkeypatch, t
 
 
 def test_prompts_are_shown_as_scored_at_their_weight(overrides, capsys, monkeypatch):
-    """Of 196 tokens 67 are taught; each of four examples has a first token that nothing predicts."""
+    """Of 196 tokens 67 are taught; nothing predicts the first token of each of four examples."""
     lines = shown([*overrides, "data.prompt_loss_weight=0.1"], capsys, monkeypatch)
     assert numbers(lines, "tokens that are taught")[0] == f"{67 / 196:.1%}"
     assert numbers(lines, "tokens of prompts at weight 0.1") == [
