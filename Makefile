@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help quickstart setup test test-slow faults test-gpu gpu-check test-engines test-clients lint format chat web serve tensorboard lock clean
+.PHONY: help quickstart setup test test-slow faults test-gpu gpu-check test-engines test-clients ablations lint format chat web serve tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -38,6 +38,19 @@ test-clients: setup ## install the client libraries that people have into .clien
 	.clients/llama-index/bin/python -m pip install --quiet --disable-pip-version-check llama-index-llms-openai-like
 	if command -v npm; then mkdir -p .clients/node && npm install --prefix .clients/node --silent --no-fund --no-audit openai ai @ai-sdk/openai-compatible; fi
 	$(PY) -m pytest -m clients
+
+# Of the first 1,200 rows. Started again after a kill it goes on: each sweep where it stood.
+ABLATIONS := outputs/ablations
+ABLATED := data=file data.path=$(ABLATIONS)/rows.jsonl
+SWEEP = $(PY) -m src.train -m $(if $(wildcard $(ABLATIONS)/$(1)/multirun.yaml),resume=$(ABLATIONS)/$(1),$(2) $(ABLATED) hydra.sweep.dir=$(ABLATIONS)/$(1))
+ablations: setup ## what each part brings, three seeds each: half an hour of two cores; ROWS=alpaca.jsonl.gz
+	mkdir -p $(ABLATIONS)
+	test -s $(ABLATIONS)/rows.jsonl || gzip -cdf "$(ROWS)" | head -n 1200 > $(ABLATIONS)/rows.jsonl
+	$(call SWEEP,single,sweep=ablations)
+	$(call SWEEP,grid,experiment=ablations/base sweep=ablations_lr_batch_size)
+	rm -rf $(ABLATIONS)/evaluation
+	$(PY) -m src.evaluate model_path=$$(ls -dv $(ABLATIONS)/single/*/model $(ABLATIONS)/grid/*/model | paste -sd,) $(ABLATED) data.validation_fraction=0.05 data.test_fraction=0.3 num_replies=0 output=$(ABLATIONS)/evaluation
+	GPT2_CHAT_ABLATIONS=$(ABLATIONS)/evaluation/results.json .venv/bin/jupyter execute notebooks/04_ablations.ipynb
 
 lint: setup      ## format, lint and types, check only
 	$(PY) -m ruff format --check .

@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom on a finished quickstart run, and are stored clean."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from src.evaluation.settings import markdown_table
+
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIRST_LOOK = ROOT / "notebooks" / "01_first_look.ipynb"
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -25,15 +28,30 @@ def test_notebooks_are_stored_without_results(path):
             assert cell.execution_count is None
 
 
-@pytest.fixture(scope="module", params=["notebooks", "."])
-def first_look(request, quickstart_run) -> NotebookNode:
-    """The first notebook after its cells ran, started in either folder."""
-    notebook = nbformat.read(FIRST_LOOK, as_version=4)
+def execute(name: str, start: str = "notebooks", **environment: Path) -> NotebookNode:
+    """Return a notebook after its cells ran, started in a folder of the repository."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPT2_CHAT_RUN", str(quickstart_run))
-        folder = str(ROOT / request.param)
-        resources = {"metadata": {"path": folder}}
+        for key, value in environment.items():
+            patch.setenv(key, str(value))
+        resources = {"metadata": {"path": str(ROOT / start)}}
         return NotebookClient(notebook, timeout=300, resources=resources).execute()
+
+
+@pytest.fixture(scope="module", params=["notebooks", "."])
+def data(request, quickstart_run) -> NotebookNode:
+    return execute("01_data", request.param, GPT2_CHAT_RUN=quickstart_run)
+
+
+@pytest.fixture(scope="module")
+def runs(quickstart_run) -> NotebookNode:
+    """Trains a sweep of three short runs, and evaluates the quickstart."""
+    return execute("02_runs", GPT2_CHAT_RUN=quickstart_run, GPT2_CHAT_SWEEP=quickstart_run)
+
+
+@pytest.fixture(scope="module")
+def talk(quickstart_run) -> NotebookNode:
+    return execute("03_talk", GPT2_CHAT_RUN=quickstart_run)
 
 
 def outputs_of(notebook: NotebookNode, kind: str) -> Iterator[str]:
@@ -46,35 +64,63 @@ def outputs_of(notebook: NotebookNode, kind: str) -> Iterator[str]:
                 yield output.data[kind]
 
 
+def pictures(notebook: NotebookNode) -> int:
+    found = list(outputs_of(notebook, "image/png"))
+    assert all(len(picture) > 5_000 for picture in found)
+    return len(found)
+
+
 @pytest.mark.slow
-def test_first_look_describes_the_lengths(first_look):
-    (table,) = outputs_of(first_look, "text/markdown")
-    names = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+def test_the_data_are_counted_drawn_and_shown(data):
+    rows, lengths = outputs_of(data, "text/markdown")
+    assert "| tokens taught |" in rows
+    names = [line.split("|")[1].strip() for line in lengths.splitlines()[2:]]
     assert names == ["count", "mean", "std", "min", "25%", "50%", "75%", "max"]
-
-
-@pytest.mark.slow
-def test_first_look_draws_its_pictures(first_look):
-    lengths, curves, families = outputs_of(first_look, "image/png")
-    assert min(map(len, (lengths, curves, families))) > 5_000
-
-
-@pytest.mark.slow
-def test_first_look_shows_what_is_taught(first_look):
-    (block,) = outputs_of(first_look, "text/html")
+    example, block = outputs_of(data, "text/html")
     assert block.count("<li>") > 1
-    assert "#cfe2ff" in block
-    assert "#eeeeee" in block
+    for shown in (example, block):
+        assert "#cfe2ff" in shown, "what is taught"
+        assert "#eeeeee" in shown, "what is read"
+        assert "#fff3cd" not in shown, "no prompt is scored"
+    assert pictures(data) == 2
 
 
 @pytest.mark.slow
-def test_first_look_answers_three_questions(first_look):
-    *_, said = outputs_of(first_look, "stdout")
+def test_runs_are_drawn_ranked_and_evaluated(runs):
+    figures, ranking = outputs_of(runs, "text/markdown")
+    assert "| test |" in figures
+    assert [line.split("|")[1].strip() for line in ranking.splitlines()[2:]] == ["1", "2", "3"]
+    assert "optimizer.learning_rate" in ranking.splitlines()[0]
+    assert "loss (nats a token)" in "".join(outputs_of(runs, "stdout"))
+    assert pictures(runs) == 4
+
+
+@pytest.mark.slow
+def test_talking_answers_questions_and_shows_what_attention_sees(talk):
+    said = "".join(outputs_of(talk, "stdout"))
     for question in ("What is the capital of France?", "And of Spain?", "What did I just ask?"):
         answer = said.split(f"{question}\n", maxsplit=1)[1].splitlines()[0]
         assert answer.strip()
+    assert "temperature=1.5, top_p=0.9, seed=1" in said
+    assert pictures(talk) == 5
 
 
 @pytest.mark.slow
-def test_first_look_warns_of_nothing(first_look):
-    assert not list(outputs_of(first_look, "stderr"))
+def test_they_warn_of_nothing(data, talk):
+    for notebook in (data, talk):
+        assert not list(outputs_of(notebook, "stderr"))
+
+
+@pytest.mark.slow
+def test_the_ablations_are_shown_from_the_figures_that_are_kept():
+    notebook = execute("04_ablations")
+    single, grid = outputs_of(notebook, "text/markdown")
+    assert "data.isolate_documents=false data.reset_positions=false" in single
+    assert "batch_size=16" in grid
+    assert pictures(notebook) == 2
+
+
+def test_the_table_of_the_readme_is_that_of_the_figures():
+    kept = json.loads((FOLDER / "ablations" / "results.json").read_text(encoding="utf-8"))
+    table = "\n".join(markdown_table(kept["settings"]))
+    assert table in (FOLDER / "README.md").read_text(encoding="utf-8")

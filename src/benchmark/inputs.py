@@ -41,6 +41,7 @@ def write_inputs(
             f"model.pretrained={model.pretrained}: the benchmark gives every variant the same "
             f"random weights; leave it null and name a size with model=..."
         )
+    _refuse_unusual_blocks(config)
     folder.mkdir(parents=True)
     _, tokenizer = open_data(config.data, model.tokenizer, model.vocab_size)
     pairs = read_pairs(config)
@@ -75,6 +76,21 @@ def write_inputs(
         sample_prompts=[],
         exact_match=False,
     )
+
+
+def _refuse_unusual_blocks(config: BenchmarkConfig) -> None:
+    """Check that blocks are read as the peers read them: what ablations change is not theirs."""
+    data = config.data
+    for key, default in (
+        ("isolate_documents", True),
+        ("reset_positions", True),
+        ("prompt_loss_weight", 0.0),
+    ):
+        if (value := getattr(data, key)) != default:
+            raise UserError(
+                f"data.{key}={value}: the benchmark's variants all learn from isolated examples "
+                f"and their responses; leave it out"
+            )
 
 
 def describe_inputs(shared: BenchmarkConfig, path: str | None) -> dict[str, str | float]:

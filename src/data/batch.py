@@ -22,6 +22,8 @@ class BatchTargets(TypedDict, total=False):
 
     supervised_index: Tensor
     labels: Tensor
+    prompt_index: Tensor  # (P,) the same of prompts, where they are scored in training
+    prompt_labels: Tensor
 
 
 class Batch(BatchTargets):
@@ -30,7 +32,8 @@ class Batch(BatchTargets):
     ``cu_seqlens`` (documents + 1,) int32 lists the boundaries of all documents in the flattened
     B x T positions; padding counts as documents. ``max_seqlen`` is the length of the longest.
     ``denominator`` divides the summed loss: the number of targets of the whole global batch, of
-    which this micro-batch is a part. ``num_tokens`` counts the tokens, without padding, of this
+    which this micro-batch is a part; where prompts are scored, plus their tokens' weights.
+    ``num_tokens`` counts the tokens, without padding, of this
     micro-batch and of those on other ranks at the same time.
     """
 
@@ -38,5 +41,5 @@ class Batch(BatchTargets):
     position_ids: Tensor
     cu_seqlens: Tensor
     max_seqlen: int
-    denominator: int
+    denominator: float
     num_tokens: int

@@ -48,12 +48,15 @@ class Blocks:
     corpus_index: np.ndarray  # (documents,) int64: the number of each document in the corpus
     lengths: np.ndarray  # (documents,) tokens of each document after cutting
     targets_per_document: np.ndarray  # (documents,)
+    prompts_per_document: np.ndarray  # (documents,) tokens of prompts that are scored
     targets: Targets
     block_size: int
     max_length: int  # of a document: what the model has positions for
     end_id: int
     num_cut: int
     num_without_room: int
+    isolate_documents: bool  # each attends only to itself
+    reset_positions: bool  # they start from 0 in each document
 
     @classmethod
     def build(
@@ -67,6 +70,8 @@ class Blocks:
         targets: Targets | None = None,
         units: np.ndarray | None = None,
         copies: np.ndarray | None = None,
+        isolate_documents: bool = True,
+        reset_positions: bool = True,
     ) -> "Blocks":
         """Cut, drop and pack the documents of ``corpus``.
 
@@ -79,8 +84,18 @@ class Blocks:
             targets: what is due; None: labels.
             units: (units + 1,) offsets into the documents; None: each document is a unit.
             copies: (units,) how often each unit is in the blocks; None: once.
+            isolate_documents: whether a document attends only to itself, or to all of its block.
+            reset_positions: whether positions start from 0 in each document, or in each block.
+
+        Raises:
+            UserError: positions that run through a block are more than the model has.
         """
         max_length = min(max_length or block_size, block_size)
+        if block_size > max_length and not reset_positions:
+            raise UserError(
+                f"data.reset_positions=false: a block of {block_size} needs as many positions and "
+                f"the model has {max_length}: set data.block_size={max_length}"
+            )
         targets = targets or Labels()
         units = np.arange(len(corpus.lengths) + 1) if units is None else units
         lengths = np.minimum(corpus.lengths, max_length)
@@ -101,12 +116,15 @@ class Blocks:
             corpus_index=index,
             lengths=lengths[index],
             targets_per_document=counts[index],
+            prompts_per_document=targets.count_prompts(corpus, lengths)[index],
             targets=targets,
             block_size=block_size,
             max_length=max_length,
             end_id=end_id,
             num_cut=int((corpus.lengths[index] > max_length).sum()),
             num_without_room=len(units) - 1 - num_usable,
+            isolate_documents=isolate_documents,
+            reset_positions=reset_positions,
         )
 
     def __len__(self) -> int:
@@ -128,6 +146,19 @@ class Blocks:
         return int(self.targets_per_document.sum())
 
     @property
+    def num_prompt_targets(self) -> int:
+        """Tokens of prompts, in all blocks, that are scored."""
+        return int(self.prompts_per_document.sum())
+
+    @property
+    def attended_length(self) -> float:
+        """Positions that attend to one another, in the mean over those that hold a token."""
+        if not self.isolate_documents:
+            return float(self.block_size)
+        lengths = self.lengths.astype(float)
+        return float((lengths**2).sum() / max(1.0, lengths.sum()))
+
+    @property
     def utilisation(self) -> float:
         """Share of all positions that hold a token rather than padding."""
         return self.num_tokens / (len(self) * self.block_size) if len(self) else 0.0
@@ -136,6 +167,14 @@ class Blocks:
     def targets_per_block(self) -> np.ndarray:
         """Targets of each block (blocks,)."""
         return self._sum_by_block(self.targets_per_document)
+
+    @cached_property
+    def weight_per_block(self) -> np.ndarray:
+        """What each block adds to the denominator of the loss (blocks,)."""
+        if not self.targets.prompt_weight:
+            return self.targets_per_block
+        prompts = self._sum_by_block(self.prompts_per_document)
+        return self.targets_per_block + self.targets.prompt_weight * prompts
 
     @cached_property
     def tokens_per_block(self) -> np.ndarray:
@@ -153,8 +192,8 @@ class Blocks:
         units = self.packing[block]
         return _ranges(self.units[units], np.diff(self.units)[units])
 
-    def batch(self, blocks: np.ndarray, denominator: int) -> Batch:
-        """Return the batch of ``blocks`` (B,); ``denominator``: targets of the global batch."""
+    def batch(self, blocks: np.ndarray, denominator: float) -> Batch:
+        """Return the batch of ``blocks`` (B,); ``denominator``: of the global batch's loss."""
         num_blocks, size = len(blocks), self.block_size
         input_ids = np.full(num_blocks * size, self.end_id, dtype=np.int64)
         boundaries, documents = [0], []
@@ -168,16 +207,18 @@ class Blocks:
                 boundaries.append(start)
             if start < end:  # padding, in pieces that the model has positions for
                 boundaries += [*range(start + self.max_length, end, self.max_length), end]
-        cu_seqlens = np.array(boundaries, dtype=np.int32)
-        lengths = np.diff(cu_seqlens)
-        position_ids = np.arange(num_blocks * size) - np.repeat(cu_seqlens[:-1], lengths)
+        whole = np.arange(num_blocks + 1, dtype=np.int32) * size  # the boundaries of the blocks
+        own = np.array(boundaries, dtype=np.int32)
+        cu_seqlens = own if self.isolate_documents else whole
+        starts = own if self.reset_positions else whole
+        position_ids = np.arange(num_blocks * size) - np.repeat(starts[:-1], np.diff(starts))
         return {
             "input_ids": torch.from_numpy(input_ids).view(num_blocks, size),
             "position_ids": torch.from_numpy(position_ids).view(num_blocks, size),
             "cu_seqlens": torch.from_numpy(cu_seqlens),
-            "max_seqlen": int(lengths.max()),
+            "max_seqlen": int(np.diff(cu_seqlens).max()),
             **self.targets.collate(documents),
-            "denominator": int(denominator),
+            "denominator": denominator,
             "num_tokens": sum(len(document.input_ids) for document in documents),
         }
 

@@ -33,7 +33,10 @@ class DataConfig:
     max_rows: Annotated[int | None, at_least(1).or_null("for all")]
     block_size: Annotated[int | None, at_least(8)]
     packing: bool
+    isolate_documents: bool
+    reset_positions: bool
     supervise: Annotated[str, one_of(SUPERVISE_MODES)]
+    prompt_loss_weight: Annotated[float, within("[0, 1]")]
     join_turns: Annotated[float, within("[0, 1]")]
     corpus_dir: str
     num_workers: Annotated[int, at_least(0)]

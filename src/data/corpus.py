@@ -6,7 +6,8 @@ the block size (unless rows are joined up to it): each run packs again, in milli
     outputs/corpora/<key>/checksums.json          of all other files
     outputs/corpora/<key>/report.json             what became of the rows
     outputs/corpora/<key>/<split>/input_ids.npy   (tokens,) all examples end to end
-                                  supervised.npy  (tokens,) bool: is this token taught?
+                                  supervised.npy  (tokens,) bool: is this token taught? In train,
+                                                  where prompts are scored, uint8: see Examples
                                   offsets.npy     (examples + 1,) where each example starts
                                   prompts.npy     (examples,) hash of each first prompt
                                   sources.npy     (examples,) number of the source of each
@@ -35,7 +36,7 @@ from src.data.encoding import encode_all, spare_cores
 from src.data.joining import Joining, is_single_turn
 from src.data.report import PromptOverlap, RowReport, prompt_hash
 from src.data.sources import SPLITS, Source
-from src.data.template import JINJA, Examples
+from src.data.template import JINJA, RESPONSE, TAUGHT, Examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import ids_dtype
 from src.errors import UserError
@@ -108,13 +109,16 @@ class NpyWriter:
 
 
 class SplitWriter:
-    """Appends the examples of one split to its five files."""
+    """Appends the examples of one split to its five files.
 
-    def __init__(self, folder: Path, vocab_size: int):
+    ``kinds`` is the type of ``supervised``: bool leaves out which tokens are those of prompts.
+    """
+
+    def __init__(self, folder: Path, vocab_size: int, kinds: np.dtype | type = np.bool_):
         folder.mkdir(parents=True)
         dtypes: dict[str, np.dtype | type] = {
             "input_ids": ids_dtype(vocab_size),
-            "supervised": np.bool_,
+            "supervised": kinds,
             "offsets": np.int64,
             **COLUMNS,
         }
@@ -125,7 +129,10 @@ class SplitWriter:
         """Append ``examples`` and their ``columns``, each (examples,)."""
         self.files["offsets"].append(examples.offsets[1:] + self.files["input_ids"].length)
         self.files["input_ids"].append(examples.input_ids)
-        self.files["supervised"].append(examples.supervised)
+        supervised, kinds = examples.supervised, self.files["supervised"].dtype
+        self.files["supervised"].append(
+            supervised if supervised.dtype == kinds else supervised == RESPONSE
+        )
         for name in COLUMNS:
             self.files[name].append(columns[name])
 
@@ -196,7 +203,11 @@ def _write(
     folder: Path,
     joining: Joining | None,
 ) -> RowReport:
-    writers = {split: SplitWriter(folder / split, tokenizer.vocab_size) for split in SPLITS}
+    kinds = {"train": TAUGHT[supervise].dtype}  # the others are scored for responses alone
+    writers = {
+        split: SplitWriter(folder / split, tokenizer.vocab_size, kinds.get(split, np.bool_))
+        for split in SPLITS
+    }
     report, overlap = RowReport(), PromptOverlap()
     origins: deque[tuple[np.ndarray, np.ndarray, Columns]] = deque()  # of each batch of rows
 

@@ -97,7 +97,7 @@ class MicroBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         step, micro = divmod(item, self.accumulate)
         blocks = self.global_batch(step)
-        denominator = self.blocks.targets_per_block[blocks].sum()
+        denominator = self.blocks.weight_per_block[blocks].sum().item()
         padded = np.full(self.batching.batch_size, FILLER)
         padded[: len(blocks)] = blocks
         all_ranks = np.split(padded, self.accumulate)[micro]

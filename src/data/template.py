@@ -72,7 +72,7 @@ EARLIER_JINJA = (
 
 @dataclass(frozen=True)
 class Example:
-    """``input_ids`` (L,) and ``supervised`` (L,) bool: is this token taught?"""
+    """``input_ids`` (L,) and ``supervised`` (L,): is this token taught? See ``Examples``."""
 
     input_ids: np.ndarray
     supervised: np.ndarray
@@ -82,7 +82,9 @@ class Example:
 class Examples:
     """Examples end to end: ``input_ids`` and ``supervised`` (tokens,).
 
-    ``offsets`` (examples + 1,) int64: where each starts, and the number of tokens.
+    ``supervised`` is bool: is this token taught? Where prompts are scored too, it is uint8:
+    ``RESPONSE``, ``PROMPT``, or 0 for neither. ``offsets`` (examples + 1,) int64: where each
+    starts, and the number of tokens.
     """
 
     input_ids: np.ndarray
@@ -115,11 +117,24 @@ def _context(prompt: str, system: str) -> str:
     return (f"{system}\n\n" if system else "") + f"{PROMPT_HEADER}{prompt}\n"
 
 
+RESPONSE, PROMPT = 1, 2  # what is taught in full, and what is scored at a weight of its own
+
 # Which pieces of a turn are taught; the end token belongs to the last.
 # responses: each response and its end token. article: also the constant RESPONSE_HEADER, as in the
 # article (three tokens an example that are always right after a few steps).
-TAUGHT = {"responses": (False, True), "article": (False, True, True)}
+TAUGHT = {"responses": np.array([False, True]), "article": np.array([False, True, True])}
 SUPERVISE_MODES = tuple(TAUGHT)
+
+
+def with_prompts(supervise: str) -> str:
+    """Return the mode that marks the tokens of prompts, too, to be scored in training."""
+    return f"{supervise} and prompts"
+
+
+TAUGHT |= {
+    with_prompts(mode): np.where(TAUGHT[mode], RESPONSE, PROMPT).astype(np.uint8)
+    for mode in SUPERVISE_MODES
+}
 
 
 def _responses(conversation: Conversation) -> tuple[tuple[str, str], ...]:
@@ -131,7 +146,7 @@ def _responses(conversation: Conversation) -> tuple[tuple[str, str], ...]:
 def _pieces(conversation: Conversation, supervise: str) -> Iterator[str]:
     system = conversation.system
     for prompt, response in _responses(conversation):
-        if supervise == "article":
+        if len(TAUGHT[supervise]) == 3:
             yield _context(prompt, system)
             yield RESPONSE_HEADER
         else:
@@ -159,6 +174,10 @@ def encode_examples(
     >>> # input_ids   21017 45965 25 18435 198 21017 18261 25 15902 50256
     >>> # responses       0     0  0     0   0     0     0  0     1     1
     >>> # article         0     0  0     0   0     1     1  1     1     1
+    >>> # with_prompts("responses"):
+    >>> #                 2     2  2     2   2     2     2  2     1     1
+
+    A response that is only read stays so: it is no prompt.
     """
     taught = TAUGHT[supervise]
     pieces = encoder.encode_batch([p for c in conversations for p in _pieces(c, supervise)])
@@ -172,7 +191,8 @@ def encode_examples(
     ends = np.concatenate([[0], np.cumsum(lengths)])  # of each piece
     supervised = np.resize(taught, len(pieces))
     if any(c.taught or c.opening for c in conversations):
-        supervised &= _taught(conversations, len(taught))
+        only_read = ~_taught(conversations, len(taught))
+        supervised[only_read & (supervised == RESPONSE)] = 0
     return Examples(
         input_ids=np.frombuffer(b"".join(pieces), encoder.dtype),
         supervised=np.repeat(supervised, lengths),

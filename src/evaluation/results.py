@@ -5,7 +5,8 @@
     differences  by figure, then name: {best, value, low, high, certain}: value minus the best's
     seeds        groups that differ in nothing but their seed, and the spread of each figure
     conclusions  sentences
-    rows         what was asked, the reference, and by model the reply and the row's figures
+    rows         what was asked, the reference, and by model the reply, the row's figures and
+                 num_scored_tokens: loss and accuracy are means over so many
 
 Numbers that are not finite are null.
 """
@@ -108,6 +109,7 @@ def _rows(rows: Sequence[EvaluationRow], judged: Sequence[Judged]) -> list[dict[
             "models": {
                 model.candidate.name: {
                     **_reply(model, number),
+                    **_num_scored(model, number),
                     **{
                         name: _number(values[number])
                         for name, values in figures.items()
@@ -126,6 +128,12 @@ def _reply(model: Judged, number: int) -> dict[str, Any]:
     if answer is None:
         return {}
     return {"reply": answer.text, "stop_reason": answer.stop_reason}
+
+
+def _num_scored(model: Judged, number: int) -> dict[str, int]:
+    if "loss" not in model.columns:
+        return {}
+    return {"num_scored_tokens": int(model.columns["loss"].values[number, 1])}
 
 
 def _number(value: float) -> float | None:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 
 import numpy as np
 
 from src.data.blocks import Blocks
+from src.data.template import PROMPT, RESPONSE
 from src.data.tokenizer import REPLACEMENT, Tokenizer
 
 END = "■"  # the sign of an end token
@@ -75,11 +76,15 @@ def _round_numbers() -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Piece:
-    """One token as visible text, or the few that only together make whole characters."""
+    """One token as visible text, or the few that only together make whole characters.
+
+    ``is_prompt``: it is no response's, but scored in training at a weight.
+    """
 
     text: str
     taught: bool
     num_tokens: int = 1
+    is_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,30 +95,33 @@ class BlockView:
     num_tokens: int
     num_taught: int
     num_padding: int
+    num_prompt: int  # tokens of prompts that are scored
 
 
 def view_block(blocks: Blocks, block: int, tokenizer: Tokenizer) -> BlockView:
     """Return block number ``block``, read from the batch that training would use."""
     batch = blocks.batch(np.array([block]), denominator=0)
     ids = batch["input_ids"][0].numpy()
-    taught = np.zeros(len(ids), dtype=bool)
-    taught[batch["supervised_index"].numpy() + 1] = True
+    kinds = np.zeros(len(ids), dtype=np.uint8)
+    kinds[batch["supervised_index"].numpy() + 1] = RESPONSE
+    if "prompt_index" in batch:
+        kinds[batch["prompt_index"].numpy() + 1] = PROMPT
     num_tokens = batch["num_tokens"]
-    boundaries = batch["cu_seqlens"].numpy()
-    boundaries = boundaries[boundaries <= num_tokens]
+    lengths = blocks.lengths[blocks.documents(block)].tolist()
     return BlockView(
         documents=[
-            list(pieces(ids[start:end], taught[start:end], tokenizer))
-            for start, end in pairwise(boundaries)
+            list(pieces(ids[start:end], kinds[start:end], tokenizer))
+            for start, end in pairwise(accumulate(lengths, initial=0))
         ],
         num_tokens=num_tokens,
-        num_taught=int(taught.sum()),
+        num_taught=int((kinds == RESPONSE).sum()),
         num_padding=len(ids) - num_tokens,
+        num_prompt=int((kinds == PROMPT).sum()),
     )
 
 
-def pieces(ids: np.ndarray, taught: np.ndarray, tokenizer: Tokenizer) -> Iterator[Piece]:
-    """Yield the tokens ``ids`` (L,) as text; ``taught`` (L,) is true for supervised ones.
+def pieces(ids: np.ndarray, kinds: np.ndarray, tokenizer: Tokenizer) -> Iterator[Piece]:
+    """Yield the tokens ``ids`` (L,) as text; ``kinds`` (L,) as in ``Examples.supervised``.
 
     A piece has several tokens only where one alone ends in half a character. Half a character at a
     document's end becomes U+FFFD.
@@ -121,19 +129,23 @@ def pieces(ids: np.ndarray, taught: np.ndarray, tokenizer: Tokenizer) -> Iterato
     pending: list[int] = []
     for position, token in enumerate(ids.tolist()):
         if token == tokenizer.end_id:
-            yield Piece(END, bool(taught[position]))
+            yield _piece(END, kinds[position])
             continue
         pending.append(token)
         text = tokenizer.decode(pending)
         following = slice(position + 1, position + 2)
         joins_next = (
             text.endswith(REPLACEMENT)
-            and (taught[following] == taught[position]).any()
+            and (kinds[following] == kinds[position]).any()
             and (ids[following] != tokenizer.end_id).all()
         )
         if not joins_next:
-            yield Piece(visible(text), bool(taught[position]), len(pending))
+            yield _piece(visible(text), kinds[position], len(pending))
             pending.clear()
+
+
+def _piece(text: str, kind: int, num_tokens: int = 1) -> Piece:
+    return Piece(text, bool(kind == RESPONSE), num_tokens, bool(kind == PROMPT))
 
 
 def visible(text: str) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
 from src.data.order import shuffled
 from src.data.report import RowReport
@@ -26,6 +27,7 @@ from src.inspection.inspection import (
 # Two shades of each in turn, so that every token differs from the next.
 READ = ("grey78 on grey15", "grey78 on grey23")
 TAUGHT = ("bold grey100 on color(24)", "bold grey100 on color(25)")
+PROMPT = ("grey93 on color(58)", "grey93 on color(94)")  # scored at a weight
 SIGNS = "not bold grey66"
 END_SIGN = "gold1"
 QUIET = "grey50"
@@ -72,7 +74,9 @@ def show(data: ChatDataModule, num_blocks: int) -> None:
     if not first_blocks:
         return
     output.heading(f"The first blocks that a training with seed={data.seed} sees")
-    output.print(legend(output.coloured))
+    output.print(legend(output.coloured, train.targets.prompt_weight))
+    if how := unusual(train):
+        output.print(f"  {how}")
     for block in first_blocks:
         output.print()
         for line in block_lines(view_block(train, block, data.tokenizer), block, output):
@@ -103,6 +107,7 @@ def rows_table(report: RowReport) -> Table:
 def splits_table(data: ChatDataModule) -> Table:
     """Return a table with a column for each split."""
     splits = [data.splits[split] for split in SPLITS]
+    weight = splits[0].targets.prompt_weight
     shared = ["", *(f"{data.shared_prompts(split):,}" for split in SPLITS[1:])]
     nearly = ["", *(f"{data.shared_prompts(split, nearly=True):,}" for split in SPLITS[1:])]
     table = Table(box=None, padding=(0, 2), header_style="")
@@ -119,6 +124,19 @@ def splits_table(data: ChatDataModule) -> Table:
         ("blocks", [f"{len(b):,}" for b in splits]),
         ("positions that hold a token", [f"{b.utilisation:.2%}" for b in splits]),
         ("tokens that are taught", [f"{_ratio(b.num_targets, b.num_tokens):.1%}" for b in splits]),
+        *(
+            [
+                (
+                    f"tokens of prompts at weight {weight:g}",
+                    [
+                        f"{_ratio(splits[0].num_prompt_targets, splits[0].num_tokens):.1%}",
+                        *["not scored"] * 2,
+                    ],
+                )
+            ]
+            if weight
+            else []
+        ),
         ("documents a block", [f"{_ratio(b.num_examples, len(b)):.1f}" for b in splits]),
     ):
         table.add_row(name, *values)
@@ -162,14 +180,25 @@ def bar(cells: float) -> str:
     return EIGHTHS[-1] * full + (EIGHTHS[rest - 1] if rest else "")
 
 
-def legend(coloured: bool) -> Text:
+def unusual(train: Blocks) -> str:
+    """Return how the documents of a block are read otherwise than by default."""
+    found = [
+        *(["attends to all before it (isolate_documents=false)"] * (not train.isolate_documents)),
+        *(["goes on with their positions (reset_positions=false)"] * (not train.reset_positions)),
+    ]
+    return f"each document of a block {' and '.join(found)}" if found else ""
+
+
+def legend(coloured: bool, prompt_weight: float = 0.0) -> Text:
     """Return one line that explains a block."""
     signs = f"   {END} end of text   · space   ↵ newline"
+    at_weight = f"prompt at weight {prompt_weight:g}" if prompt_weight else ""
     if not coloured:
-        return Text(f"  only read ⟦taught⟧{signs}")
+        return Text(f"  only read ⟦taught⟧{f' ⟨{at_weight}⟩' * bool(at_weight)}{signs}")
     read = [(" only", READ[0]), (" read ", READ[1])]
     taught = [(" ta", TAUGHT[0]), ("ught ", TAUGHT[1])]
-    text = Text.assemble("  ", *read, " ", *taught, ("   a shade a token" + signs, QUIET))
+    prompt = [" ", (f" {at_weight} ", PROMPT[0])] if at_weight else []
+    text = Text.assemble("  ", *read, " ", *taught, *prompt, ("   a shade a token" + signs, QUIET))
     text.highlight_regex(END, END_SIGN)
     return text
 
@@ -180,6 +209,7 @@ def block_lines(view: BlockView, number: int, output: Output) -> list[Text]:
     heading = (
         f"block {number:,}: {num_documents} document{'s' * (num_documents != 1)}, "
         f"{view.num_tokens:,} tokens, {view.num_taught:,} taught"
+        + (f", {view.num_prompt:,} of prompts" if view.num_prompt else "")
     )
     lines = [Text(f"  {heading}", style="bold")]
     for index, document in enumerate(view.documents, start=1):
@@ -195,17 +225,18 @@ def block_lines(view: BlockView, number: int, output: Output) -> list[Text]:
 
 
 def document_text(document: list[Piece], coloured: bool) -> Text:
-    """Return a document on one line: taught pieces in colour, or in brackets."""
+    """Return a document on one line: pieces that are scored in colour, or in brackets."""
     text = Text()
     if coloured:
         for index, piece in enumerate(document):
-            text.append(piece.text, style=(TAUGHT if piece.taught else READ)[index % 2])
+            style = TAUGHT if piece.taught else PROMPT if piece.is_prompt else READ
+            text.append(piece.text, style=style[index % 2])
         text.highlight_regex("[·↵⇥]+", SIGNS)
         text.highlight_regex(END, END_SIGN)
         return text
-    for taught, group in groupby(document, key=lambda piece: piece.taught):
+    for (taught, is_prompt), group in groupby(document, key=lambda p: (p.taught, p.is_prompt)):
         run = "".join(piece.text for piece in group)
-        text.append(f"⟦{run}⟧" if taught else run)
+        text.append(f"⟦{run}⟧" if taught else f"⟨{run}⟩" if is_prompt else run)
     return text
 
 

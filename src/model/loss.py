@@ -16,6 +16,7 @@ Shape letters: S supervised positions, D width, V vocabulary.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,15 @@ class LossSums(NamedTuple):
     num_supervised: Tensor  # int64
 
 
+class WeightedLossSums(NamedTuple):
+    """``LossSums`` of what is supervised, and beside it the loss that is learned from."""
+
+    loss: Tensor  # nats, with a gradient: of responses, and of prompts at their weight
+    response_loss: Tensor  # nats, of responses alone
+    num_correct: Tensor  # int64, of responses
+    num_supervised: Tensor  # int64, of responses
+
+
 def supervised_loss(
     model: GPT2, hidden: Tensor, supervised_index: Tensor, labels: Tensor
 ) -> LossSums:
@@ -58,12 +68,41 @@ def supervised_loss(
         supervised_index: (S,) int64 positions in the flattened B x T.
         labels: (S,) int64 the token that follows each; ``IGNORE_INDEX`` is not scored.
     """
-    assert type(model.wte) is nn.Embedding, "what wraps the embedding would be passed over here"
-    rows = hidden.flatten(0, 1).index_select(0, supervised_index)  # (S, D)
-    # Inside a Function a parameter needs a gradient even under no_grad.
-    weight = model.wte.weight if torch.is_grad_enabled() else model.wte.weight.detach()
+    rows, weight = _rows_and_head(model, hidden, supervised_index)
     loss, num_correct = LinearCrossEntropy.apply(rows, weight, labels)
     return LossSums(loss, num_correct, (labels != IGNORE_INDEX).sum())
+
+
+def prompt_weighted_loss(
+    model: GPT2,
+    hidden: Tensor,
+    responses: tuple[Tensor, Tensor],
+    prompts: tuple[Tensor, Tensor],
+    prompt_weight: float,
+) -> WeightedLossSums:
+    """Return the sums where the tokens of prompts are learned from, too, at their weight.
+
+    Args:
+        model: its embedding is the head.
+        hidden: (B, T, D).
+        responses: positions and labels, each (S,) int64, as in ``supervised_loss``.
+        prompts: the same (P,) of prompts.
+        prompt_weight: what a token of a prompt counts in the loss.
+    """
+    (response_index, labels), (prompt_index, prompt_labels) = responses, prompts
+    rows, weight = _rows_and_head(model, hidden, torch.cat([response_index, prompt_index]))
+    loss, num_correct, response_loss = PromptWeightedCrossEntropy.apply(
+        rows, weight, torch.cat([labels, prompt_labels]), len(labels), prompt_weight
+    )
+    return WeightedLossSums(loss, response_loss, num_correct, (labels != IGNORE_INDEX).sum())
+
+
+def _rows_and_head(model: GPT2, hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the hidden states (S, D) at positions ``index`` (S,), and the head."""
+    assert type(model.wte) is nn.Embedding, "what wraps the embedding would be passed over here"
+    rows = hidden.flatten(0, 1).index_select(0, index)
+    # Inside a Function a parameter needs a gradient even under no_grad.
+    return rows, model.wte.weight if torch.is_grad_enabled() else model.wte.weight.detach()
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -75,51 +114,110 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        with torch.autocast(kind, enabled=False):
-            head = _head(weight, dtype)
-            rows = hidden.to(dtype)
-            loss = num_correct = None
-            grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-            grad_weight = None
-            for start in range(0, len(rows), CHUNK):
-                chunk = slice(start, start + CHUNK)
-                scores = F.linear(rows[chunk], head)
-                wants_gradient = wants_hidden or wants_weight
-                sums = _score_(scores, labels[chunk], len(weight), wants_gradient)
-                # The first is not added to zeros, which would be two launches more.
-                loss = sums[0] if loss is None else loss + sums[0]
-                num_correct = sums[1] if num_correct is None else num_correct + sums[1]
-                if grad_hidden is not None:
-                    grad_hidden[chunk] = scores @ head
-                if wants_weight:
-                    product = _grad_head(scores, rows[chunk])
-                    grad_weight = (
-                        product if grad_weight is None else grad_weight.float().add_(product)
-                    )
-            if wants_weight:
-                grad_weight = (
-                    torch.zeros_like(weight)
-                    if grad_weight is None
-                    else grad_weight[: len(weight)].to(weight.dtype)
-                )
-            if loss is None or num_correct is None:  # no rows
-                loss = torch.zeros((), device=hidden.device)
-                num_correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        loss, num_correct, _ = _sums_and_gradients(ctx, hidden, weight, labels, len(labels), 0.0)
         ctx.mark_non_differentiable(num_correct)
         return loss, num_correct
 
     @staticmethod
     def backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            None if grad_hidden is None else grad_hidden * grad_loss,
-            None if grad_weight is None else grad_weight * grad_loss,
-            None,
+        return *_scaled(ctx, grad_loss), None
+
+
+class PromptWeightedCrossEntropy(torch.autograd.Function):
+    """The same, of which the rows from ``num_responses`` on count ``prompt_weight`` each.
+
+    (S + P, D), (V, D), (S + P,) -> the weighted loss, the number of correct argmaxes and the loss
+    of the first S rows. Only the first has a gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        num_responses: int,
+        prompt_weight: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        response_loss, num_correct, prompt_loss = _sums_and_gradients(
+            ctx, hidden, weight, labels, num_responses, prompt_weight
         )
+        ctx.mark_non_differentiable(num_correct, response_loss)
+        return response_loss + prompt_weight * prompt_loss, num_correct, response_loss
+
+    @staticmethod
+    def backward(
+        ctx, grad_loss: Tensor, *_: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        return *_scaled(ctx, grad_loss), None, None, None
+
+
+def _sums_and_gradients(
+    ctx,
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    num_responses: int,
+    prompt_weight: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of the first rows, how many are correct, and the loss of the other rows.
+
+    The gradients of both inputs are saved in ``ctx``: those of the other rows' loss at its weight.
+    """
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+    wants_gradient = wants_hidden or wants_weight
+    with torch.autocast(kind, enabled=False):
+        head = _head(weight, dtype)
+        rows = hidden.to(dtype)
+        sums: dict[bool, tuple[Tensor, Tensor]] = {}  # of responses, of prompts
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = None
+        for chunk in _chunks(num_responses, len(rows)):
+            scores = F.linear(rows[chunk], head)
+            new = _score_(scores, labels[chunk], len(weight), wants_gradient)
+            is_prompt = chunk.start >= num_responses
+            if is_prompt and wants_gradient:
+                scores *= prompt_weight
+            # The first is not added to zeros, which would be two launches more.
+            old = sums.get(is_prompt)
+            sums[is_prompt] = new if old is None else (old[0] + new[0], old[1] + new[1])
+            if grad_hidden is not None:
+                grad_hidden[chunk] = scores @ head
+            if wants_weight:
+                product = _grad_head(scores, rows[chunk])
+                grad_weight = product if grad_weight is None else grad_weight.float().add_(product)
+        if wants_weight and grad_weight is None:
+            grad_weight = torch.zeros_like(weight)
+        elif grad_weight is not None:
+            grad_weight = grad_weight[: len(weight)].to(weight.dtype)
+    ctx.save_for_backward(grad_hidden, grad_weight)
+    loss, num_correct = sums.get(False) or _nothing(hidden)
+    prompt_loss, _ = sums.get(True) or _nothing(hidden)
+    return loss, num_correct, prompt_loss
+
+
+def _chunks(num_responses: int, num_rows: int) -> Iterator[slice]:
+    """Yield the rows in parts of at most ``CHUNK``; none has both responses and prompts."""
+    for first, end in ((0, num_responses), (num_responses, num_rows)):
+        for start in range(first, end, CHUNK):
+            yield slice(start, min(start + CHUNK, end))
+
+
+def _nothing(hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Return loss and number correct of no rows."""
+    zero = torch.zeros((), device=hidden.device)
+    return zero, torch.zeros((), dtype=torch.int64, device=hidden.device)
+
+
+def _scaled(ctx, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of hidden rows and head, which the forward pass saved."""
+    grad_hidden, grad_weight = ctx.saved_tensors
+    return (
+        None if grad_hidden is None else grad_hidden * grad_loss,
+        None if grad_weight is None else grad_weight * grad_loss,
+    )
 
 
 def _head(weight: Tensor, dtype: torch.dtype) -> Tensor:

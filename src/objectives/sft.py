@@ -1,15 +1,17 @@
 """Supervised fine-tuning, step 1 of InstructGPT (Ouyang et al., arXiv:2203.02155).
 
-Cross-entropy of the responses' tokens; the prompts are read, not taught.
+Cross-entropy of the responses' tokens; the prompts are read, not taught, unless
+``data.prompt_loss_weight`` says how much.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from src.data.batch import Batch
 from src.data.blocks import Blocks
@@ -18,7 +20,7 @@ from src.data.order import Batching
 from src.data.sources import Source
 from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
-from src.model.loss import LossSums, supervised_loss
+from src.model.loss import LossSums, WeightedLossSums, prompt_weighted_loss, supervised_loss
 from src.model.pretrained import load_pretrained
 from src.objectives.comparison import comparison_lines
 from src.objectives.positions import LossByPosition, bar_width
@@ -27,6 +29,7 @@ from src.objectives.showcase import Showcase, exact_match_lines
 from src.talk.model_folder import save_model_folder
 from src.training.config import ObjectiveConfig, TrainConfig
 from src.training.memory import TrainingStep
+from src.training.metrics import BatchSums
 from src.training.module import TrainingModule
 from src.training.objective import Best
 
@@ -45,11 +48,18 @@ class SFTModule(TrainingModule):
 
     by_position: LossByPosition | None = None  # of the validations
 
-    def sums(self, batch: Batch) -> LossSums:
+    def sums(self, batch: Batch) -> BatchSums:
         """Return summed loss, right predictions and supervised tokens of one micro-batch."""
-        hidden = self.model(
+        return self.response_sums(batch, self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Return the hidden states (B, T, D) of a micro-batch."""
+        return self.model(
             batch["input_ids"], batch["position_ids"], batch["cu_seqlens"], batch["max_seqlen"]
         )
+
+    def response_sums(self, batch: Batch, hidden: Tensor) -> LossSums:
+        """Return the sums over the supervised tokens."""
         if self.by_position is not None and self._trainer is not None and self.trainer.validating:
             self.by_position.add(self.model, hidden, batch)
         return supervised_loss(self.model, hidden, batch["supervised_index"], batch["labels"])
@@ -63,6 +73,34 @@ class SFTModule(TrainingModule):
             "accuracy": sums["num_correct"] / count,
             "perplexity": math.exp(min(loss, math.log(LARGEST_PERPLEXITY))),
         }
+
+
+class PromptWeightedModule(SFTModule):
+    """Learns from prompts, too, at a weight; its figures are those of the responses alone."""
+
+    sum_types: ClassVar = SFTModule.sum_types | {"response_loss": torch.float32}
+
+    def __init__(self, *args: Any, prompt_weight: float, **values: Any):
+        super().__init__(*args, **values)
+        self.prompt_weight = prompt_weight
+
+    def sums(self, batch: Batch) -> WeightedLossSums:
+        """Return the sums of one micro-batch; held-out ones have no labels in prompts."""
+        hidden = self.hidden(batch)
+        if "prompt_index" not in batch:
+            sums = self.response_sums(batch, hidden)
+            return WeightedLossSums(response_loss=sums.loss, **sums._asdict())
+        return prompt_weighted_loss(
+            self.model,
+            hidden,
+            (batch["supervised_index"], batch["labels"]),
+            (batch["prompt_index"], batch["prompt_labels"]),
+            self.prompt_weight,
+        )
+
+    def figures(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Return the figures of the responses."""
+        return super().figures({**sums, "loss": sums["response_loss"]})
 
 
 class SFT:
@@ -116,18 +154,26 @@ class SFT:
 
     def module(self, model: GPT2, num_steps: int) -> SFTModule:
         """Return the module whose ``model`` learns."""
-        module = SFTModule(
-            model,
-            self.config.optimizer,
-            num_steps=num_steps,
-            log_every_n_steps=self.config.trainer.log_every_n_steps,
+        values: dict[str, Any] = {
+            "num_steps": num_steps,
+            "log_every_n_steps": self.config.trainer.log_every_n_steps,
+        }
+        weight = self.config.data.prompt_loss_weight
+        module = (
+            PromptWeightedModule(model, self.config.optimizer, prompt_weight=weight, **values)
+            if weight
+            else SFTModule(model, self.config.optimizer, **values)
         )
         module.by_position = self.by_position
         return module
 
     def describe_targets(self, blocks: Blocks) -> str:
-        """Return the share of the tokens that is taught."""
-        return f"{blocks.num_targets / max(blocks.num_tokens, 1):.0%} of the tokens taught"
+        """Return the share of the tokens that is taught, and of those at another weight."""
+        total = max(blocks.num_tokens, 1)
+        text = f"{blocks.num_targets / total:.0%} of the tokens taught"
+        if weight := blocks.targets.prompt_weight:
+            text += f", {blocks.num_prompt_targets / total:.0%} of prompts at weight {weight:g}"
+        return text
 
     def watchers(self, data: ChatDataModule, folder: Path) -> list[L.Callback]:
         """Return what answers the sample prompts at each validation, and looks at the loss."""

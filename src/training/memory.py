@@ -93,11 +93,11 @@ class TrainingStep:
     def on(self, blocks: Blocks) -> "TrainingStep":
         """Return the same step with the figures of the blocks that it will compute."""
         positions = max(1, len(blocks) * blocks.block_size)
-        lengths = blocks.lengths.astype(float)
+        scored = blocks.num_targets + blocks.num_prompt_targets
         return replace(
             self,
-            supervised_share=blocks.num_targets / positions,
-            document_length=(lengths**2).sum() / max(1.0, lengths.sum()),
+            supervised_share=scored / positions,
+            document_length=blocks.attended_length,
         )
 
     @property

@@ -38,6 +38,7 @@ def preflight_report(
         **_sources(data),
         "not used": _not_used(data.report),
         "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
+        "unusual": ("\n" + " " * 11).join(_unusual(config)),
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
         "validation": _validation(data, plan.validations),
@@ -168,6 +169,25 @@ def _sources(data: ChatDataModule) -> dict[str, str]:
         for s in found
     ]
     return {"sources": ("\n" + " " * 11).join(texts)}
+
+
+def _unusual(config: TrainConfig) -> list[str]:
+    """Return a line for each way in which training reads its blocks otherwise than by default."""
+    data = config.data
+    lines = {
+        "data.isolate_documents=false: each example attends to all before it in its block": (
+            not data.isolate_documents
+        ),
+        "data.reset_positions=false: positions run on from one example to the next": (
+            not data.reset_positions
+        ),
+        f"data.prompt_loss_weight={data.prompt_loss_weight:g}: prompts are learned from, too": (
+            bool(data.prompt_loss_weight)
+        ),
+    }
+    found = [line for line, holds in lines.items() if holds]
+    how = "in training alone: val and test are isolated, restarted, and of responses alone"
+    return [*found, how] if found else []
 
 
 def _adapters(step: TrainingStep) -> str:

@@ -161,6 +161,15 @@ def test_pretrained_weights_are_refused(tmp_path):
         measure(benchmark_config(*TINY, "model.pretrained=gpt2", "model.tokenizer=x"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["data.isolate_documents=false", "data.reset_positions=false", "data.prompt_loss_weight=1"],
+)
+def test_what_the_peers_do_not_do_is_refused(key, tmp_path):
+    with pytest.raises(UserError, match=key.partition("=")[0]):
+        measure(benchmark_config(*TINY, key), tmp_path)
+
+
 @pytest.mark.slow
 def test_the_command_measures_variants_of_every_part_in_processes_of_their_own(tmp_path):
     """Each kind of variant once; the others are the same work with another setting."""

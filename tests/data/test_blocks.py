@@ -7,6 +7,8 @@ import pytest
 from src.data.blocks import FILLER, Blocks
 from src.data.corpus import Corpus
 from src.data.packing import Packing
+from src.data.targets import Labels
+from src.errors import UserError
 from tests.data.conftest import corpus_of, random_corpus
 
 A, B, C, D, E, F, G, END = 1, 2, 3, 4, 5, 6, 7, 9
@@ -213,3 +215,63 @@ def test_the_documents_of_a_unit_lie_in_one_block_in_their_order(seed):
         assert batch["num_tokens"] == blocks.tokens_per_block[block] <= 24
         assert len(batch["labels"]) == blocks.targets_per_block[block]
     assert sorted(found) == kept
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("prompt_weight", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_blocks_are_off_default_is_as_written_out_in_full(isolate, reset, prompt_weight, seed):
+    """Whole blocks attend, positions run on, prompts have labels of their own, at a weight."""
+    corpus = random_corpus(seed, 40, longest=14)
+    if prompt_weight:  # 0 only read, 1 a response's, 2 a prompt's
+        kinds = np.random.default_rng(seed).integers(0, 3, len(corpus.input_ids), dtype=np.uint8)
+        corpus = replace(corpus, supervised=kinds)
+    blocks = Blocks.build(
+        corpus,
+        16,
+        packing=True,
+        end_id=END,
+        targets=Labels(prompt_weight),
+        isolate_documents=isolate,
+        reset_positions=reset,
+    )
+    plain_corpus = replace(corpus, supervised=corpus.supervised == 1)
+    default = Blocks.build(plain_corpus, 16, packing=True, end_id=END)
+    assert np.array_equal(blocks.packing.examples, default.packing.examples)
+    rows = np.random.default_rng(seed).permutation(len(blocks))
+    batch, expected = plain(blocks.batch(rows, 1)), plain(default.batch(rows, 1))
+    if not isolate:
+        expected["cu_seqlens"] = list(range(0, 16 * len(rows) + 1, 16))
+        expected["max_seqlen"] = 16
+    if not reset:
+        expected["position_ids"] = [list(range(16))] * len(rows)
+    if prompt_weight:
+        index, labels, weights = [], [], []
+        for row, block in enumerate(rows):
+            place, weight = row * 16, 0.0
+            for kept in blocks.packing[block]:
+                example = corpus.example(blocks.corpus_index[kept])
+                tokens = example.input_ids.tolist()
+                for number in range(len(tokens)):
+                    if number and example.supervised[number] == 2:
+                        index.append(place - 1)
+                        labels.append(tokens[number])
+                        weight += prompt_weight
+                    weight += bool(number) and example.supervised[number] == 1
+                    place += 1
+            weights.append(weight)
+        expected |= {"prompt_index": index, "prompt_labels": labels}
+        assert blocks.num_prompt_targets == len(labels)
+        assert blocks.weight_per_block[rows].tolist() == pytest.approx(weights)
+    else:
+        assert blocks.weight_per_block is blocks.targets_per_block
+    assert batch == expected
+    assert blocks.num_targets == default.num_targets
+
+
+def test_positions_that_run_on_must_be_there():
+    corpus = corpus_of(([A, B, END], [0, 1, 1]))
+    with pytest.raises(UserError, match=r"data.reset_positions=false: a block of 8 .* set data.b"):
+        Blocks.build(corpus, 8, True, END, max_length=4, reset_positions=False)
+    Blocks.build(corpus, 8, True, END, max_length=4, isolate_documents=False)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from src.data.conversation import Conversation
-from src.data.template import Example, encode_examples, encode_prompt, save_template
+from src.data.template import (
+    Example,
+    encode_examples,
+    encode_prompt,
+    save_template,
+    with_prompts,
+)
 from src.data.tokenizer import END_OF_TEXT, Tokenizer
 from src.data.words import WordEncoder
 from tests.conftest import TEXTS
@@ -162,6 +168,32 @@ def test_a_literal_end_token_in_a_row_is_text(any_tokenizer, mode):
 
 
 @pytest.mark.parametrize("mode", ["responses", "article"])
+def test_prompts_are_marked_apart_from_responses_and_from_what_is_only_read(any_tokenizer, mode):
+    """A response that a row says not to teach, and the assistant's opening, are no prompts."""
+    for conversation in (
+        SYSTEM,
+        HELLO,
+        Conversation((("a", "b"), ("c", "d"), ("e", "f")), "be kind", "Hi!", (True, False, True)),
+    ):
+        plain = encode(conversation, any_tokenizer, mode)
+        marked = encode(conversation, any_tokenizer, with_prompts(mode))
+        assert marked.input_ids.tolist() == plain.input_ids.tolist()
+        assert marked.supervised.dtype == np.uint8
+        assert (marked.supervised == 1).tolist() == plain.supervised.tolist()
+        prompts = any_tokenizer.decode(marked.input_ids[marked.supervised == 2].tolist())
+        read = any_tokenizer.decode(marked.input_ids[marked.supervised == 0].tolist())
+        header = "" if mode == "article" else "### Response:"
+        asked = "".join(f"### Prompt: {prompt}\n{header}" for prompt, _ in conversation.turns)
+        opening = f"### Prompt: \n{header}" if conversation.opening else ""
+        system = f"{conversation.system}\n\n" if conversation.system else ""
+        assert prompts == system + opening + asked
+        constant = "### Response:" if mode == "article" else ""
+        replies = [conversation.opening] if conversation.opening else []
+        replies += ["d"] if conversation.taught else []
+        assert read == "".join(f"{constant} {reply}{END_OF_TEXT}" for reply in replies)
+
+
+@pytest.mark.parametrize("mode", ["responses", "article", with_prompts("responses")])
 def test_examples_are_the_same_together_and_alone(tokenizer, mode):
     read = Conversation((("a", "b"),) * 3, opening="c", taught=(True, False, True))
     conversations = [SYSTEM, HELLO, read] * 3

@@ -55,6 +55,10 @@ def test_one_model(judge, runs, tmp_path):
     assert {"exact_match", "exact_match/turn_1", "loss/turn_1", "ended"} <= figures.keys()
     assert len(results["rows"]) == results["data"]["num_rows"] == 120
     assert sum("reply" in row["models"][str(run)] for row in results["rows"]) == 20
+    parts = [row["models"][str(run)] for row in results["rows"]]
+    nats = sum(part["loss"] * part["num_scored_tokens"] for part in parts)
+    count = sum(part["num_scored_tokens"] for part in parts)
+    assert nats / count == pytest.approx(figures["loss"]["value"])
     assert results["differences"] == {}
     *lines, report, found = out.splitlines()
     assert max(map(len, lines)) <= 100

@@ -3,7 +3,7 @@
 from rich.cells import cell_len
 
 from src.inspection.inspection import END, Piece
-from src.inspection.viewer import document_text, line_ends
+from src.inspection.viewer import PROMPT, READ, TAUGHT, document_text, legend, line_ends
 
 
 def test_lines_fit_and_lose_nothing():
@@ -21,3 +21,13 @@ def test_colours_replace_the_brackets():
     document = [Piece("[b]", False), Piece("·yes", True), Piece(END, True)]
     assert document_text(document, coloured=True).plain == f"[b]·yes{END}"
     assert document_text(document, coloured=False).plain == f"[b]⟦·yes{END}⟧"
+
+
+def test_prompts_that_are_scored_have_brackets_and_a_colour_of_their_own():
+    document = [Piece("a", False, is_prompt=True), Piece("b", False), Piece("c", True)]
+    assert document_text(document, coloured=False).plain == "⟨a⟩b⟦c⟧"
+    styles = [span.style for span in document_text(document, coloured=True).spans]
+    assert styles == [PROMPT[0], READ[1], TAUGHT[0]]
+    assert "⟨prompt at weight 0.1⟩" in legend(False, 0.1).plain
+    assert " prompt at weight 0.1 " in legend(True, 0.1).plain
+    assert "prompt" not in legend(False).plain + legend(True).plain

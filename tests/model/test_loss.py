@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from src.model import loss
-from src.model.loss import IGNORE_INDEX, LinearCrossEntropy, supervised_loss
+from src.model.loss import (
+    IGNORE_INDEX,
+    LinearCrossEntropy,
+    PromptWeightedCrossEntropy,
+    prompt_weighted_loss,
+    supervised_loss,
+)
 
 
 def test_sums_equal_a_plain_masked_loss_over_all_positions(model):
@@ -163,3 +169,51 @@ def test_fp16_gives_the_gradient_of_a_head_whose_sum_would_overflow():
     assert rounded.isfinite().all()
     assert float((rounded - exact).norm() / exact.norm()) < 2e-3
     assert not measured(0 * hidden, weight, labels, torch.half)[3].any()
+
+
+@pytest.mark.parametrize("chunk", [5, 4096])
+@pytest.mark.parametrize("weight", [0.1, 1.0])
+@pytest.mark.parametrize("num_responses", [0, 5, 7, 12])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_prompts_count_as_much_as_their_weight_says(
+    chunk, weight, num_responses, precision, monkeypatch
+):
+    """Against torch's own loss of each row; the figures are those of the responses."""
+    monkeypatch.setattr(loss, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(12, 32, generator=generator, requires_grad=True)
+    head = torch.randn(97, 32, generator=generator, requires_grad=True)
+    labels = torch.randint(97, (12,), generator=generator)
+    labels[[1, 8]] = F.linear(hidden, head).argmax(1)[[1, 8]]
+    labels[3] = IGNORE_INDEX
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        total, num_correct, response_loss = PromptWeightedCrossEntropy.apply(
+            hidden, head, labels, num_responses, weight
+        )
+        logits = F.linear(hidden, head - head.mean(0))
+    losses = F.cross_entropy(logits.float(), labels, reduction="none")
+    weights = torch.where(torch.arange(12) < num_responses, 1.0, weight)
+    expected = (weights * losses).sum()
+    gradients = [torch.autograd.grad(3 * x, (hidden, head)) for x in (total, expected)]
+    tolerance = {"fp32": 1e-4, "bf16": 0.1}[precision]
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(response_loss, losses[:num_responses].sum(), rtol=1e-4, atol=1e-4)
+    right = logits.argmax(1) == labels
+    assert num_correct == right[:num_responses].sum()
+
+
+def test_the_figures_beside_scored_prompts_are_those_without(model):
+    hidden = model(torch.arange(10)[None])
+    responses = torch.tensor([2, 3, 4]), torch.tensor([7, IGNORE_INDEX, 9])
+    prompts = torch.tensor([0, 1]), torch.tensor([1, 2])
+    plain = supervised_loss(model, hidden, *responses)
+    both = prompt_weighted_loss(model, hidden, responses, prompts, 0.5)
+    assert both.response_loss == plain.loss
+    assert both.num_correct == plain.num_correct
+    assert both.num_supervised == plain.num_supervised == 2
+    others = supervised_loss(model, hidden, *prompts)
+    torch.testing.assert_close(both.loss, plain.loss + 0.5 * others.loss)
+    with torch.inference_mode():
+        assert prompt_weighted_loss(model, hidden, responses, prompts, 0.5).loss == both.loss
