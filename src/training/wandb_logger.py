@@ -14,8 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.errors import UserError
-from src.json_file import read_object
-from src.training.record import RECORD
+from src.training.record import RECORD, read_object
 from src.training.shown import Histogram
 
 PROJECT = "gpt2-chat"  # unless WANDB_PROJECT names another
