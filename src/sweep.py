@@ -13,10 +13,9 @@ from src.cli import RUNS, run_door, typed
 from src.command_line import command
 from src.errors import UserError
 from src.sweeps.display import run_lines
-from src.sweeps.files import write_files
+from src.sweeps.files import report
 from src.sweeps.outcomes import open_sweep
 from src.sweeps.state import MULTIRUN, SWEEP
-from src.sweeps.table import result_lines
 from src.training.status import RUNNING
 
 FREE_TEXT = ("folder",)
@@ -35,12 +34,11 @@ def sweep(config: DictConfig, **text: str) -> None:
     settings = typed(SweepConfig, config, **text)
     folder = newest_sweep(RUNS) if settings.folder is None else Path(settings.folder).expanduser()
     results = open_sweep(folder)
-    files, left_out = write_files(results)
     if results.count(RUNNING):
         for line in run_lines(results, NO_LIMIT):
             print(line)
         print()
-    for line in [*result_lines(results, files), *left_out]:
+    for line in report(results):
         print(line)
 
 

@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 
 from src.errors import UserError
@@ -37,7 +38,7 @@ def draw(results: Results, path: Path) -> list[str]:
     else:
         _draw_ranking(left, results)
     _draw_curves(right, results, curves)
-    figure.suptitle(results.folder.absolute().name)
+    figure.suptitle(_cut(results.folder.absolute().name, 80))
     figure.savefig(path, format="png")
     return left_out
 
@@ -88,8 +89,8 @@ def _draw_grid(axes: Axes, results: Results, keys: list[str]) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), [_cut(value_text(value)) for value in columns])
     axes.set_yticks(range(len(rows)), [_cut(value_text(value)) for value in rows])
-    axes.set_xlabel(second)
-    axes.set_ylabel(first)
+    axes.set_xlabel(_cut(second, 60))
+    axes.set_ylabel(_cut(first, 60))
     mean = "mean of the seeds' " if SEED in results.keys else ""
     axes.set_title(f"{mean}best val/loss (darker is better, the frame is the best)", fontsize=10)
 
@@ -114,9 +115,9 @@ def _draw_key(axes: Axes, results: Results, key: str) -> None:
     if len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 5:
         axes.set_xscale("log", base=2 if all(isinstance(v, int) for v in values) else 10)
     if len(values) <= MOST_NAMES:
-        axes.set_xticks(values, [value_text(value) for value in values])
+        axes.set_xticks(values, [_cut(value_text(value)) for value in values])
         axes.minorticks_off()
-    axes.set_xlabel(key)
+    axes.set_xlabel(_cut(key, 60))
     axes.set_ylabel("best val/loss")
     axes.set_title("best val/loss", fontsize=10)
 
@@ -169,4 +170,8 @@ def _label(run: Outcome) -> str:
 
 
 def _cut(text: str, most: int = 28) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """Return text that fits, without signs that the font lacks or that begin a formula."""
+    font = get_font(findfont("DejaVu Sans"))
+    known = "".join(c if font.get_char_index(ord(c)) else "?" for c in text)
+    short = known if len(known) <= most else f"{known[: most - 1]}…"
+    return short.replace("$", r"\$")

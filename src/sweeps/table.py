@@ -16,12 +16,12 @@ WIDTH = 100
 MANY_COLUMNS = 10  # of a grid that is shown as text
 
 
-def result_lines(results: Results, files: Sequence[Path] = ()) -> list[str]:
-    """Return the lines that end a sweep, or show it as it is now; ``files`` hold more."""
+def result_lines(results: Results) -> list[str]:
+    """Return the lines that end a sweep, or show it as it is now."""
     lines = [title(results), "", *ranking_lines(results)]
     lines += _block(seed_lines(results)) + _block(grid_lines(results))
-    lines += _block([line for said in conclusions(results) for line in wrapped(f"- {said}")])
-    return lines + _block(next_lines(results, files))
+    sentences = [line for said in conclusions(results) for line in wrapped(f"- {said}")]
+    return [*lines, *_block(sentences), ""]
 
 
 def wrapped(text: str, indent: int = 2) -> list[str]:
@@ -153,7 +153,7 @@ def cell_text(setting: Setting | None) -> str:
 
 
 def next_lines(results: Results, files: Sequence[Path]) -> list[str]:
-    """Return commands: to talk to the best, and to go on with what is left."""
+    """Return commands: to talk to the best, and to go on with what is left; ``files`` hold more."""
     best = next((run for run in sorted_by_loss(results.outcomes) if run.is_ranked), None)
     lines = []
     if best is not None:
