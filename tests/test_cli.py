@@ -252,16 +252,17 @@ def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the
         "max_steps=2",
         "optimizer.learning_rate=1e-3,2e-3",
         "batch_size=4,8,0,16",
+        around=train.around,
     )
     folders = sorted(path.parent.name for path in tmp_path.glob("outputs/train/*/*/metrics.json"))
     assert len(folders) == 6, err
-    assert "0_batch_size=4,optimizer.learning_rate=0.001" in folders
+    assert "lr1e-3_bs4" in folders
     assert all(curves(path.parent)["val/loss"] for path in tmp_path.rglob("metrics.json"))
-    assert err.count("error: batch_size=0") == 2
+    assert err.count("failed: batch_size=0") == 2
     assert code == 2
 
-    # One of them, with its "=" and "," in the name, goes on as if it had not finished.
-    run = next(tmp_path.glob("outputs/train/*/0_*"))
+    # One of them goes on alone as if it had not finished.
+    run = next(tmp_path.glob("outputs/train/*/lr1e-3_bs4"))
     (run / "metrics.json").unlink()
     before = (run / ".hydra" / "overrides.yaml").read_text()
     code, _, err = door(

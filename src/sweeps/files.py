@@ -2,30 +2,56 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from src import atomic
 from src.sweeps.outcomes import ACCURACY, LOSS, Results, sorted_by_loss
+from src.sweeps.table import next_lines, result_lines
 
 RESULTS, PICTURE = "results.csv", "sweep.png"
 FIGURES = ("num_tokens", "train_seconds")
 
 
-def write_files(results: Results, with_picture: bool = True) -> list[Path]:
-    """Write both files; return their paths. Without runs there is no picture.
+def write_csv(results: Results) -> Path:
+    """Write ``results.csv``; return its path.
 
     Raises:
         disk.Unwritten: the disk refuses.
     """
-    paths = [results.folder / RESULTS]
-    atomic.write_text(paths[0], csv_text(results), sweeps=False)
-    if with_picture and any(run.loss is not None for run in results.outcomes):
-        from src.sweeps.picture import draw
+    path = results.folder / RESULTS
+    atomic.write_text(path, csv_text(results), sweeps=False)
+    return path
 
-        paths.append(results.folder / PICTURE)
-        with atomic.file(paths[1], sweeps=False) as temporary:
-            draw(results, temporary)
-    return paths
+
+def write_picture(results: Results) -> tuple[list[Path], list[str]]:
+    """Write ``sweep.png``; return its path, and what is left out of it, a line each.
+
+    Without a loss there is none.
+
+    Raises:
+        disk.Unwritten: the disk refuses.
+    """
+    if all(run.loss is None for run in results.outcomes):
+        return [], []
+    from src.sweeps.picture import draw  # half a second
+
+    path = results.folder / PICTURE
+    with atomic.file(path, sweeps=False) as temporary:
+        left_out = draw(results, temporary)
+    return [path], left_out
+
+
+def report(results: Results) -> Iterator[str]:
+    """Write both files and yield the lines that say how the sweep went, as they are known.
+
+    Raises:
+        disk.Unwritten: the disk refuses.
+    """
+    table = write_csv(results)
+    yield from result_lines(results)
+    picture, left_out = write_picture(results)
+    yield from [*next_lines(results, [table, *picture]), *left_out]
 
 
 def csv_text(results: Results) -> str:

@@ -13,12 +13,12 @@ from src import disk, signals
 from src.command_line import grammatical
 from src.errors import UserError
 from src.sweeps.display import Display
-from src.sweeps.files import write_files
+from src.sweeps.files import report, write_csv
 from src.sweeps.going_on import going_on
 from src.sweeps.grid import asked, may_be_sweep
 from src.sweeps.outcomes import Results, read_results
 from src.sweeps.state import MULTIRUN, SWEEP, Sweep, read_sweep, write_sweep
-from src.sweeps.table import go_on_command, result_lines, shown
+from src.sweeps.table import go_on_command, shown
 from src.training import lock
 from src.training.status import BUG, FAILED, MISTAKE
 
@@ -60,13 +60,13 @@ def sweeping(
         if not hydras:
             print(f"{shown(folder)} is finished", file=sys.stderr)
             finish(folder)
-            sys.exit()
+            sys.exit(0)
         with _watched(folder):
             yield hydras
         finish(folder)
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code > SIGNALLED:
-            write_files(_results(folder), with_picture=False)
+            write_csv(_results(folder))
             say("\n".join(remaining_lines(_results(folder))))
         raise
     finally:
@@ -124,8 +124,9 @@ def finish(folder: Path) -> None:
         SystemExit: a run failed; 2 if only people's mistakes did it, else 1.
     """
     results = _results(folder)
-    files = write_files(results)
-    print("\n" + "\n".join(result_lines(results, files)))
+    print()
+    for line in report(results):
+        print(line)
     codes = {run.exit_code or BUG for run in results.outcomes if run.state == FAILED}
     if codes or results.num_remaining:
         sys.exit(MISTAKE if codes == {MISTAKE} and not results.num_remaining else BUG)

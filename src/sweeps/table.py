@@ -3,6 +3,7 @@
 import math
 import os
 import shlex
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,12 +18,23 @@ WIDTH = 100
 MANY_COLUMNS = 10  # of a grid that is shown as text
 
 
-def result_lines(results: Results, files: Sequence[Path] = ()) -> list[str]:
-    """Return the lines that end a sweep, or show it as it is now; ``files`` hold more."""
+def result_lines(results: Results) -> list[str]:
+    """Return the lines that end a sweep, or show it as it is now."""
     lines = [title(results), "", *ranking_lines(results)]
     lines += _block(seed_lines(results)) + _block(grid_lines(results))
-    lines += _block([f"- {sentence}" for sentence in conclusions(results)])
-    return lines + _block(next_lines(results, files))
+    sentences = [line for said in conclusions(results) for line in wrapped(f"- {said}")]
+    return [*lines, *_block(sentences), ""]
+
+
+def wrapped(text: str, indent: int = 2) -> list[str]:
+    """Return text in lines of ``WIDTH``; words, which may be paths, stay whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _block(lines: Sequence[str]) -> list[str]:
@@ -61,7 +73,7 @@ def ranking_lines(results: Results) -> list[str]:
             ]
         )
         if run.reason and run.state == FAILED:
-            notes.append(f"{run.folder} failed: {run.reason}")
+            notes += wrapped(f"{run.folder} failed: {run.reason}")
     return [*aligned([head, *rows], left=(len(head) - 1,)), *_block(notes)]
 
 
@@ -147,7 +159,7 @@ def cell_text(setting: Setting | None) -> str:
 
 
 def next_lines(results: Results, files: Sequence[Path]) -> list[str]:
-    """Return commands: to talk to the best, and to go on with what is left."""
+    """Return commands: to talk to the best, and to go on with what is left; ``files`` hold more."""
     best = next((run for run in sorted_by_loss(results.outcomes) if run.is_ranked), None)
     lines = []
     if best is not None:
