@@ -11,21 +11,23 @@ RESULTS, PICTURE = "results.csv", "sweep.png"
 FIGURES = ("num_tokens", "train_seconds")
 
 
-def write_files(results: Results, with_picture: bool = True) -> list[Path]:
-    """Write both files; return their paths. Without runs there is no picture.
+def write_files(results: Results, with_picture: bool = True) -> tuple[list[Path], list[str]]:
+    """Write both files; return their paths, and what is left out of the picture, a line each.
+
+    Without a loss there is no picture.
 
     Raises:
         disk.Unwritten: the disk refuses.
     """
-    paths = [results.folder / RESULTS]
+    paths, left_out = [results.folder / RESULTS], []
     atomic.write_text(paths[0], csv_text(results), sweeps=False)
     if with_picture and any(run.loss is not None for run in results.outcomes):
         from src.sweeps.picture import draw
 
         paths.append(results.folder / PICTURE)
         with atomic.file(paths[1], sweeps=False) as temporary:
-            draw(results, temporary)
-    return paths
+            left_out = draw(results, temporary)
+    return paths, left_out
 
 
 def csv_text(results: Results) -> str:

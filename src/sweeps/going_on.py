@@ -166,7 +166,13 @@ def values_in_sweep(folder: Path) -> list[str]:
     """Return what was swept for the run in ``folder``, as ``key=value``: for people."""
     found = _job(folder)
     values = {} if found is None else found[1].values
-    return [f"{key}={grammatical(value)}" for key, value in values.items()]
+    return [f"{key}={_typed(value)}" for key, value in values.items()]
+
+
+def _typed(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    return grammatical(value) if isinstance(value, str) else str(value)
 
 
 def _job(folder: Path) -> tuple[Sweep, Job] | None:

@@ -160,8 +160,9 @@ def _has(config: DictConfig, key: str) -> bool:
     *groups, name = key.split(".")
     place: Any = config
     for group in groups:
-        place = place._get_node(group) if isinstance(place, DictConfig) else None
-    if not isinstance(place, DictConfig) or name not in place.keys():
+        is_known = isinstance(place, DictConfig) and group in set(place.keys())
+        place = place._get_node(group) if is_known else None
+    if not isinstance(place, DictConfig) or name not in set(place.keys()):
         return False
     return not isinstance(place._get_node(name), DictConfig)
 

@@ -36,21 +36,23 @@ def run_job(
         overrides: its values, as Hydra got them.
     """
     _write_values(folder, overrides)
-    with log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream:
-        with _silent(stream):
-            try:
-                return job()
-            except MISTAKES as error:
-                _fail(folder, one_line(error), True)
-            except Exception as error:
-                reason, is_mistake = status.explain(error, folder)
-                _fail(folder, reason, is_mistake, None if is_mistake else error)
-            except SystemExit as error:
-                if _was_stopped(folder):
-                    raise
-                _fail(folder, *status.explain(error, folder))
-            finally:
-                _free_memory()
+    with (
+        log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream,
+        _silent(stream),
+    ):
+        try:
+            return job()
+        except MISTAKES as error:
+            _fail(folder, one_line(error), True)
+        except Exception as error:
+            reason, is_mistake = status.explain(error, folder)
+            _fail(folder, reason, is_mistake, None if is_mistake else error)
+        except SystemExit as error:
+            if _was_stopped(folder):
+                raise
+            _fail(folder, *status.explain(error, folder))
+        finally:
+            _free_memory()
     return None
 
 

@@ -128,6 +128,8 @@ def seeds_sentence(settings: Sequence[Setting]) -> str:
     several = [s for s in settings if len(s.losses) > 1]
     one_each = len(first.losses) == len(second.losses) == 1
     start = "one seed a setting: " if one_each else ""
+    if difference == 0:
+        return "the best two settings have the same loss"
     if not several:
         return (
             f"{start}what another seed would change is not known, so the difference of "
@@ -161,7 +163,7 @@ def _tokens(keys: Sequence[str], ranked: Sequence[Outcome]) -> list[str]:
         if fewest > 0 and most / fewest > 1 + 5 * SAME:
             said.append(
                 f"{shorts[key]} {high} saw {_times(most / fewest)} the tokens of "
-                f"{shorts[key]} {low}: in part, the difference may be that"
+                f"{shorts[key]} {low}: a part of what differs may come from that"
             )
     return said
 

@@ -60,7 +60,7 @@ def sweeping(
         if not hydras:
             print(f"{shown(folder)} is finished", file=sys.stderr)
             finish(folder)
-            sys.exit()
+            sys.exit(0)
         with _watched(folder):
             yield hydras
         finish(folder)
@@ -124,8 +124,8 @@ def finish(folder: Path) -> None:
         SystemExit: a run failed; 2 if only people's mistakes did it, else 1.
     """
     results = _results(folder)
-    files = write_files(results)
-    print("\n" + "\n".join(result_lines(results, files)))
+    files, left_out = write_files(results)
+    print("\n".join(["", *result_lines(results, files), *left_out]))
     codes = {run.exit_code or BUG for run in results.outcomes if run.state == FAILED}
     if codes or results.num_remaining:
         sys.exit(MISTAKE if codes == {MISTAKE} and not results.num_remaining else BUG)

@@ -3,6 +3,7 @@
 import math
 import os
 import shlex
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,8 +22,19 @@ def result_lines(results: Results, files: Sequence[Path] = ()) -> list[str]:
     """Return the lines that end a sweep, or show it as it is now; ``files`` hold more."""
     lines = [title(results), "", *ranking_lines(results)]
     lines += _block(seed_lines(results)) + _block(grid_lines(results))
-    lines += _block([f"- {sentence}" for sentence in conclusions(results)])
+    lines += _block([line for said in conclusions(results) for line in wrapped(f"- {said}")])
     return lines + _block(next_lines(results, files))
+
+
+def wrapped(text: str, indent: int = 2) -> list[str]:
+    """Return text in lines of ``WIDTH``; words, which may be paths, stay whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _block(lines: Sequence[str]) -> list[str]:
@@ -61,7 +73,7 @@ def ranking_lines(results: Results) -> list[str]:
             ]
         )
         if run.reason and run.state == FAILED:
-            notes.append(f"{run.folder} failed: {run.reason}")
+            notes += wrapped(f"{run.folder} failed: {run.reason}")
     return [*aligned([head, *rows], left=(len(head) - 1,)), *_block(notes)]
 
 

@@ -43,6 +43,7 @@ def test_each_combination_is_a_run_with_its_values_and_settings():
     ("arguments", "swept"),
     [
         ((f"{LR}=5e-3,0.005", "seed=1,2"), ["seed"]),
+        (("+mine.more=1,2", "hydra.verbose=false", "hydra.sweep.dir=x"), ["mine.more"]),
         (("batch_size=8,'8'", "seed=1,2"), ["seed"]),
         (("seed=1", "batch_size=4,8"), ["batch_size"]),
         (("seed=1",), []),

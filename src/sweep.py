@@ -1,0 +1,67 @@
+"""Show a sweep, an old one or one that still runs: ``python -m src.sweep [FOLDER]``.
+
+Writes its ``results.csv`` and ``sweep.png`` anew. Without a folder: the newest sweep.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from src.cli import RUNS, run_door, typed
+from src.command_line import command
+from src.errors import UserError
+from src.sweeps.display import run_lines
+from src.sweeps.files import write_files
+from src.sweeps.outcomes import open_sweep
+from src.sweeps.state import MULTIRUN, SWEEP
+from src.sweeps.table import result_lines
+from src.training.status import RUNNING
+
+FREE_TEXT = ("folder",)
+NO_LIMIT = 10**6  # lines
+
+
+@dataclass
+class SweepConfig:
+    """The values of ``conf/sweep.yaml``."""
+
+    folder: str | None
+
+
+def sweep(config: DictConfig, **text: str) -> None:
+    """Print the ranking, and write the files."""
+    settings = typed(SweepConfig, config, **text)
+    folder = newest_sweep(RUNS) if settings.folder is None else Path(settings.folder).expanduser()
+    results = open_sweep(folder)
+    files, left_out = write_files(results)
+    if results.count(RUNNING):
+        for line in run_lines(results, NO_LIMIT):
+            print(line)
+        print()
+    for line in [*result_lines(results, files), *left_out]:
+        print(line)
+
+
+def newest_sweep(runs: Path) -> Path:
+    """Return the folder of the newest sweep under ``runs``.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [path for name in (SWEEP, MULTIRUN) for path in runs.glob(f"*/{name}")]
+    if not found:
+        start = command("train").replace("src.train", "src.train -m sweep=lr_batch_size")
+        raise UserError(f"there is no sweep under {runs}: start one ({start}), or name its folder")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def with_key(arguments: list[str]) -> list[str]:
+    """Return the arguments, a folder without its key with it."""
+    return [a if a.startswith(("-", "folder=", "hydra")) else f"folder={a}" for a in arguments]
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = with_key(sys.argv[1:])
+    run_door(sweep, "sweep", free_text=FREE_TEXT)
