@@ -31,7 +31,7 @@ class PruningSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from src.sweeps.optuna_sweeper import StudySweep
 
-        StudySweep(self.config, self.launcher).run(arguments)
+        StudySweep(self.config, self.launcher, arguments).run()
 
 
 @dataclass

@@ -51,13 +51,15 @@ class StudySweep:
     Args:
         config: of the sweep; its ``hydra.sweeper`` has the keys of ``conf/sweep/optuna.yaml``.
         launcher: starts jobs.
+        arguments: the overrides of the sweep.
 
     Raises:
-        UserError: the study cannot be opened.
+        UserError: nothing is searched, a range cannot be used, or the study not opened.
     """
 
-    def __init__(self, config: DictConfig, launcher: Launcher):
+    def __init__(self, config: DictConfig, launcher: Launcher, arguments: Sequence[str]):
         self.settings = config.hydra.sweeper
+        self.space, self.fixed = search_space(self.settings.params or {}, arguments)
         self.launcher = launcher
         self.num_side_by_side = side_by_side(config.hydra) or 1
         self.folder = Path(config.hydra.sweep.dir)
@@ -68,16 +70,12 @@ class StudySweep:
         self.name = study_name(self.storage, self.url, self.settings.study_name, self.folder)
         self.study = self._open()
 
-    def run(self, arguments: Sequence[str]) -> None:
+    def run(self) -> None:
         """Launch jobs until the study has ``n_trials``.
 
-        Args:
-            arguments: the overrides of the sweep.
-
         Raises:
-            UserError: nothing is searched, or a range cannot be used.
+            UserError: the study holds other choices.
         """
-        self.space, self.fixed = search_space(self.settings.params or {}, arguments)
         unfinished = self._unfinished()
         while jobs := unfinished[: self.num_side_by_side] or self._ask():
             unfinished = unfinished[len(jobs) :]

@@ -86,7 +86,7 @@ def sweep(folder: Path, *overrides: str, arguments=SPACE, **jobs) -> tuple[Jobs,
     config = sweep_config(folder, *overrides)
     launcher = Jobs(config, **jobs)
     with contextlib.suppress(Kill):
-        StudySweep(config, launcher).run(arguments)
+        StudySweep(config, launcher, arguments).run()
     return launcher, trials(folder)
 
 
@@ -174,7 +174,7 @@ def test_a_launcher_that_cannot_start_jobs_ends_the_sweep(tmp_path):
 
     launcher.launch = launch
     with pytest.raises(RuntimeError, match="no sbatch"):
-        StudySweep(config, launcher).run(SPACE)
+        StudySweep(config, launcher, SPACE).run()
 
 
 def test_a_job_whose_process_was_killed_fails_alone(tmp_path):
@@ -189,7 +189,7 @@ def test_a_job_whose_process_was_killed_fails_alone(tmp_path):
             raise RuntimeError("a worker process was killed")
 
     launcher.train = killed
-    StudySweep(config, launcher).run(SPACE)
+    StudySweep(config, launcher, SPACE).run()
     found = trials(tmp_path / "sweep")
     assert [t.state.name for t in found] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert found[1].user_attrs["reason"] == "a worker process was killed"
@@ -200,10 +200,10 @@ def test_sweeps_that_share_a_study_leave_each_others_jobs_alone(tmp_path):
     sweep_in = tmp_path / "one", "hydra.sweeper.n_trials=2", *shared
     config = sweep_config(*sweep_in)
     with pytest.raises(Kill):
-        StudySweep(config, Jobs(config, kill_in=1)).run(SPACE)
+        StudySweep(config, Jobs(config, kill_in=1), SPACE).run()
     config = sweep_config(tmp_path / "two", "hydra.sweeper.n_trials=4", *shared)
     launcher = Jobs(config)
-    StudySweep(config, launcher).run(SPACE)
+    StudySweep(config, launcher, SPACE).run()
     assert [values["hydra.sweeper.trial"] for values in launcher.launched] == ["2", "3"]
 
 
@@ -212,7 +212,7 @@ def test_a_sweep_folder_with_another_name_keeps_its_study(tmp_path):
     (tmp_path / "before").rename(tmp_path / "after")
     config = sweep_config(tmp_path / "after", "hydra.sweeper.n_trials=3")
     launcher = Jobs(config)
-    StudySweep(config, launcher).run(SPACE)
+    StudySweep(config, launcher, SPACE).run()
     assert len(launcher.launched) == 1
 
 
@@ -230,7 +230,7 @@ def test_runs_of_unequal_length_are_compared_at_the_same_share(tmp_path):
         StatusFile(folder / "long").write(state=FINISHED, reason="pruned")
 
     launcher.train = train
-    StudySweep(config, launcher).run(SPACE)
+    StudySweep(config, launcher, SPACE).run()
     assert trials(folder)[5].intermediate_values == {40: 99.0, 50: 99.0}
 
 
