@@ -98,7 +98,7 @@ def tab(browser, address) -> Iterator:
 def test_the_charts_are_on_one_screen(tab):
     page = tab("custom_scalars")
     page.get_by_text("Matches (18)").first.wait_for()  # train and val of nine runs
-    titles = page.locator("tf-custom-scalar-multi-line-chart-card h1").all_inner_texts()
+    titles = page.locator("tf-custom-scalar-multi-line-chart-card figcaption").all_inner_texts()
     expected = [title for charts in layout(["loss", "accuracy"], []).values() for title in charts]
     assert [title.strip() for title in titles] == expected
 
