@@ -28,6 +28,8 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "json_file",
     "model_files",
     "overrides",
+    "phases",
+    "progress",
     "signals",
     "streams",
 }
@@ -48,7 +50,8 @@ ROOM_MAY_IMPORT = {
 }
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
-    *("free_memory", "hub", "json_file", "model_files", "signals"),
+    *("free_memory", "hub", "json_file", "model_files", "phases", "progress"),
+    "signals",
 }
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
