@@ -20,6 +20,7 @@ from src.data.mixture import Share, copies, shares
 from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
 from src.data.report import RowReport
 from src.data.sources import SPLITS, Source, open_source
+from src.data.subset import subset
 from src.data.targets import Targets
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -72,6 +73,7 @@ class ChatDataModule(L.LightningDataModule):
         self.report = RowReport()
         self.splits: dict[str, Blocks] = {}
         self.parts: dict[str, dict[str, Blocks]] = {}  # of a split, by the label of the source
+        self.limits: dict[str, int | None] = {}  # blocks that are scored of a held-out split
 
     def prepare_data(self) -> None:
         """Build the corpus unless it is there."""
@@ -117,13 +119,25 @@ class ChatDataModule(L.LightningDataModule):
         return shares(self.splits[split], self.labels, self.weights)
 
     def by_source(self, split: str) -> dict[str, Blocks]:
-        """Return the blocks of each source of a split that has any, by its label; packed once."""
+        """Return the blocks of each source of a split that has any, by its label; packed once.
+
+        Of a split that ``limits`` bounds, they are those of ``subset``.
+        """
         if split not in self.parts:
-            self.parts[split] = self._pack_by_source(self.splits[split])
+            whole = self.splits[split]
+            chosen = np.ones(len(whole.corpus.lengths), dtype=bool)
+            if self.is_bounded(split):
+                chosen = subset(whole, self.limits[split] or 1)
+            self.parts[split] = self._pack_by_source(whole, chosen)
         return self.parts[split]
 
-    def _pack_by_source(self, whole: Blocks) -> dict[str, Blocks]:
-        if len(self.labels) == 1:
+    def is_bounded(self, split: str) -> bool:
+        """Whether not all blocks of a split are scored."""
+        limit = self.limits.get(split)
+        return limit is not None and limit < len(self.splits[split])
+
+    def _pack_by_source(self, whole: Blocks, chosen: np.ndarray) -> dict[str, Blocks]:
+        if len(self.labels) == 1 and chosen.all():
             return {self.labels[0]: whole} if len(whole) else {}
         parts = {
             label: Blocks.build(
@@ -133,7 +147,7 @@ class ChatDataModule(L.LightningDataModule):
                 end_id=self.tokenizer.end_id,
                 max_length=self.max_length,
                 targets=self.targets,
-                copies=(whole.corpus.sources == number).astype(np.int64),
+                copies=((whole.corpus.sources == number) & chosen).astype(np.int64),
             )
             for number, label in enumerate(self.labels)
         }
@@ -162,6 +176,13 @@ class ChatDataModule(L.LightningDataModule):
         """Optimizer steps of the run."""
         return self.max_steps or self.max_epochs * self.steps_per_epoch
 
+    @property
+    def num_learned(self) -> int:
+        """Training blocks of the run, each as often as it is seen."""
+        epochs, steps = divmod(self.num_steps, self.steps_per_epoch)
+        blocks = len(self.splits["train"])
+        return epochs * blocks + min(steps * self.batching.batch_size, blocks)
+
     def shared_prompts(self, split: str, nearly: bool = False) -> int:
         """Return how many rows of a held-out ``split`` have a first prompt that train has too.
 
@@ -172,13 +193,18 @@ class ChatDataModule(L.LightningDataModule):
         return counts.get("nearly" if nearly else "exactly", 0)
 
     def conversations(self, split: str) -> list[Conversation]:
-        """Read the conversations of one split again, as text."""
+        """Read the conversations of one split again, as text; of a bounded one, those scored."""
         rows = self.source.conversations(RowReport())
-        return [conversation for name, conversation in rows if name == split]
+        found = [conversation for name, conversation in rows if name == split]
+        if not self.is_bounded(split):
+            return found
+        scored = [blocks.corpus_index for blocks in self.by_source(split).values()]
+        return [found[row] for row in np.sort(np.concatenate(scored))]
 
     def _micro_batches(self, blocks: Blocks, train: bool) -> MicroBatches:
         batching = self.batching
         if not train:  # one micro-batch a step
+            batching = batching.cut_for(len(blocks))  # few blocks are not filled up with empty ones
             batch_size = batching.micro_batch_size * batching.num_devices
             batching = replace(batching, batch_size=batch_size)
         return MicroBatches(

@@ -40,11 +40,11 @@ def copies(corpus: Corpus, weights: Sequence[float], seed: int) -> np.ndarray | 
         return None
     of_each = np.asarray(weights, dtype=np.float64)[corpus.sources]
     whole = np.floor(of_each)
-    share = _mixed(np.asarray(corpus.prompts), seed) / 2.0**64
+    share = mixed(np.asarray(corpus.prompts), seed) / 2.0**64
     return (whole + (share < of_each - whole)).astype(np.int64)
 
 
-def _mixed(prompts: np.ndarray, seed: int) -> np.ndarray:
+def mixed(prompts: np.ndarray, seed: int) -> np.ndarray:
     """Return numbers (N,) uint64 that look drawn by chance from hashes, each always the same.
 
     Equal hashes get different numbers, by how many of them come before. The mixing is SplitMix64's
