@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src import disk, signals
+from src import disk, phases, signals
 from src.cli import (
     MISTAKES,
     RUNS,
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 def train(config: DictConfig) -> None:
     """Run the training that ``config`` describes."""
-    from src.training.slurm import requeue
-    from src.training.start import start_run  # after the command line is right: seconds to import
+    phases.begin()
+    with phases.phase("starting"):
+        from src.training.slurm import requeue
+        from src.training.start import start_run  # after the command line is right: seconds
 
     overrides = task_overrides()
     settings, objective = read_settings(config, overrides)

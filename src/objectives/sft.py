@@ -65,8 +65,8 @@ class SFT:
     bar: ClassVar[Mapping[str, tuple[str, str]]] = {
         "loss": ("train/loss", "{:.4f}"),
         "accuracy": ("train/accuracy", "{:.2%}"),
-        "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
         "val_loss": ("val/loss", "{:.4f}"),
+        "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
     }
     table: ClassVar[Sequence[str]] = (
         "best_val/loss",
@@ -120,7 +120,9 @@ class SFT:
     def watchers(self, data: ChatDataModule, folder: Path) -> list[L.Callback]:
         """Return what answers the sample prompts at each validation."""
         config = self.config
-        self.replies = SampleReplies(config.sample_prompts, data.tokenizer, config.generation)
+        self.replies = SampleReplies(
+            config.sample_prompts, data.tokenizer, config.generation, config.sample_seconds
+        )
         self.showcase = Showcase(data, config, folder)
         return [self.replies]
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from src import atomic
+from src import atomic, phases
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
 from src.evaluation import held_out
 from src.evaluation.exact_match import exact_match, nearest_neighbour
 from src.model.gpt2 import GPT2
+from src.progress import Progress
 from src.talk.assistant import Assistant
 from src.training.config import TrainConfig
 
@@ -53,11 +54,18 @@ class Showcase:
         """
         if not self.test:
             return {}
+        with phases.phase("exact_match"):
+            return self._score(model)
+
+    def _score(self, model: GPT2) -> dict[str, float]:
         log.info("scoring %d test conversations", len(self.test))
         assistant = Assistant(model, self.data.tokenizer)
         asked = [held_out.question(c) for c in self.test]
         readable = [i for i, messages in enumerate(asked) if assistant.can_read(messages)]
-        replies = assistant.replies([asked[i] for i in readable], self.config.generation)
+        with Progress(len(readable), "answering", "test prompts") as progress:
+            replies = assistant.replies(
+                [asked[i] for i in readable], self.config.generation, progress=progress.add
+            )
         reply_of = dict(zip(readable, replies, strict=True))
         answers = [reply_of.get(i, "") for i in range(len(asked))]  # too long to read: wrong
         before = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Literal
 
@@ -183,8 +183,20 @@ class Assistant:
         prompts: Sequence[str | Sequence[Message]],
         generation: GenerationConfig,
         batch_size: int = 64,
+        *,
+        max_seconds: float | None = None,
+        progress: Callable[[int], object] = lambda number: None,
     ) -> list[str]:
-        """Return the reply to each prompt or conversation; similar lengths are decoded together."""
+        """Return the reply to each prompt or conversation; similar lengths are decoded together.
+
+        Args:
+            prompts: texts, or messages with a question at their end.
+            generation: the settings of all.
+            batch_size: how many are decoded together, at most.
+            max_seconds: after which all end as they are, some perhaps empty; None: no limit.
+            progress: takes the number of replies that have just ended.
+        """
+        start = time.perf_counter()
         positions = self.model.config.n_positions
         ids = [
             fit(_messages(prompt), self.template, positions, generation.max_new_tokens).ids
@@ -192,21 +204,35 @@ class Assistant:
         ]
         by_length = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
         replies = [""] * len(prompts)
+
+        def is_late() -> bool:
+            return max_seconds is not None and time.perf_counter() - start > max_seconds
+
         longest = max(map(len, ids), default=0) + generation.max_new_tokens
         num_slots = min(batch_size, len(prompts))
         decoder = Decoder(self.model, num_slots, generation.weights, longest)
-        for start in range(0, len(prompts), batch_size):
-            rows = by_length[start : start + batch_size]
+        for first in range(0, len(prompts), batch_size):
+            if is_late():
+                break
+            rows = by_length[first : first + batch_size]
             streams = [TextStream(self.tokenizer, generation.stop) for _ in rows]
             batch = [ids[i] for i in rows]
             steps = generate(self.model, batch, self.end_ids, generation, decoder)
+            num_ended = 0
             with closing(steps):
                 for step in steps:
                     for stream, token in zip(streams, step, strict=True):
                         if token is not None:
                             stream.push(token)
-                    if all(stream.stopped for stream in streams):
+                    is_over = [
+                        token is None or stream.stopped
+                        for stream, token in zip(streams, step, strict=True)
+                    ]
+                    progress(sum(is_over) - num_ended)
+                    num_ended = sum(is_over)
+                    if all(is_over) or is_late():
                         break
+            progress(len(rows) - num_ended)
             for row, stream in zip(rows, streams, strict=True):
                 stream.finish()
                 replies[row] = stream.text

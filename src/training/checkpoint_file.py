@@ -21,10 +21,11 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from src import atomic
+from src import atomic, phases
 from src.disk import BROKEN
 from src.errors import UserError
 from src.hub import first_line
+from src.progress import Progress
 from src.training.zip_archive import is_consistent
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ TRAILER = len(LABEL) + 64 + 1  # bytes: the label, the digest in hexadecimal, a 
 SECONDS = 3.0  # within which a disk may give two changes of a file one time
 PIECE = 2**22  # bytes that are read at a time
 MANY = 2**26  # bytes that are flushed at a time
+MB = 10**6
 SMALL = 2**16  # bytes that are not worth a thread
 PREVIOUS = "previous.ckpt"
 
@@ -49,14 +51,15 @@ class Hashing:
 
     Args:
         file: takes what is written.
+        progress: counts its megabytes.
     """
 
-    def __init__(self, file: IO[bytes]):
-        self.file = file
+    def __init__(self, file: IO[bytes], progress: Progress):
+        self.file, self.progress = file, progress
         self.digest = hashlib.sha256()
         self.threads = ThreadPoolExecutor(2)
         self.flushed: Future[None] | None = None
-        self.num_unflushed = 0
+        self.num_unflushed = self.num_written = 0
 
     def __enter__(self) -> "Hashing":
         return self
@@ -74,6 +77,8 @@ class Hashing:
         hashed = self.threads.submit(self.digest.update, data)
         try:
             number = self.file.write(data)
+            self.num_written += number
+            self.progress.add(self.num_written // MB - self.progress.done)
             self._flush_in_the_background(number)
         finally:
             hashed.result()
@@ -106,9 +111,10 @@ def write(checkpoint: Mapping[str, Any], path: Path) -> None:
     if path.exists() and (damage := find_damage(path)):
         log.warning("warning: %s %s: it is replaced, and %s stays", path, damage, PREVIOUS)
         previous = None
-    with atomic.file(path, previous, size=_num_bytes(checkpoint)) as part:
-        with part.open("wb") as file:
-            with Hashing(file) as hashing:
+    size = _num_bytes(checkpoint)
+    with atomic.file(path, previous, size=size) as part:
+        with part.open("wb") as file, Progress(size // MB, "saving", "MB", delay=1) as progress:
+            with Hashing(file, progress) as hashing:
                 torch.save(checkpoint, cast(IO[bytes], hashing))
             file.write(LABEL + hashing.digest.hexdigest().encode() + b"\n")
         # The kernel's clock ticks every few ms; whoever changes the file sets another time.
@@ -198,7 +204,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint``; the file that was there becomes ``previous.ckpt``."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(checkpoint, path)
+        with phases.phase("saving"):
+            write(checkpoint, path)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True

@@ -66,6 +66,8 @@ class TrainerConfig:
     deterministic: bool
     log_every_n_steps: Annotated[int, at_least(1)]
     val_every_n_steps: Annotated[int | None, at_least(1)]
+    max_val_blocks: Annotated[int | str | None, at_least(1).or_auto()]
+    max_test_blocks: Annotated[int | None, at_least(1).or_null("for all")]
     checkpoint_every_n_steps: Annotated[int, at_least(1)]
 
     def __post_init__(self) -> None:
@@ -98,6 +100,7 @@ class TrainConfig:
     max_steps: Annotated[int | None, at_least(1).or_null()]
     resume: str | None
     sample_prompts: list[str]
+    sample_seconds: Annotated[float, above(0)]
     exact_match: bool
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from src.data.order import Batching
 from src.training.config import TrainConfig
 from src.training.machine import Machine
 from src.training.memory import TrainingStep, choose_micro_batch_size
+from src.training.validation import Validations, decide_validations
 
 
 def choose_batching(
@@ -36,6 +37,7 @@ class Plan:
     block_size: int
     num_steps: int
     val_every_n_steps: int
+    validations: Validations
     step: TrainingStep
 
     @classmethod
@@ -47,12 +49,20 @@ class Plan:
         step: TrainingStep,
     ) -> "Plan":
         """Return the plan of a run whose rows are packed."""
+        every = config.trainer.val_every_n_steps or -(-data.num_steps // 10)
         return cls(
             machine=machine,
             batching=data.batching,
             block_size=data.block_size,
             num_steps=data.num_steps,
-            val_every_n_steps=config.trainer.val_every_n_steps or -(-data.num_steps // 10),
+            val_every_n_steps=every,
+            validations=decide_validations(
+                config,
+                num_blocks=len(data.splits["validation"]),
+                every=every,
+                num_steps=data.num_steps,
+                num_learned=data.num_learned,
+            ),
             step=step.on(data.splits["train"]),
         )
 
@@ -71,6 +81,7 @@ class Plan:
         decided = {
             "trainer.devices": self.machine.place.local_size,
             "data.block_size": self.block_size,
+            "trainer.max_val_blocks": self.validations.max_blocks,
         }
         return flat(asdict(config)) | decided | self.choices
 

@@ -7,10 +7,11 @@ from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
 from src.data.report import RowReport
 from src.data.sources import SPLITS
-from src.training.config import TrainConfig
+from src.training.config import AUTO, TrainConfig
 from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
 from src.training.plan import Plan
+from src.training.validation import MOST_OF_TRAINING, Validations
 
 
 def preflight_report(
@@ -31,6 +32,8 @@ def preflight_report(
         "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
+        "validation": _validation(data, plan.validations),
+        "test": _test(config, data),
         "step": f"{config.batch_size} blocks = {devices}{batching.num_micro_batches} x "
         f"{batching.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
         f"about {_tokens_per_step(train, batching):,} tokens{_short(train, batching)}",
@@ -46,7 +49,7 @@ def preflight_report(
     return [f"{name:<11}{text}" for name, text in rows.items() if text]
 
 
-def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
+def preflight_warnings(config: TrainConfig, data: ChatDataModule, plan: Plan) -> list[str]:
     """Return what looks wrong, each with what to do about it."""
     train = data.splits["train"]
     warnings = []
@@ -60,6 +63,12 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
         warnings.append(
             f"only {train.utilisation:.1%} of the training positions hold a token, the rest is "
             f"padding that costs the same: {how}"
+        )
+    share = plan.validations.share
+    if share > 2 * MOST_OF_TRAINING and config.trainer.max_val_blocks != AUTO:
+        warnings.append(
+            f"validation takes about {share:.0%} of the time of training: leave "
+            f"trainer.max_val_blocks at auto, or raise trainer.val_every_n_steps"
         )
     if len(train) < config.batch_size:
         warnings.append(
@@ -80,6 +89,33 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule) -> list[str]:
                 f"spaces and punctuation): their {split} figures flatter the model"
             )
     return warnings + [f"rows left out: {line}" for line in data.report.explain()]
+
+
+def _validation(data: ChatDataModule, validations: Validations) -> str:
+    if not validations.num:
+        return ""
+    times = f"{validations.num} times" if validations.num > 1 else "once"
+    share = f"about {validations.share:.1%} of training's time"
+    return f"{_scored(data, 'validation')}, {times}: {share}"
+
+
+def _test(config: TrainConfig, data: ChatDataModule) -> str:
+    if not len(data.splits["test"]):
+        return ""
+    text = f"{_scored(data, 'test')}, once, at the end"
+    if config.exact_match:
+        text += f"; its prompts are answered with at most {config.generation.max_new_tokens} tokens"
+    return text
+
+
+def _scored(data: ChatDataModule, split: str) -> str:
+    """Return how much of a held-out split is scored."""
+    whole = len(data.splits[split])
+    if not data.is_bounded(split):
+        return f"all {whole:,} blocks"
+    blocks = data.by_source(split).values()
+    rows = sum(part.num_examples for part in blocks)
+    return f"{sum(map(len, blocks)):,} of {whole:,} blocks ({rows:,} random rows, always the same)"
 
 
 def _tokens_per_step(train: Blocks, batching: Batching) -> int:

@@ -2,12 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from src import atomic, signals
+from src import atomic, phases, signals
 from src.command_line import command
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
@@ -24,7 +24,7 @@ from src.training.log import TrainingLog
 from src.training.lora import has_adapters, merged
 from src.training.objective import Objective
 from src.training.plan import Plan
-from src.training.progress import Progress
+from src.training.progress import RunProgress
 from src.training.summary import summary
 from src.training.trainer import build_trainer
 
@@ -57,7 +57,7 @@ class Run:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
         self.training_log = TrainingLog(data.steps_per_epoch)
-        save = partial(objective.save, tokenizer=data.tokenizer)
+        save = partial(_saved, partial(objective.save, tokenizer=data.tokenizer))
         rank = plan.machine.place.rank
         self.best = BestModel(run_folder / "model", objective.best, save, rank)
         self.checkpoints = Checkpoints(
@@ -72,7 +72,7 @@ class Run:
         # Order matters: a checkpoint holds what the callbacks before it have counted.
         watching = [
             self.training_log,
-            Progress(objective.bar),
+            RunProgress(objective.bar, plan),
             *objective.watchers(data, run_folder),
             self.best,
         ]
@@ -135,7 +135,8 @@ class Run:
             if self.config.resume is not None:
                 log.info("%s has no checkpoint yet: it begins at the first step", self.folder)
             if self.plan.machine.place.rank == 0:
-                self.objective.before_training(merged(self.module.model))
+                with phases.phase("replies"):
+                    self.objective.before_training(merged(self.module.model))
             self._validate()  # what the base model knows
         self.fit()
         if self.best.seen_step != self.trainer.global_step:
@@ -144,7 +145,8 @@ class Run:
 
     def fit(self) -> None:
         """Train, from where an interrupted run stood."""
-        self.trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
+        with phases.phase("training"):
+            self.trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
 
     def _validate(self) -> None:
         if self.has("validation"):
@@ -156,7 +158,8 @@ class Run:
     def _finish(self, last: Mapping[str, float]) -> None:
         """Score the best weights once, write ``metrics.json``, and say how it went."""
         self.trainer.strategy.barrier()  # rank 0 has written them
-        best = self.objective.load(self.best.folder)
+        with phases.phase("model"):
+            best = self.objective.load(self.best.folder)
         if has_adapters(self.module.model):
             self.module.model = best  # with the adapters in its weights
         else:
@@ -180,6 +183,7 @@ class Run:
             **{k: v for k, v in last.items() if k.startswith("val/")},
             **{f"best_{k}": v for k, v in self.best.best.items()},
             **{k: v for k, v in self.module.latest.items() if k.startswith("test/")},
+            **self._scored(),
             "num_steps": self.plan.num_steps,
             "train_seconds": self.training_log.train_seconds,
             "real_tokens_per_second": self.training_log.tokens_per_second,
@@ -187,6 +191,16 @@ class Run:
             "num_parameters": best.num_parameters,
             **self._shares(),
             **self.objective.final_figures(best),
+            **{f"seconds/{phase}": seconds for phase, seconds in phases.seconds().items()},
+        }
+
+    def _scored(self) -> dict[str, int]:
+        """Return how much of the held-out splits the figures are of."""
+        return {
+            f"{prefix}/num_{name}": sum(getattr(part, of_part) for part in parts.values())
+            for prefix, split in (("val", "validation"), ("test", "test"))
+            if (parts := self.data.by_source(split))
+            for name, of_part in (("rows", "num_examples"), ("scored_tokens", "num_targets"))
         }
 
     def _shares(self) -> dict[str, int]:
@@ -198,3 +212,9 @@ class Run:
             for name in ("rows", "tokens", "supervised_tokens")
             if len(found) > 1
         }
+
+
+def _saved(save: Callable[[GPT2, Path], None], model: GPT2, folder: Path) -> None:
+    """Save a model, and count the time as saving."""
+    with phases.phase("saving"):
+        save(model, folder)

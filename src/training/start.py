@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from src import atomic, signals
+from src import atomic, phases, signals
 from src.data.blocks import choose_block_size
 from src.data.datamodule import open_data
 from src.errors import UserError
@@ -26,7 +26,7 @@ from src.training.optimizer import check_schedule
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
-from src.training.record import RECORD, read_machine
+from src.training.record import RECORD, read_machine, read_record
 from src.training.resume import (
     as_decided,
     check_size,
@@ -37,6 +37,7 @@ from src.training.resume import (
     write_record,
 )
 from src.training.run import Run, StepTooLarge
+from src.training.validation import as_recorded
 
 log = logging.getLogger(__name__)
 for library in ("lightning.pytorch", "lightning.fabric"):  # our report says it better
@@ -65,6 +66,7 @@ def start_run(
     Raises:
         UserError: for what a person can mend.
     """
+    phases.take()
     signals.at_end(atomic.discard)
     if find_place().rank:
         return _start_run(config, objective, run_folder, overrides, joining)
@@ -91,6 +93,7 @@ def _start_run(
     recorded = read_machine(run_folder)
     if config.resume is not None:
         config = as_decided(config, recorded)
+        config = as_recorded(config, read_record(run_folder).settings)
         check_size(config, run_folder)
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
     num_devices = choose_devices(
@@ -134,8 +137,10 @@ def prepare(
     L.seed_everything(config.seed, verbose=False)
     if machine.device == "cpu":
         keep_freed_memory()
-    source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
-    model = build_model(config, tokenizer)
+    with phases.phase("data"):
+        source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
+    with phases.phase("model"):
+        model = build_model(config, tokenizer)
     max_length = model.config.n_positions
     block_size = choose_block_size(config.data.block_size, max_length)
     step = objective.step(TrainingStep.of(config, machine, model.config, block_size))
@@ -147,13 +152,18 @@ def prepare(
     data = objective.data(
         tokenizer, source, block_size=block_size, max_length=max_length, batching=batching
     )
-    data.setup()
+    with phases.phase("data"):
+        data.setup()
     if not len(data.splits["train"]):
         raise UserError(f"no training example fits into data.block_size={block_size}: raise it")
     data.batching = batching.cut_for(len(data.splits["train"]))
     step = replace(step, accumulates=data.batching.num_micro_batches > 1)
     check_schedule(config.optimizer, data.num_steps)
     plan = Plan.of(config, machine, data, step)
+    data.limits = {
+        "validation": plan.validations.max_blocks,
+        "test": config.trainer.max_test_blocks,
+    }
     if machine.place.rank == 0:
         for folder in (run_folder, run_folder / "checkpoints", run_folder / "model"):
             atomic.sweep(folder)
@@ -164,6 +174,6 @@ def prepare(
     due = objective.describe_targets(data.splits["train"])
     for line in preflight_report(config, data, plan, due, run_folder):
         log.info(line)
-    for warning in [*preflight_warnings(config, data), *memory_warnings]:
+    for warning in [*preflight_warnings(config, data, plan), *memory_warnings]:
         log.warning("warning: %s", warning)
     return Run(config, objective, data, model, plan, run_folder)

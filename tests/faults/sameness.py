@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from src.errors import UserError
 from src.training.checkpoints import find_checkpoint
 
-TIMED = {"train_seconds", "real_tokens_per_second"}
+TIMED = ("train_seconds", "real_tokens_per_second", "seconds/")
 # Of a checkpoint: what counts time, and what describes files that name a second and a process.
 NOT_COMPARED = {
-    *("event_sizes", "train_seconds", "logged_seconds", "perf/tokens_per_second"),
+    *("event_sizes", "train_seconds", "logged_seconds", "perf/tokens_per_second", "seconds"),
     "loops",  # what Lightning has counted of the validation before a run
 }
 
@@ -54,8 +54,12 @@ def differences(one: Any, two: Any, name: str = "") -> Any:
 
 
 def figures(run: Path) -> dict[str, float]:
-    content = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in content.items() if key not in TIMED}
+    return untimed(json.loads((run / "metrics.json").read_text(encoding="utf-8")))
+
+
+def untimed(figures: dict[str, float]) -> dict[str, float]:
+    """Return the figures that do not depend on how fast the machine is."""
+    return {key: value for key, value in figures.items() if not key.startswith(TIMED)}
 
 
 def points(run: Path) -> list[tuple[str, int, float]]:

@@ -21,12 +21,12 @@ from src import atomic
 from src.training.checkpoints import find_checkpoint, read_weights
 from tests.faults.conftest import count
 from tests.faults.doors import Door
+from tests.faults.sameness import untimed
 from tests.training.conftest import SMALL, metrics
 
 MEGABYTES = 48
 LAYOUT = ("trainer.checkpoint_every_n_steps=2", "max_steps=30", "trainer.val_every_n_steps=4")
 NUM_SAVES = 20  # every second step and after each validation, of 30 steps
-TIMED = {"train_seconds", "real_tokens_per_second"}
 
 
 @contextmanager
@@ -132,9 +132,6 @@ def goes_on(doors, folder: Path, weights: dict[str, torch.Tensor], figures: dict
     assert ("has no checkpoint yet" in door.err) == (is_known and checkpoint is None)
     end = read_weights(run / "checkpoints" / "last.ckpt")[1]
     assert all(torch.equal(end[name], tensor) for name, tensor in weights.items())
-    found = metrics(run)
-    assert {k: v for k, v in found.items() if k not in TIMED} == {
-        k: v for k, v in figures.items() if k not in TIMED
-    }
+    assert untimed(metrics(run)) == untimed(figures)
     assert not [path for path in folder.rglob(".*") if atomic.PART.fullmatch(path.name)]
     return "ended" if is_done else "resumed" if checkpoint else "anew"

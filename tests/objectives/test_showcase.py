@@ -32,7 +32,7 @@ class FakeAssistant:
     def can_read(self, messages) -> bool:
         return len(messages[-1].content) < 100
 
-    def replies(self, asked, generation) -> list[str]:
+    def replies(self, asked, generation, progress=None) -> list[str]:
         return [ANSWERS.get(messages[-1].content, "?") for messages in asked]
 
 

@@ -51,6 +51,18 @@ def test_a_batch_of_conversations_is_answered_as_each_alone(assistant):
     assert assistant.replies(["Hello"], GREEDY) == alone[:1]
 
 
+def test_a_batch_ends_in_time_and_tells_how_many_replies_have_ended(assistant, monkeypatch):
+    prompts, ended = ["Hello", "how are you?", "1 2 3", "fine"], []
+    whole = assistant.replies(prompts, GREEDY, batch_size=2, progress=ended.append)
+    assert sum(ended) == len(prompts)
+    now = iter(range(10**6))
+    monkeypatch.setattr("src.talk.assistant.time.perf_counter", lambda: next(now))
+    cut = assistant.replies(prompts, GREEDY, batch_size=2, max_seconds=4)  # a second a token
+    assert all(text.startswith(part) for text, part in zip(whole, cut, strict=True))
+    assert sorted(map(bool, cut)) == [False, False, True, True], "no time for the second two"
+    assert all(len(part) < len(text) for text, part in zip(whole, cut, strict=True))
+
+
 def test_a_model_can_read_what_leaves_room_after_its_last_question(assistant):
     assert assistant.can_read("Hello")
     assert not assistant.can_read("Hello " * 200)

@@ -24,6 +24,11 @@ def test_metrics_are_flat_and_complete(small_run):
         *("val/perplexity", "best_val/perplexity", "test/perplexity", "best_step", "num_steps"),
         *("train_seconds", "real_tokens_per_second", "utilisation", "num_parameters"),
     }
+    expected |= {f"{p}/num_{n}" for p in ("val", "test") for n in ("rows", "scored_tokens")}
+    expected |= {
+        f"seconds/{phase}"
+        for phase in "data model training validation replies saving test other".split()
+    }
     assert set(figures) == expected
     assert all(isinstance(value, (int, float)) for value in figures.values())
 
