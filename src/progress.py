@@ -6,24 +6,19 @@ least important first: a figure that is cut says something else.
 
 import logging
 import os
-import re
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tqdm import tqdm
-from tqdm.utils import _supports_unicode
 
 MOST_COLUMNS = 100
 LEAST_BAR, LONGEST_BAR = 8, 30  # columns
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 GAP = "  "
-COMMAND = re.compile(r"python -m|--logdir")
-TABLE = re.compile(r"[a-z][a-z ]{9} (?=\S)")  # the labels of the report, padded
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +63,7 @@ class Progress:
         if sys.stderr.isatty():
             self.bar = _Bar(self, initial=initial, delay=delay, leave=Progress.num_bars == 0)
             Progress.num_bars += 1
+            _lift_the_log(above=True)
 
     def __enter__(self) -> "Progress":
         return self
@@ -90,6 +86,8 @@ class Progress:
             self.bar.close()
             self.bar = None
             Progress.num_bars -= 1
+            if not Progress.num_bars:
+                _lift_the_log(above=False)
         elif whole and self.said != self.done and (self.said is not None or self.says_end):
             self._line()
 
@@ -106,26 +104,34 @@ class Progress:
         self.say(GAP.join([head(self), *_texts(self.figures)]))
 
 
-class Console(logging.StreamHandler):
-    """Writes log lines above the bars, not into them; at a terminal, wrapped to its width.
+class _AboveBars:
+    """A stream whose lines stand above the bars, not in them.
 
-    A line that holds a command stays one line, to be copied.
+    Args:
+        stream: where the bars are, too.
     """
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the text of a record as it is written."""
-        text = super().format(record)
-        if not self.stream.isatty():
-            return text
-        return "\n".join(wrapped(line, columns()) for line in text.split("\n"))
+    def __init__(self, stream: Any):
+        self.stream = stream
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        if not Progress.num_bars:
-            super().emit(record)
-            return
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write ``text`` while no bar is shown."""
         with tqdm.external_write_mode(file=self.stream):
-            super().emit(record)
+            return int(self.stream.write(text))
+
+
+def _lift_the_log(above: bool) -> None:
+    """Have the log write above the bars at standard error, or as it did."""
+    for handler in logging.root.handlers:
+        if not isinstance(handler, logging.StreamHandler):
+            continue
+        if above and handler.stream is sys.stderr:
+            handler.stream = _AboveBars(handler.stream)
+        elif not above and isinstance(handler.stream, _AboveBars):
+            handler.stream = handler.stream.stream
 
 
 class _Bar(tqdm):
@@ -153,24 +159,8 @@ class _Bar(tqdm):
             width=columns() - 1,
             seconds=elapsed if is_over or total is None else left,
             what="" if is_over or total is None else " left",
-            unicode=bool(_supports_unicode(sys.stderr)),
+            unicode=_has_eighths(),
         )
-
-
-def wrapped(line: str, width: int) -> str:
-    """Return a line as lines of at most ``width`` columns, a table's second column below itself."""
-    if len(line) <= width or COMMAND.search(line):
-        return line
-    label = TABLE.match(line)
-    return "\n".join(
-        textwrap.wrap(
-            line,
-            width,
-            subsequent_indent=" " * (label.end() if label else 2),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    )
 
 
 def head(progress: Progress) -> str:
@@ -204,6 +194,15 @@ def bar_line(
     if progress.total is None or length < LEAST_BAR:
         return text + shown
     return text + GAP + _filled(progress.done / max(progress.total, 1), length, unicode) + shown
+
+
+def _has_eighths() -> bool:
+    """Whether standard error can write the signs of a bar."""
+    try:
+        EIGHTHS.encode(sys.stderr.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _filled(share: float, length: int, unicode: bool) -> str:

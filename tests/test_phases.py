@@ -32,9 +32,14 @@ def test_a_phase_within_another_counts_for_itself_alone():
 
 
 def test_an_error_ends_its_phases():
-    with pytest.raises(ZeroDivisionError), phases.phase("data"):
-        phases.enter("validation")  # which nobody leaves
-        raise ZeroDivisionError
+
+    def fail():
+        with phases.phase("data"):
+            phases.enter("validation")  # which nobody leaves
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     before = phases.seconds()["validation"]
     time.sleep(0.01)
     assert phases.seconds()["validation"] == before

@@ -206,6 +206,13 @@ class ChatDataModule(L.LightningDataModule):
         """Optimizer steps of the run."""
         return self.max_steps or self.max_epochs * self.steps_per_epoch
 
+    @property
+    def num_learned(self) -> int:
+        """Training blocks of the run, each as often as it is seen."""
+        epochs, steps = divmod(self.num_steps, self.steps_per_epoch)
+        blocks = len(self.splits["train"])
+        return epochs * blocks + min(steps * self.batching.batch_size, blocks)
+
     def shared_prompts(self, split: str, nearly: bool = False) -> int:
         """Return how many rows of a held-out ``split`` have a first prompt that train has too.
 

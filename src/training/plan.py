@@ -61,7 +61,7 @@ class Plan:
                 num_blocks=len(data.splits["validation"]),
                 every=every,
                 num_steps=data.num_steps,
-                blocks_per_step=len(data.splits["train"]) / data.steps_per_epoch,
+                num_learned=data.num_learned,
             ),
             step=step.on(data.splits["train"]),
         )

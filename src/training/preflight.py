@@ -7,7 +7,7 @@ from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
 from src.data.report import OVER_MAX_ROWS, RowReport
 from src.data.sources import SPLITS
-from src.training.config import TrainConfig
+from src.training.config import AUTO, TrainConfig
 from src.training.ending import ending
 from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
@@ -75,10 +75,11 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule, plan: Plan) ->
             f"only {train.utilisation:.1%} of the training positions hold a token, the rest is "
             f"padding that costs the same: {how}"
         )
-    if plan.validations.share > 2 * MOST_OF_TRAINING:
+    share = plan.validations.share
+    if share > 2 * MOST_OF_TRAINING and config.trainer.max_val_blocks != AUTO:
         warnings.append(
-            f"validation takes about {plan.validations.share:.0%} of the time of training: lower "
-            f"trainer.max_val_blocks, leave it at auto, or raise trainer.val_every_n_steps"
+            f"validation takes about {share:.0%} of the time of training: leave "
+            f"trainer.max_val_blocks at auto, or raise trainer.val_every_n_steps"
         )
     if len(train) < config.batch_size:
         warnings.append(
@@ -105,10 +106,8 @@ def _validation(data: ChatDataModule, validations: Validations) -> str:
     if not validations.num:
         return ""
     times = f"{validations.num} times" if validations.num > 1 else "once"
-    return (
-        f"{_scored(data, 'validation')}, {times}: about {validations.share:.1%} of the time of "
-        f"training"
-    )
+    share = f"about {validations.share:.1%} of training's time"
+    return f"{_scored(data, 'validation')}, {times}: {share}"
 
 
 def _test(config: TrainConfig, data: ChatDataModule) -> str:
@@ -127,10 +126,7 @@ def _scored(data: ChatDataModule, split: str) -> str:
         return f"all {whole:,} blocks"
     blocks = data.by_source(split).values()
     rows = sum(part.num_examples for part in blocks)
-    return (
-        f"{sum(map(len, blocks)):,} of {whole:,} blocks ({rows:,} rows drawn by chance, the same "
-        f"in all runs)"
-    )
+    return f"{sum(map(len, blocks)):,} of {whole:,} blocks ({rows:,} random rows, always the same)"
 
 
 def _tokens_per_step(train: Blocks, batching: Batching) -> int:

@@ -24,7 +24,7 @@ class Validations:
 
 
 def decide_validations(
-    config: TrainConfig, *, num_blocks: int, every: int, num_steps: int, blocks_per_step: float
+    config: TrainConfig, *, num_blocks: int, every: int, num_steps: int, num_learned: int
 ) -> Validations:
     """Return how a run is validated.
 
@@ -35,12 +35,12 @@ def decide_validations(
         num_blocks: of the split.
         every: steps between two validations.
         num_steps: of the run.
-        blocks_per_step: of training.
+        num_learned: blocks of training, over all steps.
     """
     if not num_blocks:
         return Validations(0, None, 0.0)
     num = 1 + num_steps // every + (num_steps % every > 0)
-    training = num_steps * blocks_per_step / cost(config)  # in blocks of validation
+    training = num_learned / cost(config)  # in blocks of validation
     most = config.trainer.max_val_blocks
     if most == AUTO:
         most = max(1, int(MOST_OF_TRAINING * training / num))

@@ -1,7 +1,7 @@
 """A bounded split: the same rows in all runs, drawn by chance, as many as fill the blocks."""
 
-import itertools
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from src.data.subset import subset
 from tests.data.conftest import corpus_of
 
 BLOCK = 16
+EIGHT = Batching(8, 1, 8)
 
 
 def blocks(lengths, prompts=None, sources=None) -> Blocks:
@@ -42,7 +43,7 @@ def test_it_fills_the_blocks_and_no_more(whole, number):
 
 def test_a_smaller_one_is_part_of_a_larger_one(whole):
     sizes = [subset(whole, number) for number in (3, 30, 300)]
-    for small, large in itertools.pairwise(sizes):
+    for small, large in pairwise(sizes):
         assert (large | ~small).all()
         assert large.sum() > small.sum()
 
@@ -93,7 +94,7 @@ def make(tmp_path, data_config, tokenizer):
     rows = [{"prompt": f"{i} asks {i * i}", "response": f"so {i}"} for i in range(400)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
-    def data(limit: int | None, batching=Batching(8, 1, 8), **changes) -> ChatDataModule:
+    def data(limit: int | None, batching: Batching = EIGHT, **changes) -> ChatDataModule:
         path = str(tmp_path / "rows.jsonl")
         config = data_config(
             source="file", path=path, validation_fraction=0.3, test_fraction=0.2, **changes

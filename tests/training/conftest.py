@@ -30,6 +30,7 @@ SMALL = (
     "trainer.val_every_n_steps=5",
     "trainer.log_every_n_steps=1",
     "trainer.keep_optimizer=true",
+    "trainer.max_val_blocks=null",  # all of them: what a test plants in a row is met
 )
 
 

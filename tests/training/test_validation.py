@@ -13,22 +13,22 @@ from src.errors import UserError
 from src.training.validation import Validations, as_recorded, cost, decide_validations
 from tests.training.conftest import curves, metrics, train_config
 
-# The quickstart's blocks: 5,131 to train on, 330 and 604 held out.
-QUICKSTART = {"num_blocks": 330, "blocks_per_step": 5131 / 1283}
+# The quickstart's blocks: each step has four, and 330 are validated.
+QUICKSTART = {"num_blocks": 330, "num_learned": 4 * 4200}
 
 
 config_of = cache(train_config)  # to compose one takes a tenth of a second
 
 
 def decided(*overrides: str, **figures) -> Validations:
-    values = {"num_blocks": 100_000, "every": 100, "num_steps": 1000, "blocks_per_step": 32.0}
+    values = {"num_blocks": 100_000, "every": 100, "num_steps": 1000, "num_learned": 32_000}
     return decide_validations(config_of(*overrides), **values | figures)
 
 
 @pytest.mark.parametrize("how", [(), ("lora.rank=8",), ("trainer.activation_checkpointing=true",)])
 def test_all_validations_together_stay_below_a_tenth_of_training(how):
-    for every, num_steps, size in product((1, 7, 100, 5000), (4, 60, 1001, 40_000), (4.0, 32.0)):
-        found = decided(*how, every=every, num_steps=num_steps, blocks_per_step=size)
+    for every, num_steps, size in product((1, 7, 100, 5000), (4, 60, 1001, 40_000), (4, 32)):
+        found = decided(*how, every=every, num_steps=num_steps, num_learned=num_steps * size)
         of_one = found.num * cost(config_of(*how)) / (num_steps * size)
         assert found.share == pytest.approx(of_one * found.max_blocks)
         assert found.share <= 0.1 or found.max_blocks == 1  # a figure there is in any case
@@ -58,7 +58,8 @@ def test_a_person_decides_otherwise():
     assert decided("trainer.max_val_blocks=40").max_blocks == 40
     assert decided("trainer.max_val_blocks=40", num_blocks=40).max_blocks is None
     assert decided("trainer.max_val_blocks=null").max_blocks is None
-    assert decided("trainer.max_val_blocks=null", num_steps=10, every=1).share > 100
+    whole = decided("trainer.max_val_blocks=null", num_steps=10, every=1, num_learned=320)
+    assert whole.share > 100
     assert decided(num_blocks=0) == Validations(0, None, 0.0)
     for value in (0, -1, "some", 1.5):
         with pytest.raises(Exception, match=r"max_val_blocks|at least 1"):
@@ -93,7 +94,9 @@ def test_what_auto_decided_is_said_recorded_and_true_again_on_resume(bounded, mo
     from tests.training.test_resume import Killed, kill_at
 
     run, text = bounded("trainer.max_test_blocks=2", "seed=3")
-    found = re.search(r"validation (\d+) of (\d+) blocks \((\d+) rows.*4 times: about (\S+)%", text)
+    found = re.search(
+        r"validation (\d+) of (\d+) blocks \((\d+) random rows.*4 times: about (\S+)%", text
+    )
     blocks, whole, rows, share = found.groups()
     assert int(blocks) == 7 < int(whole)
     assert 8 < float(share) <= 10
@@ -117,7 +120,7 @@ def test_what_auto_decided_is_said_recorded_and_true_again_on_resume(bounded, mo
     start = time.perf_counter()
     resumed, text = bounded("trainer.max_test_blocks=2", "seed=4", "resume=auto", folder="killed")
     took = time.perf_counter() - start
-    assert f"validation {blocks} of {whole} blocks ({rows} rows" in text
+    assert f"validation {blocks} of {whole} blocks ({rows} random rows" in text
     again = metrics(resumed)
     for key in ("val/num_rows", "val/num_scored_tokens", "test/num_rows"):
         assert again[key] == figures[key], "another seed, and the same rows"
