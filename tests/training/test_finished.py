@@ -9,6 +9,7 @@ import pytest
 from src.errors import UserError
 from src.training import finished, lock
 from src.training.checkpoints import resolve_checkpoint
+from src.training.resume import resumed_arguments
 from tests.training.conftest import metrics
 from tests.training.test_resume import LAYOUT, Killed
 
@@ -41,6 +42,10 @@ def test_the_next_start_drops_what_a_killed_run_left(killed, small_run, caplog):
     assert "is finished" in caplog.text
     assert checkpoints(killed) == []
     assert (killed / "model" / "model.safetensors").exists()
+    (killed / "checkpoints" / "last.ckpt").write_text("left")
+    with pytest.raises(SystemExit):  # the door says that it is finished
+        resumed_arguments([f"resume={killed}"], killed.parent)
+    assert checkpoints(killed) == []
     (killed / "checkpoints" / "last.ckpt").write_text("left")
     with caplog.at_level(logging.INFO):
         other = small_run(*DROPPING, folder="other")  # beside it
