@@ -94,9 +94,9 @@ def _put(
 ) -> None:
     theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     ours = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    differing = sorted(n for n in {*theirs, *ours} if theirs.get(n) != ours.get(n))
+    differing = [n for n in {*theirs, *ours} if theirs.get(n) != ours.get(n)]
     if differing:
-        name = differing[0]
+        name = min(differing, key=lambda n: (".lora_" not in n, n))
         there, here = (_shape(shapes.get(name)) for shapes in (theirs, ours))
         settings = "lora.rank" if ".lora_" in name else "the settings of the model"
         raise UserError(

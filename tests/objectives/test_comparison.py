@@ -8,7 +8,7 @@ from src.objectives.comparison import comparison_lines
 from src.objectives.reply_table import Answered
 from src.talk.messages import Message
 from src.training.config import ReferenceConfig
-from tests.training.conftest import curves, metrics, small_run, train_config  # noqa: F401
+from tests.training.conftest import curves, metrics, quick_run, small_run, train_config  # noqa: F401
 from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
 
 REFERENCE = (
@@ -18,13 +18,13 @@ REFERENCE = (
 
 
 def test_the_figures_are_means_over_the_last_steps_and_survive_a_kill(
-    small_run,  # noqa: F811
+    quick_run,  # noqa: F811
     monkeypatch,
     caplog,
 ):
     """Logged at every 4 steps, in micro-batches: it looks at each step all the same."""
-    whole = small_run(*LAYOUT, REFERENCE, folder="whole")
-    each = small_run(*LAYOUT, "trainer.log_every_n_steps=1", folder="each")
+    whole = quick_run(*LAYOUT, REFERENCE, folder="whole")
+    each = quick_run(*LAYOUT, "trainer.log_every_n_steps=1", folder="each")
     for name in ("loss", "accuracy"):
         points = curves(each)[f"train/{name}"]
         last = [points[step] for step in range(8, 13)]
@@ -33,9 +33,9 @@ def test_the_figures_are_means_over_the_last_steps_and_survive_a_kill(
     with monkeypatch.context() as patch:
         kill_at(patch, 11, "on_train_batch_end")
         with pytest.raises(Killed):
-            small_run(*LAYOUT, REFERENCE, folder="killed")
+            quick_run(*LAYOUT, REFERENCE, folder="killed")
     with caplog.at_level(logging.INFO):
-        resumed = small_run(*LAYOUT, REFERENCE, "resume=auto", folder="killed")
+        resumed = quick_run(*LAYOUT, REFERENCE, "resume=auto", folder="killed")
     assert_same_run(resumed, whole)
     assert "beside their run, whose figures are means over its last 5 training steps" in caplog.text
     assert "their run   train loss 1.5000   train accuracy 50.00%   12 steps in 3,400 s" in (

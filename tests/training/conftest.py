@@ -59,6 +59,23 @@ def small_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def quick_run(small_run: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Train as ``small_run`` does, on a file of few rows: reading them takes no time."""
+    rows = tmp_path / "rows.jsonl"
+    lines = [
+        {"prompt": f"What is {i} + {i}?", "response": f"{i} + {i} is {2 * i}."} for i in range(90)
+    ]
+    rows.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    fractions = ("data.validation_fraction=0.1", "data.test_fraction=0.1")
+    own = ("data=file", f"data.path={rows}", *fractions, "data.block_size=64")
+
+    def run(*overrides: str, folder: str = "run") -> Path:
+        return small_run(*own, *overrides, folder=folder)
+
+    return run
+
+
+@pytest.fixture
 def port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as listening:

@@ -27,13 +27,13 @@ def assert_equal_weights(one, two):
 
 
 @pytest.mark.parametrize("val_every_n_steps", [5, 6])  # the last step is validated after, or in fit
-def test_two_runs_in_a_row_are_one_long_run(val_every_n_steps, small_run, monkeypatch, caplog):
+def test_two_runs_in_a_row_are_one_long_run(val_every_n_steps, quick_run, monkeypatch, caplog):
     layout = (*OWN, f"trainer.val_every_n_steps={val_every_n_steps}")
-    long = small_run(*layout, "max_steps=24", folder="long")
-    first = small_run(*layout, folder="first")
+    long = quick_run(*layout, "max_steps=24", folder="long")
+    first = quick_run(*layout, folder="first")
     further = (*layout, f"continue_from={first}", "max_steps=24")
     with caplog.at_level(logging.INFO):
-        second = small_run(*further, folder="second")
+        second = quick_run(*further, folder="second")
     assert f"from {first} at step 12 of 12, with its moments" in caplog.text
     assert_equal_weights(second, long)
     for tag in ("lr", "train/loss", "grad_norm"):
@@ -48,21 +48,21 @@ def test_two_runs_in_a_row_are_one_long_run(val_every_n_steps, small_run, monkey
     with monkeypatch.context() as patch:  # before it has a checkpoint, and then with one
         kill_at(patch, 14, "on_train_batch_end")
         with pytest.raises(Killed):
-            small_run(*further, folder="killed")
+            quick_run(*further, folder="killed")
     with monkeypatch.context() as patch:
         kill_at(patch, 21, "on_train_batch_end")
         with pytest.raises(Killed):
-            small_run(*further, "resume=auto", folder="killed")
+            quick_run(*further, "resume=auto", folder="killed")
     shutil.rmtree(first)  # which it no longer needs
-    assert_same_run(small_run(*further, "resume=auto", folder="killed"), second)
+    assert_same_run(quick_run(*further, "resume=auto", folder="killed"), second)
 
 
-def test_without_moments_the_weights_alone_are_taken(small_run, caplog):
-    first = small_run(*LAYOUT, "max_steps=6", "trainer.keep_optimizer=false", folder="first")
+def test_without_moments_the_weights_alone_are_taken(quick_run, caplog):
+    first = quick_run(*LAYOUT, "max_steps=6", "trainer.keep_optimizer=false", folder="first")
     for number, name in enumerate((first, first / "model")):
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            run = small_run(*LAYOUT, f"continue_from={name}", "max_steps=3", folder=f"more{number}")
+            run = quick_run(*LAYOUT, f"continue_from={name}", "max_steps=3", folder=f"more{number}")
         assert f"from {name}, from its weights alone: " in caplog.text
         assert curves(run)["val/loss"][0] == pytest.approx(metrics(first)["best_val/loss"])
         assert metrics(run)["num_steps"] == 3
@@ -71,28 +71,28 @@ def test_without_moments_the_weights_alone_are_taken(small_run, caplog):
 
 
 @pytest.fixture
-def first(small_run):
-    return small_run(*OWN, "max_steps=6", folder="first")
+def first(quick_run):
+    return quick_run(*OWN, "max_steps=6", folder="first")
 
 
-def refused(small_run, first, words, *changes):
+def refused(quick_run, first, words, *changes):
     with pytest.raises(UserError, match=words) as error:
-        small_run(*OWN, f"continue_from={first}", "max_steps=9", *changes, folder="other")
+        quick_run(*OWN, f"continue_from={first}", "max_steps=9", *changes, folder="other")
     assert "\n" not in str(error.value)
     assert not (first.parent / "other" / "run.json").exists()
 
 
-def test_what_it_cannot_go_on_from_is_refused_in_one_line(first, small_run, tmp_path, caplog):
-    refused(small_run, first, r"its model is another: wte.weight is", "model.n_embd=64")
-    refused(small_run, first, r"its model is another: h.1.* is missing there", "model.n_layer=2")
-    refused(small_run, first, r"n_head is 2 there and 4 here", "model.n_head=4")
-    refused(small_run, first, r"its model is another: .* set|lora", "lora.rank=2")
-    refused(small_run, first, r"tokenizer is another: .*set model.tokenizer=", "data.max_rows=60")
-    refused(small_run, first, r"is at step 6, and this run ends at step 6", "max_steps=6")
-    refused(small_run, tmp_path / "none", "there is no such folder")
+def test_what_it_cannot_go_on_from_is_refused_in_one_line(first, quick_run, tmp_path, caplog):
+    refused(quick_run, first, r"its model is another: .* 96 there and 192 here", "model.n_embd=64")
+    refused(quick_run, first, r"its model is another: h.1.* is missing there", "model.n_layer=2")
+    refused(quick_run, first, r"n_head is 2 there and 4 here", "model.n_head=4")
+    refused(quick_run, first, r"its model is another: .*lora_A.* is missing there", "lora.rank=2")
+    refused(quick_run, first, r"tokenizer is another: .*set model.tokenizer=", "data.max_rows=9")
+    refused(quick_run, first, r"is at step 6, and this run ends at step 6", "max_steps=6")
+    refused(quick_run, tmp_path / "none", "there is no such folder")
     (tmp_path / "empty").mkdir()
-    refused(small_run, tmp_path / "empty", "holds neither a run")
-    refused(small_run, first / "checkpoints" / "last.ckpt", "is a file: name the folder of a run")
+    refused(quick_run, tmp_path / "empty", "holds neither a run")
+    refused(quick_run, first / "checkpoints" / "last.ckpt", "is a file: name the folder of a run")
     last, previous = (first / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -100,7 +100,7 @@ def test_what_it_cannot_go_on_from_is_refused_in_one_line(first, small_run, tmp_
     assert find_origin(str(first)).checkpoint == previous
     assert "looking for the one before it" in caplog.text
     previous.write_bytes(b"")
-    refused(small_run, first, r"no whole checkpoint .*continue_from=.*/model")
+    refused(quick_run, first, r"no whole checkpoint .*continue_from=.*/model")
 
 
 class Trap:
@@ -122,17 +122,17 @@ def test_a_strangers_checkpoint_runs_no_code(tmp_path, capsys):
         settings_of(str(tmp_path))
 
 
-def test_a_run_that_went_on_meanwhile_is_not_gone_on_from(first, small_run, monkeypatch):
+def test_a_run_that_went_on_meanwhile_is_not_gone_on_from(first, quick_run, monkeypatch):
     further = (*OWN, f"continue_from={first}", "max_steps=24")
     with monkeypatch.context() as patch:
         kill_at(patch, 7, "on_train_batch_end")
         with pytest.raises(Killed):
-            small_run(*further, folder="second")
+            quick_run(*further, folder="second")
     last = first / "checkpoints" / "last.ckpt"
     (first / "checkpoints" / "previous.ckpt").replace(last)  # another step
     assert saved_step(last) == 5
     with pytest.raises(UserError, match="what it goes on from is not what it was"):
-        small_run(*further, "resume=auto", folder="second")
+        quick_run(*further, "resume=auto", folder="second")
 
 
 def test_its_settings_are_those_of_the_other_run_but_for_what_is_set(tmp_path):
@@ -192,7 +192,7 @@ def test_the_next_step_has_the_rate_that_the_new_schedule_says(from_zero):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
 
 
-def test_adapters_go_on_beside_the_same_weights_only(small_run, tmp_path, gpt2_tokenizer):
+def test_adapters_go_on_beside_the_same_weights_only(quick_run, tmp_path, gpt2_tokenizer):
     pytest.importorskip("peft")
     from src.model.pretrained import save_pretrained
     from tests.model.conftest import random_model, tiny_config
@@ -206,17 +206,17 @@ def test_adapters_go_on_beside_the_same_weights_only(small_run, tmp_path, gpt2_t
         return f"model.pretrained={folder}", f"model.tokenizer={folder}"
 
     lora = (*OWN, "lora.rank=2", "data.block_size=32")
-    first = small_run(*lora, *base("one", 0), "max_steps=3", folder="first")
+    first = quick_run(*lora, *base("one", 0), "max_steps=3", folder="first")
     further = (*lora, f"continue_from={first}", "max_steps=6")
-    second = small_run(*further, *base("copy", 0), folder="second")
+    second = quick_run(*further, *base("copy", 0), folder="second")
     assert metrics(second)["num_steps"] == 6
     assert min(curves(second)["lr"]) == 4
     with pytest.raises(UserError, match=r"that run had lora\.alpha=32"):
-        small_run(*further, "lora.alpha=8", *base("three", 0), folder="third")
+        quick_run(*further, "lora.alpha=8", *base("three", 0), folder="third")
     with pytest.raises(UserError, match="the weights that LoRA leaves alone are others here"):
-        small_run(*further, *base("two", 1), folder="third")
+        quick_run(*further, *base("two", 1), folder="third")
     alone = (*lora, f"continue_from={first / 'model'}", "max_steps=3")
-    fourth = small_run(*alone, *base("again", 0), folder="fourth")
+    fourth = quick_run(*alone, *base("again", 0), folder="fourth")
     taken = load_file(first / "model" / "model.safetensors")["transformer.wte.weight"]
     found = load_file(fourth / "model" / "model.safetensors")["transformer.wte.weight"]
     assert torch.equal(taken, found)

@@ -9,6 +9,7 @@ import pytest
 from src.errors import UserError
 from src.training import finished, lock
 from src.training.checkpoints import resolve_checkpoint
+from src.training.resume import resumed_arguments
 from tests.training.conftest import metrics
 from tests.training.test_resume import LAYOUT, Killed
 
@@ -20,7 +21,7 @@ def checkpoints(run):
 
 
 @pytest.fixture
-def killed(small_run, monkeypatch, tmp_path):
+def killed(quick_run, monkeypatch, tmp_path):
     """A finished run that was killed before it had dropped its checkpoints."""
 
     def die(folder):
@@ -30,20 +31,24 @@ def killed(small_run, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(finished, "drop_checkpoints", die)
         with pytest.raises(Killed):
-            small_run(*DROPPING, folder="killed")
+            quick_run(*DROPPING, folder="killed")
     assert checkpoints(tmp_path / "killed") == ["last.ckpt", "previous.ckpt"]
     return tmp_path / "killed"
 
 
-def test_the_next_start_drops_what_a_killed_run_left(killed, small_run, caplog):
+def test_the_next_start_drops_what_a_killed_run_left(killed, quick_run, caplog):
     with caplog.at_level(logging.INFO):
-        small_run(*DROPPING, "resume=auto", folder="killed")
+        quick_run(*DROPPING, "resume=auto", folder="killed")
     assert "is finished" in caplog.text
     assert checkpoints(killed) == []
     assert (killed / "model" / "model.safetensors").exists()
     (killed / "checkpoints" / "last.ckpt").write_text("left")
+    with pytest.raises(SystemExit):  # the door says that it is finished
+        resumed_arguments([f"resume={killed}"], killed.parent)
+    assert checkpoints(killed) == []
+    (killed / "checkpoints" / "last.ckpt").write_text("left")
     with caplog.at_level(logging.INFO):
-        other = small_run(*DROPPING, folder="other")  # beside it
+        other = quick_run(*DROPPING, folder="other")  # beside it
     assert "removed:      the optimizer's state, " in caplog.text
     assert checkpoints(killed) == []
     assert checkpoints(other) == []

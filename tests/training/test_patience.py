@@ -27,10 +27,10 @@ def validated_as(monkeypatch, figures, key="val/loss"):
     monkeypatch.setattr(BestModel, "on_validation_end", hook)
 
 
-def test_it_ends_when_patience_does_and_resumed_it_ends_the_same(small_run, monkeypatch, caplog):
+def test_it_ends_when_patience_does_and_resumed_it_ends_the_same(quick_run, monkeypatch, caplog):
     validated_as(monkeypatch, FIGURES)
     with caplog.at_level(logging.INFO):
-        whole = small_run(*PATIENT, folder="whole")
+        whole = quick_run(*PATIENT, folder="whole")
     assert "ends early after 2 validations in a row without a better figure" in caplog.text
     assert "ended early, after step 12 of 24: no validation since step 4 was better" in caplog.text
     figures = metrics(whole)
@@ -45,23 +45,23 @@ def test_it_ends_when_patience_does_and_resumed_it_ends_the_same(small_run, monk
     with monkeypatch.context() as patch:  # after the last step, before it is scored
         patch.setattr("src.training.run.Run._finish", die)
         with pytest.raises(Killed):
-            small_run(*PATIENT, folder="killed")
-    assert_same_run(small_run(*PATIENT, "resume=auto", folder="killed"), whole)
+            quick_run(*PATIENT, folder="killed")
+    assert_same_run(quick_run(*PATIENT, "resume=auto", folder="killed"), whole)
     assert points(whole.parent / "killed") == points(whole)
 
 
-def test_a_run_killed_between_two_bad_validations_counts_both(small_run, monkeypatch):
+def test_a_run_killed_between_two_bad_validations_counts_both(quick_run, monkeypatch):
     validated_as(monkeypatch, FIGURES)
     with monkeypatch.context() as patch:
         kill_at(patch, 10, "on_train_batch_end")
         with pytest.raises(Killed):
-            small_run(*PATIENT, folder="killed")
-    assert metrics(small_run(*PATIENT, "resume=auto", folder="killed"))["num_steps"] == 12
+            quick_run(*PATIENT, folder="killed")
+    assert metrics(quick_run(*PATIENT, "resume=auto", folder="killed"))["num_steps"] == 12
 
 
-def test_where_more_is_better_it_waits_for_more(smoothed, small_run, monkeypatch):  # noqa: F811
+def test_where_more_is_better_it_waits_for_more(smoothed, quick_run, monkeypatch):  # noqa: F811
     validated_as(monkeypatch, {0: 0.1, 4: 0.5, 8: 0.4, 12: 0.3}, "val/accuracy")
-    run = small_run(*PATIENT, *SMOOTHED)
+    run = quick_run(*PATIENT, *SMOOTHED)
     assert (metrics(run)["num_steps"], metrics(run)["best_step"]) == (12, 4)
 
 
@@ -77,9 +77,6 @@ def test_a_better_figure_begins_the_count_anew():
     assert not BestModel(None, Best("val/loss"), None, rank=0).is_over
 
 
-def test_without_validation_rows_there_is_nothing_to_be_patient_about(small_run, tmp_path):
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "question", "response": "an answer"}\n' * 20)
-    own = ("data=file", f"data.path={rows}", "data.validation_fraction=0", "data.test_fraction=0")
+def test_without_validation_rows_there_is_nothing_to_be_patient_about(quick_run):
     with pytest.raises(UserError, match=r"trainer\.patience=3 counts validations, and there are"):
-        small_run(*own, "trainer.patience=3")
+        quick_run("data.validation_fraction=0", "trainer.patience=3")
