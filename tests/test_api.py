@@ -19,24 +19,20 @@ from src.overrides import CONF
 from src.talk.messages import Message
 from src.training.config import TrainConfig
 from src.training.start import start_run
-from tests.training.conftest import SMALL
 
-TINY = {key: value for key, _, value in (each.partition("=") for each in SMALL)} | {
-    "data.max_rows": 60,
+TINY = {
+    "experiment": "quickstart",
+    "data": {"max_rows": 60, "block_size": 64},
+    "model": {"n_layer": 1, "n_embd": 32, "n_head": 2, "vocab_size": 300},
+    "generation.max_new_tokens": 4,
+    "exact_match": False,
+    "batch_size": 8,
+    "micro_batch_size": 8,
     "max_steps": 2,
-    "sample_prompts": [],
     "optimizer": {"warmup_steps": 1, "learning_rate": 2e-3},
+    "trainer.val_every_n_steps": 5,
+    "sample_prompts": [],
 }
-for name in ("optimizer.warmup_steps",):
-    del TINY[name]
-
-
-def plain(settings: dict) -> dict:
-    """Texts of numbers and booleans as what they are."""
-    return {
-        k: json.loads(v) if str(v) in ("true", "false") or str(v).isdecimal() else v
-        for k, v in settings.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def figures(tmp_path_factory) -> Figures:
     folder = tmp_path_factory.mktemp("api")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        trained = train(**plain(TINY), name="mine")
+        trained = train(**TINY, name="mine")
     trained.folder = folder / trained.folder
     return trained
 
@@ -203,7 +199,7 @@ def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(tmp_path, monkeypatch, c
         return start_run(*arguments, **options)
 
     monkeypatch.setattr(api, "start_run", interrupted)
-    settings = plain(TINY) | {"max_steps": 3000, "trainer.val_every_n_steps": 3000}
+    settings = TINY | {"max_steps": 3000, "trainer.val_every_n_steps": 3000}
     with pytest.raises(KeyboardInterrupt):
         train(**settings)
     runs = list(Path("outputs/train").glob("*/run.json"))

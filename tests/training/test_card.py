@@ -1,11 +1,9 @@
 """The model card: true, valid for the hub, and no place for other people's Markdown."""
 
 import re
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,9 +22,12 @@ KEYS = {
 }
 
 
+cached_config = lru_cache(train_config)
+
+
 def card(*overrides: str, **of_data: Any) -> Card:
     """A card of a run that never was: rows are counts here."""
-    config = train_config(*overrides)
+    config = cached_config(*overrides)
     data = replace(config.data, **of_data)
     blocks = SimpleNamespace(num_tokens=1000)
     module = SimpleNamespace(
@@ -146,16 +147,6 @@ def test_the_name_of_rows_is_a_name_and_no_markdown(name, source):
     outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", body)
     for sign in ("evil", "<script", "alert", "\x1b", "import os", "click", "image"):
         assert sign not in outside
-    assert (
-        len(
-            {
-                line.replace("\\|", "").count("|")
-                for line in body.splitlines()
-                if "rows" in line and line.startswith("|")
-            }
-        )
-        <= 2
-    )
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "", " ", "`", "a`", "``a"])
@@ -182,16 +173,3 @@ def test_a_run_that_began_small_says_so():
     assert "random weights" in text
     assert header(text)["license"] == "mit"
     assert header(text)["language"] == "en"
-
-
-def test_the_doors_of_the_card_are_there():
-    text = card("model=gpt2").text({})
-    assert "python -m src.chat model_path=FOLDER" in text
-    done = subprocess.run(
-        [sys.executable, "-m", "src.chat", "--cfg", "job", "model_path=FOLDER"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
-    assert done.returncode == 0
