@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -189,6 +190,17 @@ def test_the_process_is_as_it_was(figures, tmp_path, monkeypatch):
         assert logger.handlers == handlers
         assert logger.propagate
         assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_run_that_cannot_go_on_is_nobodys_afterwards(figures, tmp_path, monkeypatch):
+    """A notebook lives on: it may not keep the lock."""
+    copy = tmp_path / "run"
+    shutil.copytree(figures.folder, copy)
+    (copy / "metrics.json").unlink()
+    for settings in ({"batch_size": 0}, {"batch_size": 4}):
+        with pytest.raises(UserError, match="batch_size"):
+            train(resume=copy, **settings)
+        assert not (copy / "run.lock").exists()
 
 
 def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
