@@ -2,9 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training import finished
 from src.training.best import BestModel, check_patience
+from src.training.card import Card
 from src.training.checkpoints import Checkpoints, find_checkpoint
 from src.training.config import TrainConfig
 from src.training.continuation import Continuation, begin_at
@@ -72,11 +72,13 @@ class Run:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
         self.training_log = TrainingLog()
-        save = partial(_saved, partial(objective.save, tokenizer=data.tokenizer))
+        self.card = Card(config, data, plan, run_folder.resolve().name)
         rank = plan.machine.place.rank
         trainer = config.trainer
         check_patience(trainer.patience, self.has("validation"))
-        self.best = BestModel(run_folder / "model", objective.best, save, rank, trainer.patience)
+        self.best = BestModel(
+            run_folder / "model", objective.best, self._save, rank, trainer.patience
+        )
         self.last_steps = LastSteps(config.reference.average_over if config.reference else 0)
         self.checkpoints = Checkpoints(
             run_folder,
@@ -97,7 +99,7 @@ class Run:
             *objective.watchers(data, run_folder),
             self.best,
             StatusUpdates(run_folder, self.best),
-            KeptModels(run_folder, trainer.keep_every_n_steps, save, rank),
+            KeptModels(run_folder, trainer.keep_every_n_steps, self._save, rank),
         ]
         self.pruning = Pruning(self.choices.find_better)
         uses_wandb = config.logger == "wandb" and rank == 0
@@ -111,6 +113,13 @@ class Run:
             validates=self.has("validation"),
             deterministic=trainer.deterministic,
         )
+
+    def _save(self, model: GPT2, folder: Path) -> None:
+        """Write the weights, and the card that says what they are."""
+        with phases.phase("saving"):
+            self.objective.save(model, folder, tokenizer=self.data.tokenizer)
+            step = {"step": self.trainer.global_step}
+            self.card.write(folder, self.module.latest | step)
 
     def has(self, split: str) -> bool:
         """Whether a split has any blocks."""
@@ -211,6 +220,7 @@ class Run:
             return
         figures = self._figures(last, best, num_steps)
         check_figures(figures)
+        self.card.write(self.best.folder, figures)
         self.loggers.end()  # before a run counts as finished, for then it is never resumed
         atomic.write_json(self.folder / "metrics.json", figures)
         pruned = self.pruning.reason
@@ -266,9 +276,3 @@ class Run:
             for name in ("rows", "tokens", "supervised_tokens")
             if len(found) > 1
         }
-
-
-def _saved(save: Callable[[GPT2, Path], None], model: GPT2, folder: Path) -> None:
-    """Save a model, and count the time as saving."""
-    with phases.phase("saving"):
-        save(model, folder)
