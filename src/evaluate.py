@@ -1,10 +1,13 @@
 """Say which model is better, by how much, and whether it is real: ``python -m src.evaluate``.
 
-``model_path=A,B,C`` names several; ``data=...``, ``split=`` and ``prompts=FILE`` the rows. Writes
-``results.json`` and ``report.html`` into a folder of its own, and a table to standard output.
+``model_path=A,B,C`` names several, or a folder of runs; ``data=...``, ``split=`` and
+``prompts=FILE`` the rows, which are else those that the first run held out. Writes ``results.json``
+and ``report.html`` into a folder of its own, and a table to standard output.
 """
 
 import shlex
+import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -12,14 +15,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.checks import AUTO, at_least, check, one_of, within
-from src.cli import RUNS, run_door, run_name, task_overrides, typed
+from src.cli import RUNS, named_file, run_door, run_name, task_overrides, typed
 from src.data.config import DataConfig
 from src.data.files.part import SPLITS
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
+from src.nearest import choice_question
+from src.streams import say
 
 if TYPE_CHECKING:
     from src.evaluation.candidates import Candidate
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
 
 EVALUATIONS = Path("outputs/evaluate")
 FREE_TEXT = ("prompts",)
+WIDTH = 100  # columns of what is printed
+OWN_TO_EACH = ("block_size", "corpus_dir", "num_workers")  # not taken over from a run's data
+ROWS = ("data=", "data.path=", "data.sources=")  # a person who sets one has chosen the rows
 PRECISIONS = ("32-true", "bf16-mixed")
 LEARNED = (
     "its run may have learned from some of these rows, which flatters it: judge it on split=test, "
@@ -61,7 +69,8 @@ class EvaluateConfig:
         check(self)
         self.model_path, self.exact_match = model_path, str(exact_match).lower()
         if self.exact_match not in SWITCH:
-            raise UserError(f"exact_match={exact_match}: must be one of {', '.join(SWITCH)}")
+            hint = choice_question(exact_match, SWITCH)
+            raise UserError(f"exact_match={exact_match}: must be one of {', '.join(SWITCH)}{hint}")
 
 
 def evaluate(config: DictConfig, **text: str) -> None:
@@ -83,7 +92,8 @@ def evaluate(config: DictConfig, **text: str) -> None:
     with waiting("looking for the models and reading the rows"):
         candidates = find_candidates(_names(settings))
         endpoints = {c.name: Endpoint(c.url) for c in candidates if c.url is not None}
-        rows = _rows(settings)
+        origin, others = _choose_rows(settings, config, candidates)
+        rows = _rows(settings, origin)
         how = _how(settings, rows)
     with _output(folder):
         judged = judge_all(candidates, rows, how, endpoints)
@@ -92,13 +102,17 @@ def evaluate(config: DictConfig, **text: str) -> None:
                 settings.data, settings.split
             ):
                 model.notes.append(LEARNED)
+            if learned := others.get(model.candidate.name):
+                model.notes.append(f"its run learned from other rows than these: {learned}")
         with waiting("drawing rows for the intervals"):
             comparison = compare(judged, settings.num_resamples, settings.seed)
         facts = _facts(settings, text, candidates, rows, how)
+        facts["data"] |= {"origin": origin} if origin else {}
         results = build_results(facts, rows, judged, comparison)
         write_report(folder, results)
     names = [candidate.name for candidate in candidates]
-    for line in [_title(facts), *table_lines(names, comparison, results["conclusions"])]:
+    lines = [*_title(facts), *table_lines(names, comparison, results["conclusions"])]
+    for line in lines:
         print(line)
     for line in _missing():
         print(line)
@@ -125,15 +139,68 @@ def _names(settings: EvaluateConfig) -> list[str]:
 
     if settings.model_path is None:
         return [str(newest_model_folder(RUNS))]
-    return names_in(settings.model_path)
+    return [run for name in names_in(settings.model_path) for run in _runs(name)]
 
 
-def _rows(settings: EvaluateConfig) -> "list[EvaluationRow]":
+def _runs(name: str) -> list[str]:
+    """Return the models that a name stands for: of a folder of runs, all that have one."""
+    from src.evaluation.runs import runs_in
+
+    runs, without = runs_in(name)
+    if without and not runs:
+        raise UserError(f"model_path={name}: none of its {len(without)} runs has a model yet")
+    if without:
+        say(f"{name}: left out, as they have no model: {', '.join(without)}", sys.stderr)
+    return runs or [name]
+
+
+def _choose_rows(
+    settings: EvaluateConfig, config: DictConfig, candidates: "list[Candidate]"
+) -> tuple[str, dict[str, str]]:
+    """Take the rows of the first run for those of ``settings``, unless a person has chosen some.
+
+    Returns:
+        Whose rows they are; empty: a person's choice. And the models whose runs learned from other
+        rows, with the name of those.
+    """
+    from src.evaluation.runs import run_data, same_rows
+    from src.training.record import literal
+
+    overrides = task_overrides()
+    if settings.prompts is not None or any(o.lstrip("+").startswith(ROWS) for o in overrides):
+        return "", {}
+    known = {c.name: run_data(c.folder) for c in candidates if c.folder is not None}
+    known = {name: data for name, data in known.items() if data}
+    if not known:
+        return "the embedded rows, as no run says what it learned from; data=... names others", {}
+    first, data = next(iter(known.items()))
+    kept = {*OWN_TO_EACH, *(o.split("=")[0].split(".")[1] for o in overrides if _is_data(o))}
+    if any(data.get("supervise") != each.get("supervise") for each in known.values()):
+        kept.add("supervise")
+    own = {name: value for name, value in data.items() if name not in kept}
+    values: Any = OmegaConf.to_container(config.data, resolve=True)
+    settings.data = typed(DataConfig, OmegaConf.create(values | literal(own)))
+    others = {name: _source(each) for name, each in known.items() if not same_rows(data, each)}
+    return f"the rows that {first} held out; data=... names others", others
+
+
+def _is_data(override: str) -> bool:
+    return override.startswith("data.")
+
+
+def _source(data: "dict[str, Any]") -> str:
+    return str(data.get("path") or data.get("sources") or f"data={data.get('source')}")
+
+
+def _rows(settings: EvaluateConfig, origin: str) -> "list[EvaluationRow]":
     from src.evaluation.rows import rows_of_prompts, rows_of_split
 
     if settings.prompts is not None:
         return rows_of_prompts(settings.prompts)
-    return rows_of_split(settings.data, settings.split)[0]
+    try:
+        return rows_of_split(settings.data, settings.split)[0]
+    except UserError as error:
+        raise UserError(f"{error} ({origin})" if origin else str(error)) from error
 
 
 def _how(settings: EvaluateConfig, rows: "list[EvaluationRow]") -> "How":
@@ -185,12 +252,14 @@ def _facts(
     }
 
 
-def _title(facts: dict[str, Any]) -> str:
+def _title(facts: dict[str, Any]) -> list[str]:
     data, settings = facts["data"], facts["settings"]
-    return (
+    title = (
         f"{data['num_rows']:,} rows of {data['source']} ({data['rows']}): {data['num_scored']:,} "
         f"scored, {data['num_asked']:,} asked; 95% intervals of {settings['num_resamples']:,} draws"
     )
+    lines = [title, f"rows: {data['origin']}"] if "origin" in data else [title]
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, break_long_words=False)]
 
 
 def _missing() -> list[str]:
@@ -207,4 +276,4 @@ def _missing() -> list[str]:
 
 
 if __name__ == "__main__":
-    run_door(evaluate, "evaluate", free_text=FREE_TEXT)
+    run_door(evaluate, "evaluate", free_text=FREE_TEXT, rewrite=named_file)

@@ -11,12 +11,11 @@ from src.data.config import DataConfig
 from src.data.template import is_ours
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.errors import UserError
-from src.json_file import read_settings
+from src.evaluation.runs import run_settings
 from src.model.pretrained_config import read_config
 from src.talk.chat_template import template_source
 from src.talk.model_folder import model_folder
 
-RUN_RECORD = "run.json"  # in a run folder, beside its model's
 URLS = ("http://", "https://")
 
 # Settings in which two runs may differ and still be the same but for their seed: none of them
@@ -179,12 +178,3 @@ def find_candidates(names: Sequence[str]) -> list[Candidate]:
         folder = model_folder(name, "model_path")
         candidates.append(Candidate(shown, folder, None, run_settings(folder)))
     return candidates
-
-
-def run_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the run that a model folder lies in; none if it lies in no run."""
-    for parent in folder.resolve().parents[:2]:
-        settings = read_settings(parent / RUN_RECORD).get("settings")
-        if isinstance(settings, dict):
-            return settings
-    return {}

@@ -45,6 +45,7 @@ def conclusions(judged: Sequence[Judged], comparison: Comparison, num_rows: int)
     if len(judged) < 2:
         return said
     said += _tokenizers(judged, names)
+    said += _ranking(judged, comparison, names)
     for figure in _figures(judged, comparison):
         said += [
             _difference(names, comparison, figure, i, found)
@@ -67,6 +68,24 @@ def _figures(judged: Sequence[Judged], comparison: Comparison) -> list[str]:
         telling = [name for name in names if not _is_same(comparison.differences[name])]
         chosen += (telling or names)[:1]
     return chosen
+
+
+def _ranking(judged: Sequence[Judged], comparison: Comparison, names: Sequence[str]) -> list[str]:
+    """Return the order of three models or more by the first figure that is compared."""
+    figures = _figures(judged, comparison)
+    if len(judged) < 3 or not figures:
+        return []
+    kind = kind_of(figures[0])
+    found = {
+        i: each[figures[0]].value
+        for i, each in enumerate(comparison.intervals)
+        if figures[0] in each
+    }
+    order = sorted(found, key=lambda i: found[i], reverse=kind.better > 0)
+    ranked = "; ".join(
+        f"{n}. {names[i]} {written(figures[0], found[i])}" for n, i in enumerate(order, 1)
+    )
+    return [f"{kind.label}, the best first: {ranked}."]
 
 
 def _is_same(models: Mapping[int, Difference]) -> bool:

@@ -19,6 +19,7 @@ from src.data.report import RowReport
 from src.data.sources import open_source
 from src.errors import UserError
 from src.evaluation import held_out
+from src.nearest import path_question
 from src.talk.messages import Message
 
 PLACEHOLDER = "?"  # stands for the answer of a row that has a question alone
@@ -86,7 +87,7 @@ def rows_of_prompts(name: str) -> list[EvaluationRow]:
     """
     path = Path(name).expanduser()
     if not path.exists():
-        raise UserError(f"prompts={name}: there is no such file")
+        raise UserError(f"prompts={name}: there is no such file{path_question(name)}")
     if path.is_dir():
         raise UserError(f"prompts={name} is a folder: name a file")
     rows = list(_read(path))

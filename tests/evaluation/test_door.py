@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from src.cli import named_file
 from src.evaluate import FREE_TEXT, evaluate
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
@@ -21,7 +22,12 @@ def judge(door, tmp_path):
 
     def run(*arguments: str):
         code, out, err = door(
-            evaluate, "evaluate", *arguments, f"output={tmp_path / 'out'}", free_text=FREE_TEXT
+            evaluate,
+            "evaluate",
+            *arguments,
+            f"output={tmp_path / 'out'}",
+            free_text=FREE_TEXT,
+            rewrite=named_file,
         )
         assert code == 0, err
         return json.loads((tmp_path / "out/results.json").read_text()), out, err
@@ -227,3 +233,76 @@ def test_rows_of_training_are_no_test(judge, runs, tmp_path):
     shutil.rmtree(tmp_path / "out")
     results, out, _ = judge(f"model_path={run}", *data, "data.test_fraction=0.1")
     assert "may have learned" not in out
+
+
+def test_the_rows_are_those_of_the_run_unless_others_are_chosen(judge, runs, tmp_path):
+    run = runs()
+    results, out, _ = judge(f"model_path={run}", "num_replies=0")
+    logged = json.loads((run / "metrics.json").read_text())
+    value = results["models"][str(run)]["loss"]["value"]
+    assert value == pytest.approx(logged["test/loss"], abs=1e-6)
+    assert results["data"]["num_rows"] == 120  # data.max_rows of the run
+    assert f"rows: the rows that {run} held out" in " ".join(out.split())
+    assert max(map(len, out.splitlines()[:-2])) <= 100
+    shutil.rmtree(tmp_path / "out")
+    results, out, _ = judge(f"model_path={run}", "num_replies=0", "data.max_rows=40")
+    assert results["data"]["num_rows"] == 40
+    assert "held out" in out
+    shutil.rmtree(tmp_path / "out")
+    results, out, _ = judge(f"model_path={run}", "num_replies=0", "data=sample")
+    assert results["data"]["num_rows"] > 120
+    assert "held out" not in out
+
+
+def test_a_path_alone_is_a_file(judge, runs, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "1 + 1", "response": "2"}\n' * 3)
+    results, *_ = judge(f"model_path={runs()}", f"data.path={path}", "split=train", "num_replies=0")
+    assert (results["data"]["source"], results["data"]["num_rows"]) == (str(path), 3)
+
+
+def copy_of(run, folder, **data):
+    """Copy a run as one that learned from other data."""
+    shutil.copytree(run, folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["data"] |= data
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_runs_of_different_rows_are_judged_on_those_of_the_first(judge, runs, tmp_path):
+    path = tmp_path / "${rows}.jsonl"
+    path.write_text('{"prompt": "1 + 1", "response": "2"}\n' * 3)
+    other = copy_of(runs(), tmp_path / "other", source="file", path=str(path))
+    results, out, _ = judge(f"model_path=[{runs()},{other}]", "num_replies=0")
+    assert results["data"]["num_rows"] == 120
+    notes = results["about"][str(other)]["notes"]
+    assert f"its run learned from other rows than these: {path}" in notes
+    assert not any("other rows" in note for note in results["about"][str(runs())]["notes"])
+    shutil.rmtree(tmp_path / "out")
+    results, out, _ = judge(f"model_path=[{other},{runs()}]", "num_replies=0", "split=train")
+    assert (results["data"]["source"], results["data"]["num_rows"]) == (str(path), 3)
+    assert f"rows: the rows that {other} held out" in " ".join(out.split())
+
+
+def test_a_folder_of_runs_is_all_of_them(judge, refused, runs, tmp_path):
+    sweep = tmp_path / "sweep"
+    for name in ("lr1_10", "lr1_9", "lr1_8"):
+        copy_of(runs() if name != "lr1_10" else runs("seed=2"), sweep / name)
+    (sweep / "lr1_11").mkdir()
+    (sweep / "lr1_11/run.json").write_text("{}")  # it failed
+    results, out, err = judge(f"model_path={sweep}", "num_replies=0")
+    assert [*results["models"]] == [str(sweep / f"lr1_{n}") for n in (8, 9, 10)]
+    assert f"left out, as they have no model: {sweep / 'lr1_11'}" in err
+    assert "the best first: 1. lr1_" in " ".join(out.split())
+    for name in ("lr1_8", "lr1_9", "lr1_10"):
+        shutil.rmtree(sweep / name)
+    assert "none of its 1 runs has a model yet" in refused(f"model_path={sweep}")
+    assert "there is no such folder" in refused(f"model_path={tmp_path / 'swep'}")
+
+
+def test_the_rows_of_a_run_that_are_gone_are_named(refused, runs, tmp_path):
+    run = copy_of(runs(), tmp_path / "run", source="file", path="gone.jsonl")
+    said = refused(f"model_path={run}")
+    assert "data.path=gone.jsonl: there is no such file" in said
+    assert f"the rows that {run} held out; data=... names others" in said
