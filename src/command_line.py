@@ -7,6 +7,7 @@ mean something, too.
 
 import re
 import shlex
+from pathlib import Path
 
 # What Hydra's grammar and OmegaConf read as these very characters, and as text.
 PLAIN = re.compile(r"(?![.\d_]*$)[A-Za-z_/.][\w/.@?+-]*( [\w/.@?+-]+)*", re.ASCII)
@@ -17,6 +18,12 @@ def command(door: str, **values: object) -> str:
     """Return the command that starts ``src.<door>`` with these values; ``__`` stands for a dot."""
     options = [option(key.replace("__", "."), value) for key, value in values.items()]
     return " ".join([f"python -m src.{door}", *options])
+
+
+def relative(path: str | Path) -> Path:
+    """Return a path from the current folder, if it lies below it; else as it is."""
+    path, here = Path(path), Path.cwd()
+    return path.relative_to(here) if here in path.parents else path
 
 
 def option(key: str, value: object) -> str:

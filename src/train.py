@@ -23,9 +23,11 @@ from src.cli import (
     task_overrides,
     typed,
 )
-from src.command_line import command, grammatical, unquoted
+from src.command_line import command, grammatical, relative, unquoted
 from src.errors import UserError
+from src.nearest import choice_question
 from src.overrides import CONF
+from src.streams import say
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
@@ -40,7 +42,7 @@ def train(config: DictConfig) -> None:
     overrides = task_overrides()
     settings, objective = read_settings(config, overrides)
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    folder = relative(hydra.runtime.output_dir)
     search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
     worker = worker_command(sys.argv[1:], [*search, *overrides], folder)
     try:
@@ -117,7 +119,8 @@ def _typed_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]"
 
     name = config.objective.name
     if name not in OBJECTIVES:
-        raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}")
+        hint = choice_question(name, list(OBJECTIVES))
+        raise UserError(f"objective.name={name}: must be one of {', '.join(OBJECTIVES)}{hint}")
     objective = OBJECTIVES[name]
     for key in config.objective.keys() - objective.Config.__dataclass_fields__.keys():
         raise UserError(f"objective.{key}: objective={name} has no such setting")
@@ -181,12 +184,12 @@ def resume_arguments(arguments: list[str]) -> list[str]:
             for name in named:  # before Hydra writes there
                 refuse_used(Path(unquoted(name)))
             return arguments
-        print(f"this job was queued again: it goes on with {folder}", file=sys.stderr)
+        say(f"this job was queued again: it goes on with {folder}", sys.stderr)
         arguments = [*arguments, f"resume={grammatical(folder)}"]
     run_arguments = resumed_arguments(arguments, RUNS)
     if run_arguments is not None:
         return run_arguments
-    print("resume=auto: no unfinished run to go on with; starting a new one", file=sys.stderr)
+    say("resume=auto: no unfinished run to go on with; starting a new one", sys.stderr)
     return [a for a in arguments if not a.startswith("resume=")]
 
 

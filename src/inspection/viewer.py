@@ -170,7 +170,7 @@ def legend(coloured: bool) -> Text:
     read = [(" only", READ[0]), (" read ", READ[1])]
     taught = [(" ta", TAUGHT[0]), ("ught ", TAUGHT[1])]
     text = Text.assemble("  ", *read, " ", *taught, ("   a shade a token" + signs, QUIET))
-    text.highlight_regex(END, END_SIGN)
+    text.highlight_regex(END, f"{END_SIGN} on color(24)")  # seen on a light screen, too
     return text
 
 

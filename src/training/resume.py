@@ -18,6 +18,8 @@ from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.model.device import choose_device
 from src.model.footprint import FLOAT32, num_parameters
+from src.nearest import path_question
+from src.streams import say
 from src.training import lock, slurm
 from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
@@ -69,7 +71,8 @@ def find_run(resume: str, runs: Path) -> Path | None:
     if resume != AUTO:
         folder = Path(resume).expanduser()
         if not os.path.lexists(folder / RECORD):
-            raise UserError(f"resume={resume}: not a run folder (no {RECORD} in it)")
+            hint = "" if folder.exists() else path_question(resume)
+            raise UserError(f"resume={resume}: not a run folder (no {RECORD} in it){hint}")
         read_record(folder)
         if not is_finished(folder):
             hold(folder)
@@ -81,7 +84,7 @@ def find_run(resume: str, runs: Path) -> Path | None:
             read_record(folder)
             hold(folder)
         except (UserError, OSError) as error:
-            print(f"resume=auto: passed over {folder}: {error}", file=sys.stderr)
+            say(f"resume=auto: passed over {folder}: {error}", sys.stderr)
             continue
         return folder
     return None
@@ -159,7 +162,7 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
         if place != argument and Path(place).resolve() != folder.resolve():
             raise UserError(f"{argument}: a run goes on in its own folder, {folder}: leave it out")
     if is_finished(folder):
-        print("\n".join(finished_lines(folder)), file=sys.stderr)
+        say("\n".join(finished_lines(folder)), sys.stderr)
         sys.exit()
     signals.say_at_end(f"go on with: {command('train', resume=folder)}")
     # Without an output_subdir Hydra does not touch the .hydra folder of the first start.
