@@ -151,7 +151,7 @@ def check_room(needed: int, what: str, way_out: str) -> None:
     swap = 0 if has_hard_limit() else psutil.swap_memory().free
     if needed > free + swap:
         raise UserError(
-            f"{what}: {needed / GIB:,.1f} GiB are needed and {free / GIB:,.1f} are free: "
+            f"{what}: {written(needed, 1)} are needed and {written(free, 1)} are free: "
             f"{way_out}, or free some memory"
         )
 
@@ -180,5 +180,12 @@ def out_of_memory(error: BaseException) -> str | None:
         return None
     if is_cuda:
         return str(error).splitlines()[0].removesuffix(".")
-    asked = f"it asked for {int(match[1]) / GIB:,.2f} GiB, " if match else ""
-    return f"{asked}{free_memory() / GIB:,.2f} GiB are free"
+    asked = f"it asked for {written(int(match[1]))}, " if match else ""
+    return f"{asked}{written(free_memory())} are free"
+
+
+def written(num_bytes: int, decimals: int = 2) -> str:
+    """Return a size as a person reads it: in GiB, or below a tenth of one in MiB or KiB."""
+    units = (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10))
+    unit, size = next((each for each in units if num_bytes >= each[1] / 10), units[-1])
+    return f"{num_bytes / size:,.{decimals}f} {unit}"

@@ -18,6 +18,7 @@ from src.free_memory import (
     has_hard_limit,
     memory_for,
     out_of_memory,
+    written,
 )
 from src.training.machine import device_memory
 
@@ -136,7 +137,7 @@ def test_what_does_not_fit_is_refused_by_arithmetic(monkeypatch):
     with pytest.raises(UserError, match=r"its weights: 1,024\.0 GiB are needed and .* are free"):
         check_room(2**40, "its weights", "take a smaller model")
     monkeypatch.setattr("src.free_memory.group_room", lambda *_: GIB)
-    with pytest.raises(UserError, match=r"2\.0 GiB are needed and 1\.0 are free: take"):
+    with pytest.raises(UserError, match=r"2\.0 GiB are needed and 1\.0 GiB are free: take"):
         check_room(2 * GIB, "its weights", "take a smaller model")
 
 
@@ -154,6 +155,14 @@ def test_torchs_error_becomes_one_line():
     ):
         torch.ones(2) @ torch.ones(3)
     assert out_of_memory(ValueError("x")) is None
+
+
+def test_a_small_size_is_no_zero():
+    sizes = {3 * GIB: "3.00 GiB", 2**29: "0.50 GiB", 2**20: "1.00 MiB", 5: "0.00 KiB"}
+    sizes |= {99 * 2**20: "99.00 MiB", 2**14: "16.00 KiB"}
+    assert {size: written(size) for size in sizes} == sizes
+    asked = out_of_memory(RuntimeError("DefaultCPUAllocator: you tried to allocate 65536 bytes"))
+    assert asked.startswith("it asked for 64.00 KiB, ")
 
 
 def test_pythons_error_becomes_one_line():

@@ -14,6 +14,7 @@ import numpy as np
 from src.data.shapes import ADVICE
 
 OTHERS = ("validation", "test")  # the splits whose prompts should not be in train
+OVER_MAX_ROWS = "over_max_rows"  # a reason to leave a row out that a person asked for
 SIGNS = bytes(code for code in range(128) if not chr(code).isalnum())  # " ", "?", "\n", ...
 
 
@@ -52,9 +53,13 @@ class RowReport:
             self.first_unused.setdefault(name, place)
 
     def explain(self, most: int = 3) -> list[str]:
-        """Return a line for each of the commonest reasons: count, first place, what to do."""
+        """Return a line for each of the commonest reasons: count, first place, what to do.
+
+        Rows that ``data.max_rows`` leaves out are none: a person asked for that.
+        """
         lines = []
-        for reason, count in self.dropped.most_common(most):
+        problems = Counter({r: n for r, n in self.dropped.items() if r != OVER_MAX_ROWS})
+        for reason, count in problems.most_common(most):
             first = self.first_dropped.get(reason)
             lines.append(
                 f"{count:,} {reason}"

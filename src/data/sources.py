@@ -16,8 +16,8 @@ from src.data.conversation import Conversation, RowReader, UnusableRow
 from src.data.file_rows import file_parts
 from src.data.files.part import SPLITS, Broken, Part, Record
 from src.data.hub_rows import hub_parts
+from src.data.report import OVER_MAX_ROWS, prompt_hash
 from src.data.report import RowReport as RowReport
-from src.data.report import prompt_hash
 from src.errors import UserError
 
 MOST_NAMED = 10  # broken rows that one message names
@@ -122,7 +122,7 @@ class Source:
                     report.not_used(reader.unused, part.place(number))
                 split = self._split(part.split or row["split"], conversation.turns[0][0])
                 if self.config.max_rows and used[split] >= self.config.max_rows:
-                    report.dropped["over_max_rows"] += 1
+                    report.dropped[OVER_MAX_ROWS] += 1
                     continue
                 used[split] += 1
                 report.used[split] += 1

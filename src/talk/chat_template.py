@@ -49,7 +49,7 @@ def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
         if tokenizer.is_byte_level:
             return default_template(tokenizer)
         source = jinja(tokenizer.end_token)
-    return jinja_template(source, tokenizer)
+    return jinja_template(source, tokenizer, folder)
 
 
 def template_source(folder: Path) -> str | None:
@@ -90,15 +90,15 @@ def _is_named(template: Any) -> bool:
     return isinstance(template, dict) and isinstance(template.get("name"), str)
 
 
-def jinja_template(source: str, tokenizer: Tokenizer) -> ChatTemplate:
-    """Return a template written in Jinja, as ``transformers`` runs it.
+def jinja_template(source: str, tokenizer: Tokenizer, owner: Path | None = None) -> ChatTemplate:
+    """Return a template written in Jinja, as ``transformers`` runs it; ``owner`` is its folder.
 
     Only the template writes special tokens; one that a person typed is text.
 
     Raises:
         UserError: it is not valid Jinja, or, when called, refuses the messages.
     """
-    renderer = Renderer(source)
+    renderer = Renderer(source, owner)
     special = tokenizer.special_tokens
     longest_first = sorted(special, key=len, reverse=True)
     splitter = re.compile("(" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
@@ -117,7 +117,9 @@ def jinja_template(source: str, tokenizer: Tokenizer) -> ChatTemplate:
             elif piece:
                 ids += tokenizer.encode(piece.replace(BREAK, ""))
         if not ids:
-            raise UserError("the model's chat template is broken: it writes nothing")
+            raise UserError(
+                f"the model's chat template is broken{renderer.where}: it writes nothing"
+            )
         return ids
 
     return encode

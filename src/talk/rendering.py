@@ -22,12 +22,16 @@ class Renderer:
 
     The process ends with this object, and with this process, whatever ends it.
 
+    Args:
+        source: the template.
+        owner: the model's folder, for messages.
+
     Raises:
         UserError: the template is not valid Jinja, or takes too long or too much memory.
     """
 
-    def __init__(self, source: str):
-        self.source = source
+    def __init__(self, source: str, owner: Path | None = None):
+        self.source, self.where = source, f" ({owner})" if owner else ""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         with self._lock:
@@ -45,6 +49,7 @@ class Renderer:
         if "refusal" in answer:
             raise UserError(
                 f"the model's chat template refuses this conversation: {answer['refusal']}"
+                f"{self.where}"
             )
         return answer["text"]
 
@@ -89,7 +94,7 @@ class Renderer:
             answer["error"] = reason
         if "error" in answer:
             reason = " ".join(answer["error"].splitlines()[:1])
-            raise UserError(f"the model's chat template is broken: {reason}")
+            raise UserError(f"the model's chat template is broken{self.where}: {reason}")
         return answer
 
 

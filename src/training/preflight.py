@@ -5,7 +5,7 @@ from pathlib import Path
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.data.report import RowReport
+from src.data.report import OVER_MAX_ROWS, RowReport
 from src.data.sources import SPLITS
 from src.training.config import TrainConfig
 from src.training.memory import GIB, TrainingStep
@@ -144,11 +144,15 @@ def _joined(data: ChatDataModule) -> str:
 
 
 def _dropped(data: ChatDataModule) -> str:
-    parts = [f"{count:,} {reason}" for reason, count in data.report.dropped.items()]
+    dropped = dict(data.report.dropped)
+    beyond = dropped.pop(OVER_MAX_ROWS, 0)
+    parts = [f"{count:,} {reason}" for reason, count in dropped.items()]
     blocks = data.splits.values()
     if without_room := sum(split.num_without_room for split in blocks):
         parts.append(f"{without_room:,} no_room_for_response")
     text = f"; dropped {', '.join(parts)}" if parts else ""
+    if beyond:
+        text += f"; {beyond:,} beyond data.max_rows"
     if cut := sum(split.num_cut for split in blocks):
         text += f"; {cut:,} cut to fit"
     return text

@@ -46,6 +46,11 @@ def read_record(folder: Path) -> Record:
     content = _content(path)
     settings, machine = (_object(path, content, name) for name in ("settings", "machine"))
     config = _object(path, content, "config") if "config" in content else _asked(settings)
+    if not config:
+        raise UserError(
+            f"{path} is damaged: its config is empty, so nobody knows the settings of the run: "
+            f"start a new one"
+        )
     job = content.get("job")
     _check_keys(path, config)
     for name, kind in KINDS.items():

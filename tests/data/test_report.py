@@ -1,4 +1,4 @@
-from src.data.report import PromptOverlap, RowReport, normal_hash, normal_prompt
+from src.data.report import OVER_MAX_ROWS, PromptOverlap, RowReport, normal_hash, normal_prompt
 
 
 def test_prompts_are_the_same_but_for_case_spaces_and_punctuation():
@@ -39,6 +39,15 @@ def test_a_report_explains_its_commonest_reasons():
     assert report.explain()[0] == "2 empty_prompt, first a.json row 2"
     assert report.explain()[1].startswith("1 tree, first a.json row 1: columns prompt: a tree of")
     assert len(report.explain(most=1)) == 1
+
+
+def test_rows_that_a_person_leaves_out_are_no_problem():
+    report = RowReport()
+    for _ in range(5):
+        report.drop(OVER_MAX_ROWS, "a.json row 9")
+    report.drop("tree", "a.json row 1", "columns prompt")
+    assert len(report.explain()) == 1
+    assert report.dropped[OVER_MAX_ROWS] == 5
 
 
 def test_what_is_not_used_is_counted_and_first_named():

@@ -87,6 +87,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no devices": changed(machine={"devices": 0}),
     "true devices": changed(machine={"devices": True}),
     "a config that is a text": changed(config="seed=3"),
+    "an empty config": changed(config={}),
+    "no setting at all": text({"settings": {}, "machine": {}}),
     "a group that is a number": changed(config={"data": 3}),
     "a key that is none of ours": changed(config={"sed": 3}),
     "too large": data(b" " * 2**21),

@@ -105,3 +105,4 @@ def test_a_template_that_cannot_be_used_is_one_line(folder, tokenizer, source, m
     with pytest.raises(UserError, match=message) as error:
         load_chat_template(folder, tokenizer)(TALK)
     assert "\n" not in str(error.value)
+    assert f"({folder})" in str(error.value)

@@ -75,9 +75,11 @@ def test_the_preflight_report_says_what_will_happen(small_run, caplog):
         "random weights",
         "cpu, 32-true",
         "about 0.0 GiB of",
+        " beyond data.max_rows",
         str(run),
     ):
         assert words in text, words
+    assert "rows left out" not in text  # nothing is wrong: they were asked to be
 
 
 @pytest.mark.parametrize(("micro", "accumulates"), [(8, False), (4, True)])
