@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from src.errors import UserError
+from src.nearest import choice_question
 
 AUTO = "auto"
 SMALLEST, LARGEST = 1e-30, 1e30  # of a float that float32 can compute with
@@ -24,6 +25,7 @@ class Rule:
     text: str
     holds: Callable[[Any], bool]
     exception: str = ""  # the end of the message: ", or null for all"
+    choices: tuple[str, ...] = ()  # if it is one of these: the nearest is named
 
     def or_null(self, meaning: str = "") -> "Rule":
         """Return this rule for a setting that may be null, and what null means."""
@@ -46,7 +48,8 @@ class Rule:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not finite or not self.holds(value):
             text = self.text if finite else f"{self.text}, and finite"
-            raise UserError(f"{key}={value}: {text}{self.exception}")
+            hint = choice_question(value, self.choices)
+            raise UserError(f"{key}={value}: {text}{self.exception}{hint}")
         if isinstance(value, float) and value and not SMALLEST <= abs(value) <= LARGEST:
             text = f"{self.text}, and of a size between {SMALLEST:g} and {LARGEST:g}"
             raise UserError(f"{key}={value}: {text}{self.exception}")
@@ -78,7 +81,8 @@ def within(interval: str) -> Rule:
 
 def one_of(names: Sequence[str]) -> Rule:
     """Return the rule of a choice."""
-    return Rule(f"must be one of {', '.join(names)}", lambda value: value in names)
+    text = f"must be one of {', '.join(names)}"
+    return Rule(text, lambda value: value in names, choices=tuple(names))
 
 
 def check(settings: Any, prefix: str = "") -> None:

@@ -4,7 +4,6 @@ Exit codes: 0 done, 2 a person's mistake, 128 + n stopped by signal n (130 Ctrl-
 anything else is a bug of ours and comes with its traceback.
 """
 
-import difflib
 import errno
 import importlib.util
 import os
@@ -24,10 +23,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import disk, signals, streams
+from src import assignments, disk, flags, signals, streams
+from src.command_line import quoted
+from src.conf_text import door_text
 from src.errors import UserError
 from src.free_memory import out_of_memory
-from src.overrides import CONF, PATHS, readable
+from src.help import print_help
+from src.mistakes import no_preset, one_line
+from src.overrides import CONF, PATHS, TEXTS, readable
 
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
 LESS_MEMORY = (
@@ -99,17 +102,25 @@ def run_door(
     texts: dict[str, str] = {}
 
     def hydra_job(config: DictConfig) -> None:
-        with _reported(mistakes):  # a mistake in one job of a multirun does not stop the others
+        with _reported(
+            mistakes, config_name
+        ):  # a mistake in one job of a multirun does not stop the others
             job(config, **texts)
 
     hydra_job.__module__ = job.__module__
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
     try:
         signals.raise_on_interrupt()
-        with _reported(mistakes):
-            texts, arguments = _take_free_text(sys.argv[1:], free_text)
-            sys.argv[1:] = rewrite(readable(composable(arguments)))
-            hydra_main(hydra_job)()
+        with _reported(mistakes, config_name):
+            line = flags.read(sys.argv[1:])
+            if line.wants_help:
+                print_help(config_name)
+            else:
+                assignments.check(line, config_name, free_text)
+                texts, arguments = _take_free_text(line, free_text)
+                arguments = rewrite(readable(composable(arguments, config_name)))
+                sys.argv[1:] = flags.read(arguments).arguments()
+                hydra_main(hydra_job)()
             streams.flush()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -118,13 +129,13 @@ def run_door(
 
 
 @contextmanager
-def _reported(mistakes: list[Exception]) -> Iterator[None]:
-    """Print a person's mistake in one line, and add it to ``mistakes``."""
+def _reported(mistakes: list[Exception], door: str) -> Iterator[None]:
+    """Print a person's mistake at a door in one line, and add it to ``mistakes``."""
     try:
         yield
     except MISTAKES as error:
         mistakes.append(error)
-        streams.complain(f"error: {one_line(error)}")
+        streams.complain(f"error: {one_line(error, door)}")
     except streams.OutputLost as error:
         streams.give_up(sys.stdout)
         if error.errno == errno.EPIPE:  # the reader has enough
@@ -179,23 +190,38 @@ def task_overrides() -> list[str]:
     return as_typed(HydraConfig.get().overrides.task)
 
 
-def _take_free_text(
-    arguments: list[str], keys: tuple[str, ...]
-) -> tuple[dict[str, str], list[str]]:
+def _take_free_text(line: flags.Line, keys: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """Return the free texts of a command line by their keys, and its other arguments.
+
+    Where the config is shown, it shows them, too: they stay among the others, in quotes.
+    """
     texts, others = {}, []
-    for argument in arguments:
+    for argument in line.arguments():
         key, equals, value = argument.partition("=")
-        if equals and key in keys and key not in PATHS:
-            texts[key] = value
-        else:
+        if not equals or key not in keys or key in PATHS:
             others.append(argument)
+        elif line.shows_config:
+            others.append(argument if key in TEXTS else f"{key}={quoted(value)}")
+        else:
+            texts[key] = value
     return texts, others
 
 
-def composable(arguments: list[str]) -> list[str]:
-    """Return ``arguments`` with ``data.columns.prompt=my question`` as Hydra composes it.
+def named_file(arguments: list[str]) -> list[str]:
+    """Return the arguments, for a door with rows of its own: a path names a file, too."""
+    values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
+    named = values.get("data.path", "null") != "null"
+    return [*arguments, "data=file"] if named and "data" not in values else arguments
 
-    A column has any name, so it is quoted; and its key is new to the config.
+
+def composable(arguments: list[str], door: str = "train") -> list[str]:
+    """Return ``arguments`` with what Hydra composes as its own kind of text.
+
+    A column, as in ``data.columns.prompt=my question``, has any name, so it is quoted; and its key
+    is new to the config. A preset may be called by a number, as in ``hardware=4090``.
+
+    Raises:
+        UserError: null is chosen where a preset has to be.
     """
     quoted = []
     for argument in arguments:
@@ -206,24 +232,19 @@ def composable(arguments: list[str]) -> list[str]:
             name = re.sub(r"(\\*)'", r"\1\1\\'", match[2])  # a backslash before a quote escapes it
             name = re.sub(r"(\\+)\Z", r"\1\1", name).replace("${", "\\${")
             argument = f"++{match[1]}='{name}'"
+        else:
+            argument = _as_preset(argument, door)
         quoted.append(argument)
     return quoted
 
 
-def one_line(error: BaseException) -> str:
-    """Return the part of an error message that a person needs, on one line."""
-    text = str(error)
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return f"there is no key {match[1]} to set; see the keys with --cfg job"
-    if match := re.search(
-        r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':(.*?)(?:Config |\Z)",
-        text,
-        re.S,
-    ):
-        group, name, options = match[1], match[2], match[3].split()
-        close = difflib.get_close_matches(name, options, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"there is no preset {group}={name}; {hint}there are {', '.join(sorted(options))}"
-    if match := re.search(r"full_key: (\S+)", text):
-        return f"{match[1]}: {text.splitlines()[0]}"
-    return " ".join(text.split())
+def _as_preset(argument: str, door: str) -> str:
+    """Return the choice of a preset as Hydra takes it: its name is a text, and it has one."""
+    group, _, value = argument.partition("=")
+    known = door_text(door).groups.get(group)
+    if known is None:
+        return argument
+    if known.default is not None and value.casefold() in ("null", "none", ""):
+        raise UserError(no_preset(group, value, known.options))
+    names = value.split(",")
+    return f"{group}={','.join(f'{name!r}' if name.isdigit() else name for name in names)}"

@@ -14,6 +14,7 @@ from src.errors import UserError
 from src.errors import first_line as first_line
 from src.errors import whole_message as whole_message
 from src.model_files import check_subfolder
+from src.nearest import path_question
 
 PAGES = "https://huggingface.co"
 
@@ -65,7 +66,9 @@ def local_folder(
     if folder.exists():
         raise UserError(f"{key}={name_or_path} is a file: name the folder that holds it")
     if not is_hub_name(name_or_path):
-        raise UserError(f"{key}={name_or_path}: there is no such folder")
+        raise UserError(
+            f"{key}={name_or_path}: there is no such folder{path_question(name_or_path)}"
+        )
 
     from huggingface_hub.errors import HFValidationError
 
@@ -87,6 +90,7 @@ def local_folder(
             f"{key}={name_or_path} is not a local folder or in the cache, and {problem}: "
             + (f"{way}; or " if way else "")
             + "give a local folder, or download it once where there is a network"
+            + path_question(name_or_path)
         )
     return snapshot
 

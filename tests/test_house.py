@@ -14,19 +14,27 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "__init__",
     "address",
+    "assignments",
     "atomic",
     "checks",
     "checksums",
     "cli",
     "command_line",
+    "conf_text",
     "disk",
     "download",
     "downloader",
     "errors",
-    "hub",
+    "flags",
+    "foreign_names",
     "free_memory",
+    "help",
+    "hub",
     "json_file",
+    "lines",
+    "mistakes",
     "model_files",
+    "nearest",
     "overrides",
     "signals",
     "streams",
@@ -48,7 +56,8 @@ ROOM_MAY_IMPORT = {
 }
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
-    *("free_memory", "hub", "json_file", "model_files", "signals"),
+    *("free_memory", "hub", "json_file", "model_files", "nearest", "signals"),
+    "streams",
 }
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}
 LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}

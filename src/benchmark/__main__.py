@@ -6,7 +6,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.cli import Stopped, run_door, task_overrides, typed
+from src.cli import Stopped, named_file, run_door, task_overrides, typed
+from src.command_line import relative
 
 
 def benchmark(config: DictConfig) -> None:
@@ -20,7 +21,7 @@ def benchmark(config: DictConfig) -> None:
         return
     signal.signal(signal.SIGTERM, _stop)
     run = HydraConfig.get()
-    measure(settings, Path(run.runtime.output_dir), task_overrides())
+    measure(settings, relative(run.runtime.output_dir), task_overrides())
 
 
 def _stop(number: int, _: object) -> None:
@@ -38,9 +39,7 @@ def composed(arguments: list[str]) -> list[str]:
             "hydra.output_subdir=null",
             "hydra/job_logging=quiet",
         ]
-    values = dict(argument.lstrip("+").split("=", 1) for argument in arguments if "=" in argument)
-    named = values.get("data.path", "null") != "null"
-    return [*arguments, "data=file"] if named and "data" not in values else arguments
+    return named_file(arguments)
 
 
 if __name__ == "__main__":

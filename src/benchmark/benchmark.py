@@ -25,6 +25,7 @@ from src.benchmark.turns import Job
 from src.checks import AUTO
 from src.errors import UserError
 from src.model.device import choose_device
+from src.nearest import choice_question, path_question
 from src.training.machine import choose_precision
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ def chosen_parts(config: BenchmarkConfig) -> list[Part]:
     """Return what is to be measured; UserError if there is no such part, or no such variant."""
     names = (*(part.name for part in PARTS), ALL)
     if config.what not in names:
-        raise UserError(f"what={config.what}: must be one of {', '.join(names)}")
+        hint = choice_question(config.what, names)
+        raise UserError(f"what={config.what}: must be one of {', '.join(names)}{hint}")
     parts = [p for p in PARTS if p.name == config.what or (p.in_all and config.what == ALL)]
     kinds = [torch.device("cpu"), torch.device("cuda")]  # some variants need a GPU
     known = {v.name for part in parts for kind in kinds for v in part.variants(kind)}
@@ -108,6 +110,8 @@ def _fact(name: str, value: str | float) -> str:
 
 def tables(path: Path) -> str:
     """Return the tables of a ``benchmark.json``, or of all in a folder; UserError without one."""
+    if not path.exists():
+        raise UserError(f"show={path}: there is no such file or folder{path_question(path)}")
     files = sorted(path.rglob("benchmark.json")) if path.is_dir() else [path]
     try:
         texts = [tables_of(json.loads(file.read_text(encoding="utf-8"))) for file in files]

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import torch
 
 from src.errors import UserError
+from src.nearest import choice_question
 
 
 def has_kernels() -> bool:
@@ -27,7 +28,9 @@ def choose_device(name: str, key: str = "device") -> torch.device:
     }
     names = {"auto": tuple(available), "gpu": ("cuda", "mps")}.get(name, (name,))
     if not set(names) <= available.keys():
-        raise UserError(f"{key}={name}: must be one of auto, gpu, {', '.join(available)}")
+        known = ("auto", "gpu", *available)
+        hint = choice_question(name, known)
+        raise UserError(f"{key}={name}: must be one of {', '.join(known)}{hint}")
     present = [device for device in names if available[device]]
     if not present:
         raise UserError(f"{key}={name}: this machine has none; use auto or cpu")

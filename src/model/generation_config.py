@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 
 from src.errors import UserError
+from src.nearest import choice_question
 
 WEIGHTS = ("fp32", "bf16", "int8")
 INT64 = 2**63  # seeds are below it
@@ -193,7 +194,8 @@ class GenerationConfig:
         if not all(self.stop):
             raise UserError("stop: a stop string is empty; leave it out")
         if self.weights not in WEIGHTS:
-            raise UserError(f"weights={self.weights}: must be one of {', '.join(WEIGHTS)}")
+            hint = choice_question(self.weights, WEIGHTS)
+            raise UserError(f"weights={self.weights}: must be one of {', '.join(WEIGHTS)}{hint}")
 
 
 # The numbers, in the order of their fields, and whether each is an int or a float.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from src.command_line import option
 from src.errors import UserError
+from src.nearest import path_question
 from src.training.checkpoint_file import PREVIOUS, find_damage, read
 from src.training.finite import check_weights
 from src.training.module import TrainingModule
@@ -144,7 +145,7 @@ def resolve_checkpoint(name: str) -> Path:
             raise UserError(f"checkpoint={name}: no checkpoint in it: name a run folder")
         return newest
     if not path.exists():
-        raise UserError(f"checkpoint={name}: there is no such file or folder")
+        raise UserError(f"checkpoint={name}: there is no such file or folder{path_question(name)}")
     if damage := find_damage(path):
         other = path.with_name(PREVIOUS)
         is_whole = path.name == LAST and other.exists() and not find_damage(other)

@@ -4,7 +4,6 @@ The files of a folder or pattern are taken for the split that their names say, a
 ``train.jsonl``, ``data/validation-00000-of-00002.parquet``, ``test/part-1.csv``.
 """
 
-import difflib
 import glob
 import os
 import re
@@ -17,6 +16,7 @@ from src.data.files.columnar import is_saved_dataset
 from src.data.files.part import SPLIT_NAMES, TRAIN
 from src.errors import UserError
 from src.hub import is_hub_name
+from src.nearest import nearest_path
 
 ROWS_SUFFIXES = {
     *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"),
@@ -76,12 +76,10 @@ def _none(name: str, key: str) -> list[Place]:
         raise UserError(f"{key}={name}: a link to {path.readlink()}, which does not exist")
     if path.exists():
         raise UserError(f"{key}={name}: neither a file nor a folder; name a file of rows")
-    folder = path.parent
-    names = [other.name for other in folder.iterdir()] if folder.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"did you mean {folder / close[0]}?" if close else "name an existing one"
-    if not close and not path.suffix and not folder.is_dir() and is_hub_name(name):
-        hint = "for a data set of the hub say data=hub"
+    near = nearest_path(path)
+    hint = f"did you mean {near}?" if near else "name an existing one"
+    if not near and not path.suffix and not path.parent.is_dir() and is_hub_name(name):
+        hint = "for a data set of the hub add data.source=hub"
     raise UserError(f"{key}={name}: there is no such file or folder; {hint}")
 
 
