@@ -81,6 +81,7 @@ def run_door(
     config_name: str,
     free_text: tuple[str, ...] = (),
     rewrite: Callable[[list[str]], list[str]] = list,
+    alone: str = "",
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``job(config)``.
 
@@ -90,6 +91,7 @@ def run_door(
         free_text: keys whose values are any text, not even null; Hydra's grammar does not read
             them. A path among them comes with ``config``, like the paths of other keys.
         rewrite: turns the other arguments, made readable, into those that Hydra composes.
+        alone: the key of a text that stands without one, as in ``python -m src.door FOLDER``.
     """
     streams.decode_as_utf8(job.__module__)
     streams.open_closed()
@@ -116,6 +118,7 @@ def run_door(
             if line.wants_help:
                 print_help(config_name)
             else:
+                line = line.with_key(alone) if alone else line
                 assignments.check(line, config_name, free_text)
                 texts, arguments = _take_free_text(line, free_text)
                 arguments = rewrite(readable(composable(arguments, config_name)))
