@@ -22,6 +22,8 @@ KEYS = [
     ("Batch_Size", "batch_size"),
     ("batchSize", "batch_size"),
     ("bs", "batch_size"),
+    ("LR", "optimizer.learning_rate"),
+    ("precison", "trainer.precision"),
     ("trainer.batch_size", "batch_size"),
     ("max_step", "max_steps"),
     ("steps", "max_steps"),
