@@ -65,6 +65,8 @@ class _Reader:
     def _take_dashed(self, argument: str, rest: list[str]) -> None:
         name, equals, value = argument.lstrip(DASHES).partition("=")
         typed = [argument]
+        if not name:
+            raise UserError(f"{argument}: arguments are key=value, and {ALL_KEYS}")
         if not equals and (match := re.fullmatch(r"([\w.\-/]+):(.+)", name)):
             name, equals, value = match[1], ":", match[2]
         if not equals and rest and rest[0] == "=":
@@ -82,7 +84,7 @@ class _Reader:
                 f"{' '.join(map(shlex.quote, typed))}: there is no flag and no key {name}; "
                 f"arguments are key=value, and {ALL_KEYS}"
             )
-        if not equals:
+        if not value:
             value = self._left_out(name, keys[0])
         self._answer(typed, keys, value)
 
@@ -98,7 +100,7 @@ class _Reader:
         elif key in self.any_text:
             return
         meant = value.strip().removeprefix("=").strip().rstrip(",")
-        is_odd = len(typed) > 1 or key != key.strip().rstrip(":") or value.startswith("=")
+        is_odd = len(typed) > 1 or re.search(r"\s|:$", key) or value.startswith("=")
         if (is_odd or value.endswith(",")) and (keys := self.keys(name)):
             self._answer(typed, keys, meant)
 
@@ -149,8 +151,8 @@ class _Reader:
         """Return the value of a flag that has none: it is a switch, or its name is the value."""
         if self._is_switch(key):
             return "true"
-        comment = door_text(self.door).keys[key].comment if key not in self.groups else ""
-        named = re.findall(r"[\w.-]*\w", comment)
+        known = door_text(self.door).keys.get(key)
+        named = re.findall(r"[\w.-]*\w", known.comment) if known else []
         meant = [name, *CHOICES_OF_OTHERS.get(name, ())]
         return next((choice for choice in meant if choice in named), PLACEHOLDER)
 

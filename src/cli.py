@@ -83,6 +83,7 @@ def run_door(
     rewrite: Callable[[list[str]], list[str]] = list,
     around: Callable[[list[str]], AbstractContextManager[list[str]]] = nullcontext,
     check: Check | None = None,
+    alone: str = "",
 ) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``job(config)``.
 
@@ -95,6 +96,7 @@ def run_door(
         around: yields the arguments while Hydra is at work, perhaps others.
         check: of a door whose runs have folders: raises, before a single run has one, what is
             wrong with its config; gets the overrides, too.
+        alone: the key of a text that stands without one, as in ``python -m src.door FOLDER``.
     """
     streams.decode_as_utf8(job.__module__)
     streams.open_closed()
@@ -120,6 +122,7 @@ def run_door(
             if line.wants_help:
                 print_help(config_name)
             else:
+                line = line.with_key(alone) if alone else line
                 assignments.check(line, config_name, free_text)
                 texts, arguments = _take_free_text(line, free_text)
                 arguments = rewrite(readable(composable(arguments, config_name)))
@@ -243,4 +246,4 @@ def _as_preset(argument: str, door: str) -> str:
     if known.default is not None and value.casefold() in ("null", "none", ""):
         raise UserError(no_preset(group, value, known.options))
     names = value.split(",")
-    return f"{group}={','.join(f'{name!r}' if name[:1].isdigit() else name for name in names)}"
+    return f"{group}={','.join(f'{name!r}' if name.isdigit() else name for name in names)}"

@@ -39,6 +39,12 @@ def interpreter_arguments(door: str) -> list[str]:
     return ["-m", PACKAGE, door] if IS_INSTALLED else ["-m", f"src.{door}"]
 
 
+def relative(path: str | Path) -> Path:
+    """Return a path from the current folder, if it lies below it; else as it is."""
+    path, here = Path(path), Path.cwd()
+    return path.relative_to(here) if here in path.parents else path
+
+
 def option(key: str, value: object) -> str:
     """Return ``key=value`` for a shell: as a word, it gives ``value`` to a door."""
     return f"{key}={shlex.quote(grammatical(value))}"

@@ -26,6 +26,7 @@ from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 from src.nearest import choice_question
 from src.run_name import check_name, run_name
+from src.streams import say
 
 if TYPE_CHECKING:
     from src.evaluation.candidates import Candidate
@@ -155,7 +156,7 @@ def _runs(name: str) -> list[str]:
     if without and not runs:
         raise UserError(f"model_path={name}: none of its {len(without)} runs has a model yet")
     if without:
-        print(f"{name}: left out, as they have no model: {', '.join(without)}", file=sys.stderr)
+        say(f"{name}: left out, as they have no model: {', '.join(without)}", sys.stderr)
     return runs or [name]
 
 

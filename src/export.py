@@ -15,6 +15,7 @@ from src.checks import check, one_of
 from src.cli import RUNS, require, run_door, typed
 from src.command_line import command
 from src.errors import UserError
+from src.streams import say
 
 if TYPE_CHECKING:
     from src.exporting.exports import Source
@@ -64,9 +65,9 @@ def export(config: DictConfig, **text: str) -> None:
         write_hugging_face_folder(source, folder, settings.overwrite)
     size = sum(path.stat().st_size for path in folder.iterdir())
     parameters = source.model.num_parameters
-    print(f"wrote {folder}: {parameters:,} parameters, {kind}, {size / 1e6:,.1f} MB")
+    say(f"wrote {folder}: {parameters:,} parameters, {kind}, {size / 1e6:,.1f} MB")
     for line in _next_commands(settings.format, folder):
-        print(line)
+        say(line)
 
 
 def _open(settings: ExportConfig) -> "Source":

@@ -3,6 +3,7 @@
 Hydra reads them before or after all values, not between them: here they are put first.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,15 @@ class Line:
     def shows_config(self) -> bool:
         """Whether the config is shown and no job runs."""
         return self.has("--cfg") or self.has("--info")
+
+    def with_key(self, key: str) -> "Line":
+        """Return the line with ``key=`` before each text that stands alone, or is a path."""
+
+        def named(text: str) -> str:
+            is_alone = "=" not in text and not text.startswith("~")
+            return f"{key}={text}" if is_alone or os.path.lexists(text) else text
+
+        return Line(self.flags, tuple(map(named, self.others)))
 
     def arguments(self) -> list[str]:
         """Return the command line as Hydra reads it wherever its flags stood."""

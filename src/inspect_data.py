@@ -18,6 +18,7 @@ from src.cli import run_door, typed
 from src.data.config import DataConfig
 from src.errors import UserError
 from src.model.config import ModelConfig
+from src.streams import say
 
 
 @dataclass
@@ -80,9 +81,9 @@ def _num_positions(config: ModelConfig) -> int:
     except UserError as error:
         if Path(config.pretrained or "").expanduser().exists():
             raise
-        print(
+        say(
             f"warning: these are blocks for model.n_positions={config.n_positions}: {error}",
-            file=sys.stderr,
+            sys.stderr,
         )
         return config.n_positions
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from src.conf_text import Key, door_text, key_names, options
-from src.nearest import nearest_choice, nearest_keys, question
+from src.nearest import choice_question, nearest_choice, nearest_keys, question
+from src.overrides import CONF
 
 HYDRA_KEYS = (
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name"),
@@ -114,10 +115,17 @@ def _unreadable(match: re.Match[str], door: str) -> str:
     return f"{match[1]}: cannot be read as key=value: put quotes around the value"
 
 
+def _no_config(match: re.Match[str], door: str) -> str:
+    hint = choice_question(match[1], [path.stem for path in CONF.glob("*.yaml")])
+    return f"there is no config {match[1]} in the search path{hint}"
+
+
 def _several(match: re.Match[str], door: str) -> str:
     key, _, values = match[1].partition("=")
     if key.lstrip("+") not in names_of(door):
         return no_key(key, door)
+    if number := _as_meant(values, None):
+        return f"{match[1]}: {number} Several values are several runs: -m"
     return (
         f"{match[1]}: several values are several runs: add -m; one value that is a list is written "
         f"{key}=[{values}]"
@@ -207,6 +215,7 @@ ANSWERS: tuple[tuple[str, Answer], ...] = (
         _preset,
     ),
     (r"Ambiguous value for argument '(.+?)'\n", _several),
+    (r"Cannot find primary config '([^']+)'", _no_config),
     (r"Error parsing override '(.*?)'\n(.*?)(?:See https|\Z)", _grammar),
     (r"LexerNoViableAltException: (.*?)\n", _unreadable),
     (

@@ -15,6 +15,7 @@ from src.address import bind, url
 from src.cli import RUNS, require, run_door, typed
 from src.free_memory import memory_for
 from src.serving.config import ServeConfig
+from src.streams import say
 
 EXTRA = ("fastapi", "pydantic", "starlette", "uvicorn")
 FREE_TEXT = ("model_path", "api_key")
@@ -51,7 +52,7 @@ def serve(config: DictConfig, **text: str) -> None:
             return Decoder(assistant.model, settings.num_slots, settings.generation.weights)
 
     def ready() -> None:
-        print(_welcome(settings, folder, listener.getsockname()[1]), file=sys.stderr)
+        say(_welcome(settings, folder, listener.getsockname()[1]), sys.stderr)
 
     with Engine(decoder, assistant.end_ids, settings.max_queue) as engine:
         app = create_app(assistant, engine, settings)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from src.lines import fitted
+
 
 def decode_as_utf8(module: str) -> None:
     """Start this process again in Python's UTF-8 mode, if its locale has no letters but ASCII's.
@@ -102,6 +104,14 @@ def flush() -> None:
     sys.stdout.flush()
 
 
+class Screen(logging.StreamHandler[TextIO]):
+    """A log on a screen: its lines end between words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return fitted(super().format(record), self.stream)
+
+
 class LogFile(logging.FileHandler):
     """A log that ends its run where the disk takes no more, instead of printing tracebacks."""
 
@@ -122,9 +132,15 @@ def give_up(stream: TextIO) -> None:
         os.close(sink)
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print text on standard output, or another stream, in lines that a terminal shows whole."""
+    stream = stream or sys.stdout
+    print(fitted(text, stream), file=stream, flush=True)
+
+
 def complain(line: str) -> None:
     """Print a line on standard error, unless its disk is full, too: the exit code says it then."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(fitted(line, sys.stderr), file=sys.stderr, flush=True)
     except OSError:
         give_up(sys.stderr)

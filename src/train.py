@@ -29,11 +29,12 @@ from src.cli import (
     task_overrides,
     typed,
 )
-from src.command_line import command, grammatical, unquoted
+from src.command_line import command, grammatical, relative, unquoted
 from src.errors import UserError
 from src.nearest import choice_question
 from src.overrides import CONF
 from src.run_name import check_name
+from src.streams import say
 from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
 from src.sweeps.grid import may_be_sweep
 from src.sweeps.job import run_job
@@ -54,7 +55,7 @@ def train(config: DictConfig) -> float | None:
     """
     phases.begin()
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    folder = relative(hydra.runtime.output_dir)
     run = partial(_train, config, folder)
     if hydra.mode != RunMode.MULTIRUN:
         return run()
@@ -294,7 +295,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
             for name in named:  # before Hydra writes there
                 refuse_used(Path(unquoted(name)))
             return arguments
-        print(f"this job was queued again: it goes on with {folder}", file=sys.stderr)
+        say(f"this job was queued again: it goes on with {folder}", sys.stderr)
         arguments = [*arguments, f"resume={grammatical(folder)}"]
     for argument in arguments:
         if argument.startswith("resume="):
@@ -302,7 +303,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     run_arguments = resumed_arguments(arguments, RUNS)
     if run_arguments is not None:
         return run_arguments
-    print("resume=auto: no unfinished run to go on with; starting a new one", file=sys.stderr)
+    say("resume=auto: no unfinished run to go on with; starting a new one", sys.stderr)
     return [a for a in arguments if not a.startswith("resume=")]
 
 

@@ -11,6 +11,7 @@ from src.address import PORT, bind, cannot_listen, url
 from src.checks import above, at_least, check
 from src.cli import RUNS, Stopped, require, run_door, typed
 from src.model.generation_config import GenerationConfig
+from src.streams import say
 
 EXTRA = ("pydantic", "starlette", "uvicorn")
 
@@ -72,7 +73,7 @@ def web(config: DictConfig, **text: str) -> None:
             page_options(labels, [names[name] for name in chosen], prompts, settings.generation),
             settings.host if ip_address(address).is_loopback else None,
         )
-        print(f"{model_path} answers at {url(settings.host, port)} (Ctrl-C: stop)", flush=True)
+        say(f"{model_path} answers at {url(settings.host, port)} (Ctrl-C: stop)")
         server.run(sockets=[listener])
 
 

@@ -32,6 +32,7 @@ DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - {
     "help",
     "hub",
     "json_file",
+    "lines",
     "mistakes",
     "model_files",
     "nearest",
@@ -63,7 +64,7 @@ ROOM_MAY_IMPORT = {
 SHARED = {
     *("address", "atomic", "checks", "checksums", "command_line", "disk", "download", "errors"),
     *("free_memory", "hub", "json_file", "model_files", "nearest", "phases", "progress"),
-    *("run_name", "signals"),
+    *("run_name", "signals", "streams"),
 }
 MAY_IMPORT_HYDRA = {"sweeps"}
 MAY_IMPORT_LIGHTNING = {"src/data/datamodule.py"}

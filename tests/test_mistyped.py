@@ -22,6 +22,8 @@ KEYS = [
     ("Batch_Size", "batch_size"),
     ("batchSize", "batch_size"),
     ("bs", "batch_size"),
+    ("LR", "optimizer.learning_rate"),
+    ("precison", "trainer.precision"),
     ("trainer.batch_size", "batch_size"),
     ("max_step", "max_steps"),
     ("steps", "max_steps"),
@@ -120,6 +122,10 @@ TRAIN = [
     ("batch_size==4", "write batch_size=4"),
     ("batch_size=4, seed=1", "write batch_size=4"),
     ("=4", "there is no key before the ="),
+    ("--seed=", "write seed=..."),
+    ("--", "--: arguments are key=value"),
+    ("max_steps=1,000", "did you mean 1000?"),
+    ("--config-name trian", "there is no config trian in the search path: did you mean train?"),
     ("batch_size", "batch_size: arguments are key=value: did you mean batch_size=...?"),
     ("quickstart", "did you mean experiment=quickstart?"),
     ("a100", "did you mean hardware=a100?"),
@@ -229,7 +235,7 @@ def test_a_package_is_shown_wherever_it_stands(door):
     assert (code, out.splitlines()[1]) == (0, "rank: null")
 
 
-@pytest.mark.parametrize("flag", ["--info", "-i", "--info=defaults"])
+@pytest.mark.parametrize("flag", ["--info", "--info=defaults"])
 def test_info_is_shown_wherever_it_stands(door, flag):
     code, _, err = door(benchmark, "benchmark", flag, "data.path=x", rewrite=composed)
     assert code == 0, err
@@ -272,3 +278,23 @@ def test_the_nearest_file_is_in_that_folder(tmp_path):
     for typed, expected in found.items():
         path = None if expected is None else str(tmp_path / expected)
         assert nearest_path(tmp_path / typed) == path, typed
+
+
+def test_a_mistyped_file_is_answered_with_the_one_beside_it(answer, tmp_path):
+    (tmp_path / "runs/first").mkdir(parents=True)
+    text = ("model_path", "checkpoint", "output")
+    for key, typed in (("checkpoint", "runs/frist"), ("model_path", "./rnus/first")):
+        said = answer(export.export, "export", [f"{key}={typed}"], free_text=text)
+        assert "did you mean runs/first?" in said
+
+
+def test_a_text_alone_has_the_key_that_its_door_says(door, tmp_path):
+    seen = []
+    (tmp_path / "a=b").touch()
+    for given in (["runs/x, y"], ["device=cpu", "a=b"]):
+        options = {"free_text": ("model_path",), "alone": "model_path"}
+        code, _, err = door(
+            lambda config, **text: seen.append(config.model_path), "chat", *given, **options
+        )
+        assert code == 0, err
+    assert seen == ["runs/x, y", "a=b"]

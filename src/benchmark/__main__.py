@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src.cli import Stopped, named_file, run_door, task_overrides, typed
+from src.command_line import relative
 
 
 def benchmark(config: DictConfig) -> None:
@@ -20,7 +21,7 @@ def benchmark(config: DictConfig) -> None:
         return
     signal.signal(signal.SIGTERM, _stop)
     run = HydraConfig.get()
-    measure(settings, Path(run.runtime.output_dir), task_overrides())
+    measure(settings, relative(run.runtime.output_dir), task_overrides())
 
 
 def check_settings(config: DictConfig, _: list[str]) -> None:

@@ -26,7 +26,7 @@ from src.checks import AUTO
 from src.command_line import program
 from src.errors import UserError
 from src.model.device import choose_device
-from src.nearest import choice_question
+from src.nearest import choice_question, path_question
 from src.training.machine import choose_precision
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,8 @@ def _fact(name: str, value: str | float) -> str:
 
 def tables(path: Path) -> str:
     """Return the tables of a ``benchmark.json``, or of all in a folder; UserError without one."""
+    if not path.exists():
+        raise UserError(f"show={path}: there is no such file or folder{path_question(path)}")
     files = sorted(path.rglob("benchmark.json")) if path.is_dir() else [path]
     try:
         texts = [tables_of(json.loads(file.read_text(encoding="utf-8"))) for file in files]

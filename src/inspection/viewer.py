@@ -199,7 +199,7 @@ def legend(coloured: bool, prompt_weight: float = 0.0) -> Text:
     taught = [(" ta", TAUGHT[0]), ("ught ", TAUGHT[1])]
     prompt = [" ", (f" {at_weight} ", PROMPT[0])] if at_weight else []
     text = Text.assemble("  ", *read, " ", *taught, *prompt, ("   a shade a token" + signs, QUIET))
-    text.highlight_regex(END, END_SIGN)
+    text.highlight_regex(END, f"{END_SIGN} on color(24)")  # seen on a light screen, too
     return text
 
 

@@ -19,6 +19,7 @@ from src.errors import UserError
 from src.model.device import choose_device
 from src.model.footprint import FLOAT32, num_parameters
 from src.nearest import path_question
+from src.streams import say
 from src.training import finished, lock, slurm
 from src.training.config import AUTO, PRECISIONS, TrainConfig
 from src.training.machine import choose_precision
@@ -87,7 +88,7 @@ def find_run(resume: str, runs: Path) -> Path | None:
             read_record(folder)
             hold(folder)
         except (UserError, OSError) as error:
-            print(f"resume=auto: passed over {folder}: {error}", file=sys.stderr)
+            say(f"resume=auto: passed over {folder}: {error}", sys.stderr)
             continue
         return folder
     return None
@@ -162,7 +163,7 @@ def resumed_arguments(arguments: list[str], runs: Path) -> list[str] | None:
     if is_finished(folder):
         lock.clear(folder)
         finished.sweep([folder])
-        print("\n".join(finished_lines(folder)), file=sys.stderr)
+        say("\n".join(finished_lines(folder)), sys.stderr)
         sys.exit()
     signals.say_at_end(f"go on with: {command('train', resume=folder)}")
     # Without an output_subdir Hydra does not touch the .hydra folder of the first start.

@@ -496,7 +496,7 @@ def test_a_path_that_is_no_file_says_why(tmp_path):
     for name, why in (
         (str(tmp_path / "link.jsonl"), "a link to"),
         ("https://example.com/rows.jsonl", "download the file"),
-        ("someone/rows", "data=hub"),
+        ("someone/rows", "add data.source=hub"),
     ):
         with pytest.raises(UserError, match=why):
             find_places(name, "data.path")

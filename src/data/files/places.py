@@ -79,7 +79,7 @@ def _none(name: str, key: str) -> list[Place]:
     near = nearest_path(path)
     hint = f"did you mean {near}?" if near else "name an existing one"
     if not near and not path.suffix and not path.parent.is_dir() and is_hub_name(name):
-        hint = "for a data set of the hub say data=hub"
+        hint = "for a data set of the hub add data.source=hub"
     raise UserError(f"{key}={name}: there is no such file or folder; {hint}")
 
 
