@@ -91,11 +91,8 @@ class Blocks:
             UserError: positions that run through a block are more than the model has.
         """
         max_length = min(max_length or block_size, block_size)
-        if block_size > max_length and not reset_positions:
-            raise UserError(
-                f"data.reset_positions=false: a block of {block_size} needs as many positions and "
-                f"the model has {max_length}: set data.block_size={max_length}"
-            )
+        if not reset_positions:
+            _check_positions(block_size, max_length)
         targets = targets or Labels()
         units = np.arange(len(corpus.lengths) + 1) if units is None else units
         lengths = np.minimum(corpus.lengths, max_length)
@@ -226,6 +223,14 @@ class Blocks:
         first = self.corpus.offsets[self.corpus_index[number]]
         tokens = slice(first, first + self.lengths[number])
         return Document(start, self.corpus.input_ids[tokens], self.corpus.supervised[tokens])
+
+
+def _check_positions(block_size: int, num_positions: int) -> None:
+    if block_size > num_positions:
+        raise UserError(
+            f"data.reset_positions=false: a block of {block_size} needs as many positions and "
+            f"the model has {num_positions}: set data.block_size={num_positions}"
+        )
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
