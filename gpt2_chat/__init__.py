@@ -19,7 +19,7 @@ if str(HOME) not in sys.path:
 
 import src  # noqa: E402
 
-if Path(src.__file__ or "").parent != HOME / "src":
+if Path(getattr(src, "__file__", None) or "").parent != HOME / "src":
     raise ImportError(
         f"gpt2_chat needs its own package src, and another is imported already, from "
         f"{list(src.__path__)}: import gpt2_chat first, or in another process"

@@ -35,6 +35,7 @@ from src.talk.chat_model import ChatModel
 from src.talk.model_folder import newest_model_folder
 from src.train import check_names, worker_command
 from src.train import read_settings as read_train_settings
+from src.training import lock
 from src.training import resume as resuming
 from src.training.config import TrainConfig
 from src.training.start import start_run
@@ -116,29 +117,36 @@ def train(**settings: Any) -> Figures:
         if settings.get(key) is not None:
             raise UserError(f"{key}={settings[key]}: a sweep is started at a shell, with -m")
     check_names(arguments)
-    found = None
-    if settings.get("resume") is not None:
-        found = resuming.find_run(str(settings["resume"]), RUNS)
-        arguments = [a for a in arguments if not a.startswith("resume=")]
-        if found is not None:
-            arguments += as_arguments({"resume": found})
-    if found is not None and resuming.is_finished(found):
-        return Figures(found)
+    if settings.get("resume") is None:
+        return _train(arguments)
+    folder = resuming.find_run(str(settings["resume"]), RUNS)
+    arguments = [a for a in arguments if not a.startswith("resume=")]
+    if folder is None:  # nothing to go on with: auto begins a new one
+        return _train(arguments)
+    if resuming.is_finished(folder):
+        return Figures(folder)
+    try:
+        return _train([*arguments, *as_arguments({"resume": folder})], folder)
+    finally:
+        lock.release(folder)
+
+
+def _train(arguments: list[str], resumed: Path | None = None) -> Figures:
+    """Train in a new folder, or go on in that of a run; see ``train``."""
     config = _composed("train", arguments, with_hydra=True)
-    folder = found or Path(config.hydra.run.dir)
+    folder = resumed or Path(config.hydra.run.dir)
     with open_dict(config):
         del config["hydra"]
-    typed_settings, objective = _checked(config, arguments)
+    settings, objective = _checked(config, arguments)
     overrides = [a for a in arguments if not a.startswith("hydra")]
+    joining = worker_command([], overrides, folder)
     unused = Unused(folder, LOG)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _log_file(folder / LOG):
-            if found is None:
+            if resumed is None:
                 _write_config(folder, config, overrides)
-            stopped_by = start_run(
-                typed_settings, objective, folder, overrides, worker_command([], overrides, folder)
-            )
+            stopped_by = start_run(settings, objective, folder, overrides, joining)
     except BaseException:
         unused.remove()
         raise

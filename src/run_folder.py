@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal import hydra as hydra_runs
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -46,7 +46,7 @@ def folder_once_checked(check: Check, mistakes: Collection[Exception]) -> Iterat
             unused.remove()
         return result
 
-    hydra_runs.run_job = checked_job
+    hydra_runs.run_job = cast(Any, checked_job)
     try:
         yield
     finally:

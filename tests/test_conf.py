@@ -84,7 +84,7 @@ def test_the_articles_machines(hardware, batch_size, precision, learning_rate, w
     assert config.optimizer.warmup_steps == warmup
 
 
-@pytest.mark.parametrize("hardware", ["auto", "cpu", "mps", "h100", "rtx4090"])
+@pytest.mark.parametrize("hardware", ["auto", "cpu", "mps", "h100", "rtx4090", "t4"])
 def test_a_machine_alone_changes_neither_batch_nor_learning_rate(hardware):
     plain, config = train_config(), train_config(f"hardware={hardware}")
     assert config.batch_size == plain.batch_size

@@ -1,26 +1,43 @@
 """The notebooks run from top to bottom on a finished quickstart run, and are stored clean."""
 
+import ast
 import json
+import re
+import shlex
+import shutil
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import matplotlib
 import nbformat
 import pytest
+from hydra import compose, initialize_config_dir
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from src.evaluation.settings import markdown_table
+from src.overrides import CONF, readable
+from src.training.machine import Machine
+from src.training.memory import TrainingStep, choose_micro_batch_size
+from src.training.place import Place
+from tests.test_readme import check
+from tests.training.conftest import train_config
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+COLAB = FOLDER / "00_colab.ipynb"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebooks_are_stored_without_results(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    machine = {"accelerator", "colab"} if path == COLAB else set()  # Colab lends what it asks for
+    assert set(notebook.metadata) == {"kernelspec", "language_info"} | machine
     for cell in notebook.cells:
         assert not cell.metadata
         if cell.cell_type == "code":
@@ -124,3 +141,67 @@ def test_the_table_of_the_readme_is_that_of_the_figures():
     kept = json.loads((FOLDER / "ablations" / "results.json").read_text(encoding="utf-8"))
     table = "\n".join(markdown_table(kept["settings"]))
     assert table in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def cells_of(path: Path) -> list[str]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
+
+
+def commands_of(path: Path) -> list[str]:
+    """Return what the cells and the text tell a shell to start, without the program's name."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [
+        command.strip()
+        for cell in cells
+        for command in re.findall(
+            r"^!gpt2-chat (.*)$" if cell.cell_type == "code" else r"`gpt2-chat ([^`]*)`",
+            cell.source,
+            re.M,
+        )
+    ]
+
+
+@pytest.mark.parametrize("command", commands_of(COLAB))
+def test_every_command_for_colab_composes_to_a_checked_config(command):
+    door, *arguments = shlex.split(command)
+    arguments = [a for a in arguments if not a.startswith("resume=")]  # there is no run here
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        check(door, compose(door, readable(arguments)), {})
+
+
+def test_colab_trains_on_a_t4_without_bf16():
+    (line,) = [c for c in commands_of(COLAB) if "experiment=colab" in c]
+    config = train_config(*shlex.split(line)[1:])
+    assert config.trainer.precision == "16-mixed"
+    assert config.name == "first"
+    machine = Machine(Place(), "cuda", 7, 15 * 10**9, config.trainer.precision, "single")
+    shape = config.model.shape(config.model.vocab_size)
+    step = TrainingStep.of(config, machine, shape, shape.n_positions)
+    assert choose_micro_batch_size(step, machine.memory) >= 4
+
+
+def test_what_colab_runs_is_python_or_a_command():
+    for cell in cells_of(COLAB):
+        lines = [line for line in cell.splitlines() if not line.startswith(("!", "%"))]
+        ast.parse("\n".join(lines))
+
+
+@pytest.mark.slow
+def test_the_cells_for_colab_look_at_a_run(quickstart_run, tmp_path, monkeypatch, capsys):
+    """Those of Python: the others need a network and a GPU."""
+    shutil.copytree(quickstart_run, tmp_path / "outputs" / "train" / "colab")
+    monkeypatch.chdir(tmp_path)
+    downloads: list[str] = []
+    colab = ModuleType("google.colab")
+    colab.files = SimpleNamespace(download=downloads.append)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    matplotlib.use("Agg")
+    namespace: dict[str, object] = {}
+    for cell in cells_of(COLAB):
+        if not re.search(r"^[!%]", cell, re.M):
+            exec(cell, namespace)
+    assert "test/accuracy" in capsys.readouterr().out
+    assert downloads == [str(tmp_path / "gpt2-chat.zip")]
+    names = set(zipfile.ZipFile(downloads[0]).namelist())
+    assert names >= {"README.md", "config.json", "model.safetensors", "tokenizer.json"}

@@ -13,6 +13,7 @@ from src import cli
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.overrides import CONF, readable
+from src.run_folder import Unused
 from src.run_name import MAX_BYTES, check_name, run_name
 from src.train import process_arguments, read_settings, train
 from tests.training.conftest import SMALL
@@ -40,7 +41,8 @@ def start(door):
         "trainer.devices=0",
     ],
 )
-def test_a_refused_setting_leaves_no_folder(start, tmp_path, mistake):
+def test_a_refused_setting_makes_no_folder(start, tmp_path, monkeypatch, mistake):
+    monkeypatch.setattr(Unused, "remove", lambda self: None)  # as if nothing were cleared away
     code, _, err = start("data=file", "data.path=rows.jsonl", mistake)
     assert code == 2
     assert err.startswith("error: ")

@@ -19,7 +19,7 @@ from src.model.gpt2 import GPT2
 from src.model.pretrained import num_bytes, save_pretrained
 from src.model.weights_file import SAFETENSORS_FILES, WEIGHTS, has_checksum, weights_files
 from src.talk.chat_template import template_source
-from src.talk.model_folder import FILES, load_model_folder, model_folder
+from src.talk.model_folder import CARD, FILES, load_model_folder, model_folder
 
 MODEL = "model.gguf"
 BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}  # of a parameter
@@ -103,7 +103,7 @@ def write_hugging_face_folder(source: Source, folder: Path, overwrite: bool) -> 
             save_template(building, source.tokenizer.end_token)
         names = {path.name for path in building.iterdir()}
         weights = {path.name for path in building.glob(WEIGHTS) if has_checksum(path)}
-        write_sums(building, names - weights)
+        write_sums(building, names - weights - {CARD})
 
 
 def write_gguf_folder(source: Source, folder: Path, dtype: str, overwrite: bool) -> None:
@@ -147,7 +147,7 @@ def _files(source: Source) -> list[Path]:
     settings = (pattern for pattern in FILES if pattern not in SAFETENSORS_FILES)
     paths = {path for pattern in settings for path in folder.glob(pattern)}
     if source.weights_in_folder:
-        paths |= weights_files(folder)
+        paths |= weights_files(folder) | {folder / CARD}
     else:
         paths.discard(folder / "config.json")
     files = sorted(path for path in paths if path.is_file() and not path.name.startswith("."))

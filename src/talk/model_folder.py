@@ -27,6 +27,7 @@ from src.talk.chat_template import ChatTemplate, load_chat_template
 from src.talk.messages import Message
 
 GENERATION_SETTINGS = "generation_config.json"
+CARD = "README.md"  # written by src/training/card.py; a person may edit it, so it has no sum
 GPT2_END_ID = 50256  # what transformers takes where config.json is silent
 
 # The files that are fetched from the hub, and that an export copies.

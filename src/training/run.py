@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from src.errors import UserError
 from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training.best import BestModel
+from src.training.card import Card
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.config import TrainConfig
 from src.training.distributed import load_whole
@@ -59,9 +59,9 @@ class Run:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
         self.training_log = TrainingLog(data.steps_per_epoch)
-        save = partial(objective.save, tokenizer=data.tokenizer)
+        self.card = Card(config, data, plan, run_folder.resolve().name)
         rank = plan.machine.place.rank
-        self.best = BestModel(run_folder / "model", objective.best, save, rank)
+        self.best = BestModel(run_folder / "model", objective.best, self._save, rank)
         self.checkpoints = Checkpoints(
             run_folder,
             config.trainer.checkpoint_every_n_steps,
@@ -89,6 +89,12 @@ class Run:
             validates=self.has("validation"),
             deterministic=config.trainer.deterministic,
         )
+
+    def _save(self, model: GPT2, folder: Path) -> None:
+        """Write the weights, and the card that says what they are."""
+        self.objective.save(model, folder, tokenizer=self.data.tokenizer)
+        step = {"step": self.trainer.global_step}
+        self.card.write(folder, self.module.latest | step)
 
     def has(self, split: str) -> bool:
         """Whether a split has any blocks."""
@@ -173,6 +179,7 @@ class Run:
             return
         figures = self._figures(last, best)
         check_figures(figures)
+        self.card.write(self.best.folder, figures)
         atomic.write_json(self.folder / "metrics.json", figures)
         self.logger.log_hyperparams(
             self.plan.shown(self.config),

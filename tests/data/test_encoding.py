@@ -114,6 +114,16 @@ def test_a_process_starts_with_the_words_that_are_known(tokenizer):
     assert examples.input_ids[examples.supervised].tolist() == [*odd, tokenizer.end_id]
 
 
+def test_another_src_in_the_folder_is_in_nobodys_way(tokenizer, started, tmp_path, monkeypatch):
+    """Many projects have one, and an installed program runs in their folders."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "__init__.py").write_text("raise RuntimeError('not this one')", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    batches = [batch(number) for number in range(8)]
+    assert len(list(encode_all(batches, tokenizer, "article", 1))) == 8
+    assert started
+
+
 def test_processes_end_when_ours_is_killed(tmp_path):
     code = (
         "import os, signal, sys\n"
