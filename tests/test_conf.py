@@ -1,8 +1,10 @@
 """Every preset composes, and says what the README says it says."""
 
+from dataclasses import asdict
 from itertools import product
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from src.cli import CONF
 from src.data.order import Batching
@@ -10,6 +12,7 @@ from src.training.config import TrainConfig
 from src.training.machine import Machine
 from src.training.memory import TrainingStep, choose_micro_batch_size
 from src.training.place import Place
+from src.training.plan import flat
 from tests.training.conftest import train_config
 
 MACHINES = {24: "rtx4090", 40: "a100", 80: "h100"}  # by gigabytes
@@ -52,8 +55,6 @@ def test_your_own_file_composes():
 
 
 def test_the_sweep_lists_learning_rates_and_batch_sizes():
-    from hydra import compose, initialize_config_dir
-
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=["sweep=lr_batch_size"], return_hydra_config=True)
     assert set(config.hydra.sweeper.params) == {"optimizer.learning_rate", "batch_size"}
@@ -166,3 +167,33 @@ def test_every_data_preset_and_door_agrees_on_keys():
     for name, key in product(presets("data"), base):
         own = OmegaConf.load(CONF / "data" / f"{name}.yaml")
         assert set(own) - {"defaults"} - set(base) == {"source"}, (name, key)
+
+
+CHANGES = {
+    "no_isolation": {"data.isolate_documents": False},
+    "no_reset": {"data.reset_positions": False},
+    "as_others": {"data.isolate_documents": False, "data.reset_positions": False},
+    "prompts_0.1": {"data.prompt_loss_weight": 0.1},
+    "prompts_1": {"data.prompt_loss_weight": 1.0},
+    "dropout_0.1": {"model.dropout": 0.1},
+    "no_packing": {"data.packing": False, "max_epochs": None, "max_steps": 282},
+    "join_0.3": {"data.join_turns": 0.3},
+}
+
+
+def test_each_ablation_changes_one_thing_and_the_sweep_has_them_all():
+    """As many seeds of each; the baseline is first: it is what the others are compared with."""
+    own = ("data=file", "data.path=rows.jsonl")
+    base = flat(asdict(train_config("experiment=ablations/base", *own)))
+    for name, changes in CHANGES.items():
+        settings = flat(asdict(train_config(f"experiment=ablations/{name}", *own)))
+        assert {k: v for k, v in settings.items() if v != base[k]} == changes, name
+    files = {path.stem for path in (CONF / "experiment" / "ablations").glob("*.yaml")}
+    assert files == {"base", *CHANGES}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["sweep=ablations"], return_hydra_config=True)
+    params = config.hydra.sweeper.params
+    names = [name.strip().removeprefix("ablations/") for name in params["experiment"].split(",")]
+    assert names[0] == "base"
+    assert sorted(names) == sorted(files)
+    assert params["seed"] == "1, 2, 3"

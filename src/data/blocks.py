@@ -3,7 +3,7 @@
 A unit is what must lie in one block: one document, or several that are compared with each other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -55,8 +55,8 @@ class Blocks:
     end_id: int
     num_cut: int
     num_without_room: int
-    isolate_documents: bool  # each attends only to itself
-    reset_positions: bool  # they start from 0 in each document
+    isolate_documents: bool = True  # each attends only to itself
+    reset_positions: bool = True  # they start from 0 in each document
 
     @classmethod
     def build(
@@ -70,8 +70,6 @@ class Blocks:
         targets: Targets | None = None,
         units: np.ndarray | None = None,
         copies: np.ndarray | None = None,
-        isolate_documents: bool = True,
-        reset_positions: bool = True,
     ) -> "Blocks":
         """Cut, drop and pack the documents of ``corpus``.
 
@@ -84,18 +82,8 @@ class Blocks:
             targets: what is due; None: labels.
             units: (units + 1,) offsets into the documents; None: each document is a unit.
             copies: (units,) how often each unit is in the blocks; None: once.
-            isolate_documents: whether a document attends only to itself, or to all of its block.
-            reset_positions: whether positions start from 0 in each document, or in each block.
-
-        Raises:
-            UserError: positions that run through a block are more than the model has.
         """
         max_length = min(max_length or block_size, block_size)
-        if block_size > max_length and not reset_positions:
-            raise UserError(
-                f"data.reset_positions=false: a block of {block_size} needs as many positions and "
-                f"the model has {max_length}: set data.block_size={max_length}"
-            )
         targets = targets or Labels()
         units = np.arange(len(corpus.lengths) + 1) if units is None else units
         lengths = np.minimum(corpus.lengths, max_length)
@@ -123,9 +111,24 @@ class Blocks:
             end_id=end_id,
             num_cut=int((corpus.lengths[index] > max_length).sum()),
             num_without_room=len(units) - 1 - num_usable,
-            isolate_documents=isolate_documents,
-            reset_positions=reset_positions,
         )
+
+    def read_as(self, isolate_documents: bool, reset_positions: bool) -> "Blocks":
+        """Return the same blocks, read otherwise.
+
+        Args:
+            isolate_documents: whether a document attends only to itself, or to all of its block.
+            reset_positions: whether positions start from 0 in each document, or in each block.
+
+        Raises:
+            UserError: positions that run through a block are more than the model has.
+        """
+        if not reset_positions and self.block_size > self.max_length:
+            raise UserError(
+                f"data.reset_positions=false: a block of {self.block_size} needs as many positions "
+                f"and the model has {self.max_length}: set data.block_size={self.max_length}"
+            )
+        return replace(self, isolate_documents=isolate_documents, reset_positions=reset_positions)
 
     def __len__(self) -> int:
         return self.packing.num_blocks

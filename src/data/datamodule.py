@@ -107,7 +107,7 @@ class ChatDataModule(L.LightningDataModule):
 
     def _pack_train(self, corpus: Corpus) -> Blocks:
         config = self.config
-        return Blocks.build(
+        blocks = Blocks.build(
             corpus,
             self.block_size,
             config.packing,
@@ -115,9 +115,8 @@ class ChatDataModule(L.LightningDataModule):
             max_length=self.max_length,
             targets=self.targets or Labels(config.prompt_loss_weight),
             copies=copies(corpus, self.weights, self.seed),
-            isolate_documents=config.isolate_documents,
-            reset_positions=config.reset_positions,
         )
+        return blocks.read_as(config.isolate_documents, config.reset_positions)
 
     def _pack(self, corpus: Corpus, copies: np.ndarray | None = None) -> Blocks:
         """Pack what is scored: in the same way, however training packs, so that runs compare.

@@ -77,6 +77,45 @@ def compare_settings(
     Raises:
         UserError: a setting lacks a seed that the baseline has, or a model is not in ``results``.
     """
+    _check(results, settings, baseline)
+    names = [model for models in settings.values() for model in models.values()]
+    columns = {
+        (figure, model): ratio(*_sums(results["rows"], model, figure))
+        for figure in FIGURES
+        for model in names
+    }
+    by_name = {f"{figure}/{model}": of for (figure, model), of in columns.items()}
+    draws = resample(by_name, NUM_RESAMPLES, seed=1)
+
+    def changed(models: Mapping[int, str], figure: str) -> Change:
+        pairs = [(models[seed], settings[baseline][seed]) for seed in models]
+        return _change(
+            [
+                columns[figure, one].figure() - columns[figure, other].figure()
+                for one, other in pairs
+            ],
+            [draws[f"{figure}/{one}"] - draws[f"{figure}/{other}"] for one, other in pairs],
+        )
+
+    found = {}
+    for name, models in settings.items():
+        by_seed = {
+            figure: {seed: columns[figure, model].figure() for seed, model in models.items()}
+            for figure in FIGURES
+        }
+        values = {figure: list(of.values()) for figure, of in by_seed.items()}
+        found[name] = Setting(
+            by_seed=by_seed,
+            mean={figure: float(np.mean(of)) for figure, of in values.items()},
+            deviation={figure: _deviation(of) for figure, of in values.items()},
+            change=None if name == baseline else {f: changed(models, f) for f in FIGURES},
+        )
+    return found
+
+
+def _check(
+    results: Mapping[str, Any], settings: Mapping[str, Mapping[int, str]], baseline: str
+) -> None:
     for name, models in settings.items():
         if set(models) != set(settings[baseline]):
             raise UserError(
@@ -86,46 +125,22 @@ def compare_settings(
         for model in models.values():
             if model not in results["models"]:
                 raise UserError(f"{model}: not in these results; evaluate it with the others")
-    names = [model for models in settings.values() for model in models.values()]
-    columns = {
-        f"{figure}/{model}": ratio(*_sums(results["rows"], model, figure))
-        for figure in FIGURES
-        for model in names
-    }
-    draws = resample(columns, NUM_RESAMPLES, seed=1)
 
-    def compared(models: Mapping[int, str], figure: str) -> Change:
-        pairs = [(f"{figure}/{models[s]}", f"{figure}/{settings[baseline][s]}") for s in models]
-        values = [columns[one].figure() - columns[other].figure() for one, other in pairs]
-        drawn = np.mean([draws[one] - draws[other] for one, other in pairs], axis=0)
-        over_rows = interval(float(np.mean(values)), drawn)
-        over_seeds = spread(values).mean if len(values) > 1 else Interval(0, math.nan, math.nan)
-        return Change(
-            over_rows.value,
-            over_rows[1:],
-            over_seeds[1:],
-            all(low > 0 or high < 0 for _, low, high in (over_rows, over_seeds)),
-        )
 
-    found = {}
-    for name, models in settings.items():
-        by_seed = {
-            figure: {seed: columns[f"{figure}/{model}"].figure() for seed, model in models.items()}
-            for figure in FIGURES
-        }
-        values = {figure: list(of.values()) for figure, of in by_seed.items()}
-        found[name] = Setting(
-            by_seed=by_seed,
-            mean={figure: float(np.mean(of)) for figure, of in values.items()},
-            deviation={
-                figure: float(np.std(of, ddof=1)) if len(of) > 1 else math.nan
-                for figure, of in values.items()
-            },
-            change=None
-            if name == baseline
-            else {figure: compared(models, figure) for figure in FIGURES},
-        )
-    return found
+def _change(values: Sequence[float], draws: Sequence[np.ndarray]) -> Change:
+    """Return the mean of each seed's difference, whose value and draws (R,) are given."""
+    over_rows = interval(float(np.mean(values)), np.mean(draws, axis=0))
+    over_seeds = spread(values).mean if len(values) > 1 else Interval(0, math.nan, math.nan)
+    return Change(
+        over_rows.value,
+        over_rows[1:],
+        over_seeds[1:],
+        all(low > 0 or high < 0 for _, low, high in (over_rows, over_seeds)),
+    )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _sums(

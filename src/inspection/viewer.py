@@ -197,7 +197,9 @@ def legend(coloured: bool, prompt_weight: float = 0.0) -> Text:
         return Text(f"  only read ⟦taught⟧{f' ⟨{at_weight}⟩' * bool(at_weight)}{signs}")
     read = [(" only", READ[0]), (" read ", READ[1])]
     taught = [(" ta", TAUGHT[0]), ("ught ", TAUGHT[1])]
-    prompt = [" ", (f" {at_weight} ", PROMPT[0])] if at_weight else []
+    prompt: list[str | tuple[str, str]] = []
+    if at_weight:
+        prompt = [" ", (f" {at_weight} ", PROMPT[0])]
     text = Text.assemble("  ", *read, " ", *taught, *prompt, ("   a shade a token" + signs, QUIET))
     text.highlight_regex(END, f"{END_SIGN} on color(24)")  # seen on a light screen, too
     return text

@@ -233,9 +233,7 @@ def test_what_blocks_are_off_default_is_as_written_out_in_full(isolate, reset, p
         packing=True,
         end_id=END,
         targets=Labels(prompt_weight),
-        isolate_documents=isolate,
-        reset_positions=reset,
-    )
+    ).read_as(isolate, reset)
     plain_corpus = replace(corpus, supervised=corpus.supervised == 1)
     default = Blocks.build(plain_corpus, 16, packing=True, end_id=END)
     assert np.array_equal(blocks.packing.examples, default.packing.examples)
@@ -272,6 +270,7 @@ def test_what_blocks_are_off_default_is_as_written_out_in_full(isolate, reset, p
 
 def test_positions_that_run_on_must_be_there():
     corpus = corpus_of(([A, B, END], [0, 1, 1]))
+    blocks = Blocks.build(corpus, 8, True, END, max_length=4)
     with pytest.raises(UserError, match=r"data.reset_positions=false: a block of 8 .* set data.b"):
-        Blocks.build(corpus, 8, True, END, max_length=4, reset_positions=False)
-    Blocks.build(corpus, 8, True, END, max_length=4, isolate_documents=False)
+        blocks.read_as(isolate_documents=True, reset_positions=False)
+    blocks.read_as(isolate_documents=False, reset_positions=True)
