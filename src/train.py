@@ -127,14 +127,13 @@ def read_settings(
             config = continued(config, overrides)
         return _typed_settings(config)
     folder = Path(config.resume)
+    if not (folder / RECORD).exists():
+        values = settings_in_sweep(folder)  # of a run that its sweep has not begun
+        return _typed_settings(config if values is None else recorded(config, values, overrides))
     try:
-        if (folder / RECORD).exists():
-            return _typed_settings(recorded(config, read_record(folder).config, overrides))
-        if (values := settings_in_sweep(folder)) is not None:  # the run has not begun
-            return _typed_settings(recorded(config, values, overrides))
+        return _typed_settings(recorded(config, read_record(folder).config, overrides))
     except MISTAKES as error:
         raise UserError(f"resume={folder}: {one_line(error)}") from error
-    return _typed_settings(config)
 
 
 def recorded(config: DictConfig, values: dict[str, Any], overrides: Sequence[str]) -> DictConfig:

@@ -251,11 +251,11 @@ def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the
         *SMALL,
         "max_steps=2",
         "optimizer.learning_rate=1e-3,2e-3",
-        "batch_size=4,8,0,16",
+        "batch_size=4,0",
         around=train.around,
     )
     folders = sorted(path.parent.name for path in tmp_path.glob("outputs/train/*/*/metrics.json"))
-    assert len(folders) == 6, err
+    assert len(folders) == 2, err
     assert "lr1e-3_bs4" in folders
     assert all(curves(path.parent)["val/loss"] for path in tmp_path.rglob("metrics.json"))
     assert err.count("failed: batch_size=0") == 2

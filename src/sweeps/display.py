@@ -39,14 +39,14 @@ class Display:
         self.live: Live | None = None
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.before: dict[str, str] = {}  # states that have been said
+        self.before: dict[str, str] = {}  # what has been said
         self.said_at: dict[str, float] = {}
         self.heard = False
 
     def __enter__(self) -> "Display":
         """Begin; what has ended before is not news."""
         results = self.read()
-        self.before = {run.folder: run.state for run in results.outcomes if run.state in ENDED}
+        self.before = {run.folder: _news(run) for run in results.outcomes if run.state in ENDED}
         self._say(f"{results.num_jobs} runs in {shown(results.folder)}")
         if self.console.is_terminal:
             self.live = Live(
@@ -97,8 +97,8 @@ class Display:
 
     def _tell(self, run: Outcome) -> None:
         """Say what is new of a run: a failure everywhere, the rest where there is no terminal."""
-        now, is_new = time.monotonic(), self.before.get(run.folder, WAITING) != run.state
-        self.before[run.folder] = run.state
+        now, is_new = time.monotonic(), self.before.get(run.folder, WAITING) != _news(run)
+        self.before[run.folder] = _news(run)
         if is_new and run.state == FAILED:
             self._say(f"{run.folder} failed: {run.reason}")
         elif self.live is None and (
@@ -112,6 +112,11 @@ class Display:
 
     def _say(self, line: str) -> None:
         self.console.print(Text(line))
+
+
+def _news(run: Outcome) -> str:
+    """Return what is new of a run when it changes; one that is tried again may fail again."""
+    return f"{run.state} {run.updated}" if run.state in ENDED else run.state
 
 
 def run_lines(results: Results, most: int) -> list[str]:

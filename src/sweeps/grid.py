@@ -63,7 +63,7 @@ def asked(config_name: str, arguments: Sequence[str]) -> Asked | None:
     name, parser = flags.config_name or config_name, OverridesParser.create()
     with _composing(flags.config_dir):
         given = parser.parse_overrides(flags.overrides)
-        plain = [o.input_line for o in given if not o.is_sweep_override()]
+        plain = [str(o.input_line) for o in given if not o.is_sweep_override()]
         whole = compose(name, [*plain, *_search(flags)], return_hydra_config=True)
         hydra = whole.hydra
         if not flags.multirun and hydra.mode != RunMode.MULTIRUN:

@@ -112,8 +112,11 @@ def job_folder(sweep_folder: str, number: int, overrides: Any) -> str:
 
 
 def own_values(overrides: Sequence[str], sweep: Sweep | None) -> dict[str, Any]:
-    """Return the values that only this run of a sweep has, by the overrides that all share."""
-    shared = set() if sweep is None else set(sweep.fixed)
+    """Return the values that only this run of a sweep has, by the overrides that all share.
+
+    Without a record, those are the ones of this process's command line.
+    """
+    shared = set(sys.argv) if sweep is None else set(sweep.fixed)
     own = [o.partition("=") for o in overrides if o not in shared and "=" in o]
     return {key.lstrip("+"): _value(text) for key, _, text in own if key != "resume"}
 

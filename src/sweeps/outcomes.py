@@ -31,6 +31,7 @@ class Outcome:
         best_val_loss: of the weights that it keeps.
         seconds_left: while it runs.
         exit_code: as in its status.
+        updated: when its status was written.
         figures: of ``metrics.json``, if it is finished.
     """
 
@@ -44,6 +45,7 @@ class Outcome:
     best_val_loss: float | None = None
     seconds_left: float | None = None
     exit_code: int | None = None
+    updated: str = ""
     figures: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -168,7 +170,7 @@ def read_outcome(folder: Path, name: str, values: Values) -> Outcome:
     outcome = Outcome(name, values)
     if found is not None:
         copied = ("state", "reason", "step", "num_steps", "val_loss", "best_val_loss")
-        rest = ("seconds_left", "exit_code")
+        rest = ("seconds_left", "exit_code", "updated")
         outcome = replace(outcome, **{key: getattr(found, key) for key in (*copied, *rest)})
     elif (folder / name / RECORD).is_file():
         outcome = replace(outcome, state=KILLED)

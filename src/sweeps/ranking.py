@@ -85,10 +85,10 @@ def _edges(results: Results, settings: Sequence[Setting]) -> list[str]:
     best, shorts = settings[0], short_keys(results.keys)
     said = []
     for key, value in best.values.items():
-        values = [run.values.get(key) for run in results.outcomes if _was_tried(run)]
+        values: list[Any] = [run.values.get(key) for run in results.outcomes if _was_tried(run)]
         if not all(is_number(v) for v in values):
             continue
-        order = sorted(set(values))
+        order: list[Any] = sorted(set(values))
         if len(order) < 2 or value not in (order[0], order[-1]):
             continue
         word = "lowest" if value == order[0] else "highest"

@@ -70,6 +70,7 @@ def test_a_sweep_ends_with_its_result_and_goes_on_after_a_kill(sweep, tmp_path):
     (folder / "results.csv").unlink()
     code, out, err = sweep(f"resume={folder}", values=())
     assert code == 2, err
+    assert err.count("failed: batch_size=0: must be at least 1") == 2  # one of them anew
     again = {
         path.parent.name: json.loads(path.read_text())["best_val/loss"]
         for path in folder.glob("*/metrics.json")

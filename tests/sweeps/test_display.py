@@ -1,0 +1,68 @@
+"""While a sweep runs, one line a run: in place at a terminal, now and then elsewhere."""
+
+import io
+import json
+import re
+
+import pytest
+
+from src.sweeps import display
+from src.sweeps.display import Display
+from src.sweeps.outcomes import read_results
+from src.sweeps.state import read_sweep
+from tests.sweeps.conftest import made_up
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def write(folder, **values):
+    folder.mkdir(exist_ok=True)
+    (folder / "status.json").write_text(json.dumps({"exit_code": 2, **values}))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LOOKS", 1000.0)
+    values = [{"seed": seed} for seed in range(4)]
+    return made_up(tmp_path / "s", values, [2.0, None, "x", None])
+
+
+def shown(folder, stream, changes) -> str:
+    with Display(lambda: read_results(folder, read_sweep(folder)), stream) as shows:
+        for change in changes:
+            write(folder / change.pop("folder"), **change)
+            shows._look()
+    return stream.getvalue()
+
+
+def test_elsewhere_a_line_is_written_when_something_happens(folder, monkeypatch):
+    finished = {"folder": "seed1", "state": "finished", "step": 9, "num_steps": 9}
+    failed = {"folder": "seed3", "state": "failed", "reason": "no memory"}
+    same = {"folder": "seed3", "state": "failed", "reason": "no memory"}
+    (folder / "seed1").mkdir()
+    (folder / "seed1" / "metrics.json").write_text('{"best_val/loss": 1.5, "train_seconds": 3}')
+    lines = shown(folder, io.StringIO(), [finished, failed, same]).splitlines()
+    assert lines[1:] == [
+        "seed1  finished  step 9 of 9  val loss 1.5000  3 s",
+        "seed3 failed: no memory",
+    ]
+    assert lines[0].startswith("4 runs in ")
+
+
+def test_a_run_that_is_tried_again_and_fails_again_is_said_again(folder):
+    again = {"folder": "seed2", "state": "failed", "reason": "x", "updated": "later"}
+    assert "seed2 failed: x" in shown(folder, io.StringIO(), [again])
+
+
+def test_at_a_terminal_the_lines_are_updated_in_place(folder):
+    stream = Terminal()
+    text = shown(folder, stream, [{"folder": "seed3", "state": "failed", "reason": "no memory"}])
+    assert text.count("seed3 failed: no memory") == 1  # above the lines
+    assert re.search(r"\x1b\[\d*A|\x1b\[1A", text)  # the cursor goes up
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # and is visible
+    last = text[text.rindex("seed0") :]
+    assert "seed1  waiting" in last
+    assert "3 of 4 runs ended" in last
