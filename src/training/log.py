@@ -14,6 +14,7 @@ from src.training.memory import GIB
 from src.training.module import TrainingModule
 
 MEMORY = "perf/memory_gib"
+PROCESS = psutil.Process()
 
 
 class TrainingLog(L.Callback):
@@ -118,4 +119,4 @@ def memory_in_use(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
-    return int(psutil.Process().memory_info().rss)
+    return int(PROCESS.memory_info().rss)
