@@ -14,7 +14,6 @@ from src.training.memory import GIB
 from src.training.module import TrainingModule
 
 MEMORY = "perf/memory_gib"
-PROCESS = psutil.Process()
 
 
 class TrainingLog(L.Callback):
@@ -119,4 +118,4 @@ def memory_in_use(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
-    return int(PROCESS.memory_info().rss)
+    return int(psutil.Process().memory_info().rss)
