@@ -15,11 +15,13 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 from src.objectives.positions import positions
+from src.training.events import event_files, events_folder
 from src.training.gradient_norms import MOST, GradientNorms
 from src.training.hparams import VISIBLE, Choices, Row, start_summaries
 from src.training.loggers import config_table
 from src.training.shown import BINS, histogram, markdown_table
 from tests.training.conftest import curves
+from tests.training.test_resume import Killed, kill_at
 
 DEFAULTS = {
     "batch_size": 32,
@@ -247,3 +249,18 @@ def test_replies_of_an_interrupted_run_stand_beside_later_ones():
     other = SampleReplies(["b"], None, None)
     other.load_state_dict(one.state_dict())
     assert other.by_step == {}  # other questions
+
+
+def test_an_older_run_goes_on_in_the_folder_of_its_points(small_run, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            small_run("trainer.checkpoint_every_n_steps=3")
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir()
+    for path in event_files(run):
+        path.rename(run / "tensorboard" / path.name)
+    small_run("trainer.checkpoint_every_n_steps=3", f"resume={run}")
+    assert event_files(run) == []
+    assert events_folder(run) == run / "tensorboard"
+    assert list(curves(run)["train/loss"]) == list(range(1, 13))
