@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -237,7 +238,8 @@ class Run:
     def _verdict(self) -> list[str]:
         if not self.has("validation"):
             return ["not validated: model/ holds the last weights"]
-        return verdict(self.best.history, int(self.best.best["step"]), self.objective.best)
+        said = verdict(self.best.history, int(self.best.best["step"]), self.objective.best)
+        return [line for text in said for line in textwrap.wrap(text, 100, break_on_hyphens=False)]
 
     def _figures(self, last: Mapping[str, float], best: GPT2, num_steps: int) -> dict[str, Any]:
         planned = {"planned_steps": self.plan.num_steps}
