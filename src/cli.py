@@ -124,7 +124,7 @@ def run_door(
             else:
                 line = line.with_key(alone) if alone else line
                 assignments.check(line, config_name, free_text)
-                texts, arguments = _take_free_text(line, free_text)
+                texts, arguments = _take_free_text(line.arguments(), free_text, line.shows_config)
                 arguments = rewrite(readable(composable(arguments, config_name)))
                 checked = folder_once_checked(check, mistakes) if check else nullcontext()
                 with around(arguments) as rewritten, checked:
@@ -189,17 +189,19 @@ def task_overrides() -> list[str]:
     return as_typed(HydraConfig.get().overrides.task)
 
 
-def _take_free_text(line: flags.Line, keys: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+def _take_free_text(
+    arguments: list[str], keys: tuple[str, ...], is_shown: bool = False
+) -> tuple[dict[str, str], list[str]]:
     """Return the free texts of a command line by their keys, and its other arguments.
 
-    Where the config is shown, it shows them, too: they stay among the others, in quotes.
+    Where the config ``is_shown``, they stay among the others, in quotes.
     """
     texts, others = {}, []
-    for argument in line.arguments():
+    for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or key not in keys or key in PATHS:
             others.append(argument)
-        elif line.shows_config:
+        elif is_shown:
             others.append(argument if key in TEXTS else f"{key}={quoted(value)}")
         else:
             texts[key] = value

@@ -118,10 +118,8 @@ def evaluate(config: DictConfig, **text: str) -> None:
         write_report(folder, results)
     names = [candidate.name for candidate in candidates]
     lines = [*_title(facts), *table_lines(names, comparison, results["conclusions"])]
-    for line in lines:
-        print(line)
-    for line in _missing():
-        print(line)
+    for line in [*lines, *_missing()]:
+        say(line)
     print(f"\nreport:  {folder / 'report.html'}\nfigures: {folder / 'results.json'}")
 
 
