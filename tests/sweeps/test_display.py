@@ -20,6 +20,8 @@ class Terminal(io.StringIO):
 
 def write(folder, **values):
     folder.mkdir(exist_ok=True)
+    if values["state"] == "finished":
+        (folder / "metrics.json").write_text('{"best_val/loss": 1.5, "train_seconds": 3}')
     (folder / "status.json").write_text(json.dumps({"exit_code": 2, **values}))
 
 
@@ -42,8 +44,6 @@ def test_elsewhere_a_line_is_written_when_something_happens(folder, monkeypatch)
     finished = {"folder": "seed1", "state": "finished", "step": 9, "num_steps": 9}
     failed = {"folder": "seed3", "state": "failed", "reason": "no memory"}
     same = {"folder": "seed3", "state": "failed", "reason": "no memory"}
-    (folder / "seed1").mkdir()
-    (folder / "seed1" / "metrics.json").write_text('{"best_val/loss": 1.5, "train_seconds": 3}')
     lines = shown(folder, io.StringIO(), [finished, failed, same]).splitlines()
     assert lines[1:] == [
         "seed1  finished  step 9 of 9  val loss 1.5000  3 s",
