@@ -87,7 +87,10 @@ def test_what_it_cannot_go_on_from_is_refused_in_one_line(first, quick_run, tmp_
     refused(quick_run, first, r"its model is another: h.1.* is missing there", "model.n_layer=2")
     refused(quick_run, first, r"n_head is 2 there and 4 here", "model.n_head=4")
     refused(quick_run, first, r"its model is another: .*lora_A.* is missing there", "lora.rank=2")
-    refused(quick_run, first, r"tokenizer is another: .*set model.tokenizer=", "data.max_rows=9")
+    others = tmp_path / "others.jsonl"
+    others.write_text('{"prompt": "Zur Zeit?", "response": "Zurzeit ja, zur Zeit."}\n' * 40)
+    words = r"tokenizer is another: .*set model.tokenizer="
+    refused(quick_run, first, words, f"data.path={others}")
     refused(quick_run, first, r"is at step 6, and this run ends at step 6", "max_steps=6")
     refused(quick_run, tmp_path / "none", "there is no such folder")
     (tmp_path / "empty").mkdir()
