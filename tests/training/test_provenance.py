@@ -132,6 +132,9 @@ def test_nothing_of_the_environment_is_written_down(monkeypatch):
 def test_files_outside_a_repository_have_no_commit(tmp_path, monkeypatch):
     """Not even that of a repository around the environment they are installed in."""
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    who = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    commit = ["git", *who, "commit", "-q", "--allow-empty", "-m", "theirs"]
+    subprocess.run(commit, cwd=tmp_path, check=True)
     (tmp_path / "record.py").write_text("", "utf-8")
     monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
     assert record.revision() == (None, None)
