@@ -14,8 +14,8 @@ from src.train import around
 
 pytest.importorskip("optuna", reason="needs the extra sweep: pip install '.[sweep]'")
 
-from src.sweeps.grid import asked  # noqa: E402
-from src.sweeps.optuna_record import OPTUNA  # noqa: E402
+from src.sweeps.grid import asked
+from src.sweeps.optuna_record import OPTUNA
 
 
 def begun(folder: Path, *typed: str) -> Path:
