@@ -172,7 +172,7 @@ def _add(text: DoorText, path: Path, package: str, choices: dict[str, str], conf
             _merge(text, _keys(file, package))
         elif name.startswith("override "):
             continue
-        elif value is None and (path.parent / f"{name}.yaml").exists():
+        elif value is None and not (conf / name).is_dir():
             _add(text, path.parent / f"{name}.yaml", package, choices, conf)
         else:
             group, _, place = name.partition("@")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ from omegaconf import DictConfig
 
 from src.checks import check, one_of
 from src.cli import run_door, typed
-from src.command_line import grammatical
 from src.errors import UserError
 
 MOST_COLUMNS = 100
@@ -49,18 +47,5 @@ def runs(config: DictConfig) -> None:
         print(line)
 
 
-def with_folder(arguments: list[str]) -> list[str]:
-    """Return the arguments, a folder that stands alone among them as ``folder=``."""
-    read: list[str] = []
-    for previous, argument in zip(["", *arguments], arguments, strict=False):
-        is_alone = "=" not in argument or Path(argument).is_dir()
-        is_flag = argument.startswith("-") or previous in ("--cfg", "-c", "--package", "-p")
-        if is_alone and not is_flag and argument != "help":
-            argument = f"folder={grammatical(argument)}"
-        read.append(argument)
-    return read
-
-
 if __name__ == "__main__":
-    sys.argv[1:] = with_folder(sys.argv[1:])
-    run_door(runs, "runs", rewrite=with_folder)
+    run_door(runs, "runs", alone="folder")

@@ -3,7 +3,6 @@
 Writes its ``results.csv`` and ``sweep.png`` anew. Without a folder: the newest sweep.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +54,5 @@ def newest_sweep(runs: Path) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
-def with_key(arguments: list[str]) -> list[str]:
-    """Return the arguments, a folder without its key with it."""
-    return [a if a.startswith(("-", "folder=", "hydra")) else f"folder={a}" for a in arguments]
-
-
 if __name__ == "__main__":
-    sys.argv[1:] = with_key(sys.argv[1:])
-    run_door(sweep, "sweep", free_text=FREE_TEXT)
+    run_door(sweep, "sweep", free_text=FREE_TEXT, alone="folder")

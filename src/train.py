@@ -1,6 +1,5 @@
 """Train: ``python -m src.train [hardware=a100] [data=file data.path=rows.jsonl] ...``."""
 
-import os
 import re
 import signal
 import sys
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,8 +35,8 @@ from src.run_name import check_name
 from src.streams import say
 from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
 from src.sweeps.grid import may_be_sweep
-from src.sweeps.job import run_job
-from src.sweeps.launchers import needed, threads_of_a_job
+from src.sweeps.job import join_sweep, run_job, swept
+from src.sweeps.launchers import needed
 from src.sweeps.sweeping import sweeping
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ def _train(config: DictConfig, folder: Path) -> float | None:
     if config.resume and not (folder / "run.json").exists():  # a run that its sweep begins now
         overrides = [*values_in_sweep(folder), *overrides]
     try:
-        sweep = choices(overrides, find_better)
+        sweep = choices(folder, overrides, find_better)
         stopped_by = start_run(settings, objective, folder, overrides, worker, sweep)
     except Exception as error:
         if disk.refusal(error) and (folder / "run.json").exists():
@@ -90,23 +88,6 @@ def _train(config: DictConfig, folder: Path) -> float | None:
     if stopped_by == getattr(signal, "SIGUSR1", None) and hydra.mode == RunMode.RUN:
         requeue()
     raise Stopped(stopped_by)
-
-
-def join_sweep(hydra: DictConfig, folder: Path) -> "FindBetter | None":
-    """Take this job's share of the machine; return who knows whether its sweep has better ones."""
-    if hydra.mode == RunMode.RUN:
-        return None
-    threads = threads_of_a_job(hydra)
-    if threads is not None:
-        import torch
-
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that it starts
-        torch.set_num_threads(threads)
-    if hydra.sweeper.get("trial") is None:
-        return None
-    from src.sweeps.pruning import JobTrial
-
-    return JobTrial.of_job(hydra, folder).find_better
 
 
 def read_settings(
@@ -183,27 +164,15 @@ def _composed(overrides: list[str]) -> dict[str, Any]:
     return flat(values)
 
 
-def choices(overrides: Sequence[str], find_better: "FindBetter | None" = None) -> "Choices":
+def choices(
+    folder: Path, overrides: Sequence[str], find_better: "FindBetter | None" = None
+) -> "Choices":
     """Return the defaults of all settings, and what the runs of a sweep differ in."""
     from src.training.hparams import Choices
     from src.training.plan import flat
 
     defaults, _ = _typed_settings(compose("train"))
-    return Choices(flat(asdict(defaults)), swept(overrides), find_better)
-
-
-def swept(overrides: Sequence[str]) -> dict[str, str]:
-    """Return what the runs of a sweep differ in: the keys of ``overrides`` with their values.
-
-    The process of a launcher does not have the sweep's command line: there it is all of them.
-    """
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return {}
-    parser = OverridesParser.create()
-    typed = parser.parse_overrides([a for a in sys.argv[1:] if is_override(a)])
-    shared = {override.key_or_group for override in typed if not override.is_sweep_override()}
-    values = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-    return {key: value for key, value in values.items() if key not in {*shared, "sweep"}}
+    return Choices(flat(asdict(defaults)), swept(folder, overrides), find_better)
 
 
 def _typed_settings(config: DictConfig) -> "tuple[TrainConfig, type[Objective]]":

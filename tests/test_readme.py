@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from src import cli
+from src import cli, flags
 from src.benchmark.config import BenchmarkConfig
 from src.chat import ChatConfig
 from src.cli import CONF, typed
@@ -26,6 +26,7 @@ from src.export import ExportConfig
 from src.inspect_data import InspectConfig
 from src.runs import RunsConfig
 from src.serving.config import ServeConfig
+from src.sweep import SweepConfig
 from src.train import read_settings
 from src.web import WebConfig
 
@@ -44,6 +45,7 @@ TYPES: dict[str, type] = {
     "inspect_data": InspectConfig,
     "runs": RunsConfig,
     "serve": ServeConfig,
+    "sweep": SweepConfig,
     "web": WebConfig,
 }
 
@@ -56,6 +58,8 @@ class Door(NamedTuple):
     free_text: tuple[str, ...] = ()
     rewrite: Callable[[list[str]], list[str]] = list
     around: Callable[[list[str]], Any] = nullcontext
+    check: Callable[..., object] | None = None
+    alone: str = ""
 
 
 def name(path: Path) -> str:
@@ -136,12 +140,14 @@ def _elsewhere(tmp_path, monkeypatch):
 def test_every_command_composes_to_a_checked_config(page, module, rest, monkeypatch):
     arguments = words(rest)
     entry = door(module, arguments, monkeypatch)
+    if entry.alone:
+        arguments = flags.read(arguments).with_key(entry.alone).arguments()
     text, others = cli._take_free_text(arguments, entry.free_text)
     if not any(argument.startswith("resume=") for argument in others):  # there is no run here
         others = entry.rewrite(cli.readable(cli.composable(others)))
-    flags = get_args_parser().parse_args(others)
+    parsed = get_args_parser().parse_args(others)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for overrides in jobs(entry.config_name, flags.overrides, flags.multirun):
+        for overrides in jobs(entry.config_name, parsed.overrides, parsed.multirun):
             check(entry.config_name, compose(entry.config_name, overrides), text)
 
 

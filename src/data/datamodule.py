@@ -148,10 +148,7 @@ class ChatDataModule(L.LightningDataModule):
         return shares(self.splits[split], self.labels, self.weights)
 
     def by_source(self, split: str) -> dict[str, Blocks]:
-        """Return the blocks of each source of a split that has any, by its label; packed once.
-
-        Of a split that ``limits`` bounds, they are those of ``subset``.
-        """
+        """Return the blocks of each source of a split that has any, or those in its ``limits``."""
         if split not in self.parts:
             whole = self.splits[split]
             chosen = np.ones(len(whole.corpus.lengths), dtype=bool)
@@ -225,10 +222,10 @@ class ChatDataModule(L.LightningDataModule):
         """Read the conversations of one split again, as text; of a bounded one, those scored."""
         rows = self.source.conversations(RowReport())
         found = [conversation for name, conversation in rows if name == split]
-        if not self.is_bounded(split):
-            return found
-        scored = [blocks.corpus_index for blocks in self.by_source(split).values()]
-        return [found[row] for row in np.sort(np.concatenate(scored))]
+        if self.is_bounded(split):
+            scored = [blocks.corpus_index for blocks in self.by_source(split).values()]
+            found = [found[row] for row in np.sort(np.concatenate(scored))]
+        return found
 
     def some_conversations(self, split: str, most: int) -> list[Conversation]:
         """Return some conversations of one split, of each source in turn, without reading all."""
@@ -236,7 +233,7 @@ class ChatDataModule(L.LightningDataModule):
         share = -(-most // len(sources))
         there = np.bincount(self.splits[split].corpus.sources, minlength=len(sources)).tolist()
         counts = [min(share, number) for number in there]
-        found = [s.first(split, n) if n else [] for s, n in zip(sources, counts, strict=True)]
+        found = (s.first(split, n) if n else [] for s, n in zip(sources, counts, strict=True))
         return [row for rows in zip_longest(*found) for row in rows if row is not None][:most]
 
     def _micro_batches(self, blocks: Blocks, train: bool) -> MicroBatches:

@@ -82,7 +82,8 @@ class Showcase:
     def score(self, model: GPT2) -> dict[str, float]:
         """Ask the best weights; return exact match, where that is wanted."""
         assistant = Assistant(model, self.data.tokenizer)
-        figures, replies = {}, {}
+        figures: dict[str, float] = {}
+        replies: dict[str, str] = {}
         if self.test:
             with phases.phase("exact_match"):
                 figures, replies = self._exact_match(assistant)

@@ -23,7 +23,7 @@ def table_lines(entries: Sequence[Run | Sweep], folder: Path, width: int) -> lis
     """Return the table, at most ``width`` cells wide, then what is broken, then a sum."""
     if not entries:
         return [f"no runs in {_plain(str(folder))}"]
-    rows = [HEADER]
+    rows: list[tuple[str, ...]] = [HEADER]
     for entry in entries:
         if isinstance(entry, Run):
             rows.append(_row(entry))

@@ -3,19 +3,26 @@
 import contextlib
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from hydra.types import RunMode
 from omegaconf import ListConfig, OmegaConf
 
 from src.cli import MISTAKES, as_typed, one_line
 from src.command_line import unquoted
 from src.errors import UserError
+from src.streams import Screen
+from src.sweeps.launchers import threads_of_a_job
 from src.sweeps.names import rounded, run_folder_name, short_keys
 from src.sweeps.state import SWEEP, Sweep, read_sweep, write_job
 from src.training import status
+
+if TYPE_CHECKING:
+    from src.training.pruning import FindBetter
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -72,7 +79,7 @@ def _silent(stream: TextIO) -> Iterator[None]:
     """Write into ``stream`` what is meant for the terminal; what is logged, the log has."""
     root = logging.getLogger()
     for handler in root.handlers[:]:
-        if type(handler) is logging.StreamHandler:
+        if isinstance(handler, Screen):
             root.removeHandler(handler)
     with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
         yield
@@ -86,6 +93,41 @@ def _free_memory() -> None:
 
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def join_sweep(hydra: Any, folder: Path) -> "FindBetter | None":
+    """Take this job's share of the machine; return who knows whether its sweep has better ones.
+
+    Args:
+        hydra: Hydra's part of the job's config.
+        folder: of the job.
+    """
+    if hydra.mode == RunMode.RUN:
+        return None
+    threads = threads_of_a_job(hydra)
+    if threads is not None:
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that it starts
+        torch.set_num_threads(threads)
+    if hydra.sweeper.get("trial") is None:
+        return None
+    from src.sweeps.pruning import JobTrial
+
+    trial = JobTrial.of_job(hydra, folder)
+    return None if trial is None else trial.find_better
+
+
+def swept(folder: Path, overrides: Sequence[str]) -> dict[str, str]:
+    """Return the values that the run in ``folder`` has and others of its sweep have not."""
+    folder = folder.absolute()
+    for parent in folder.parents[:2]:
+        sweep = _sweep(parent)
+        if sweep is not None:
+            jobs = {parent / job.folder: job.values for job in sweep.jobs}
+            values = jobs.get(folder) or own_values(overrides, sweep)
+            return {key: str(value) for key, value in values.items()}
+    return {}
 
 
 def job_folder(sweep_folder: str, number: int, overrides: Any) -> str:

@@ -41,7 +41,10 @@ class Origin:
 
     def facts(self) -> dict[str, Any]:
         """Return what a run that begins again must find as it was, under names of settings."""
-        facts = {"continue_from.step": self.step, "continue_from.moments": bool(self.checkpoint)}
+        facts: dict[str, Any] = {
+            "continue_from.step": self.step,
+            "continue_from.moments": bool(self.checkpoint),
+        }
         if self.checkpoint is not None:
             facts["continue_from.checksum"] = _checksum(self.checkpoint)
         return facts

@@ -130,7 +130,9 @@ class RunProgress(L.Callback):
             done = sum(self.blocks[:loader]) + min((index + 1) * size, self.blocks[loader])
             self.scoring.add(done - self.scoring.done)
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, *arguments: Any) -> None:
+        """Count the blocks of all ranks."""
+        self.on_validation_batch_end(*arguments)
 
     def on_validation_end(self, *_: Any) -> None:
         """Go back to what was done before."""
@@ -139,7 +141,9 @@ class RunProgress(L.Callback):
             self.scoring = None
         phases.enter(self.outer)
 
-    on_test_end = on_validation_end
+    def on_test_end(self, *_: Any) -> None:
+        """Go back to what was done before."""
+        self.on_validation_end()
 
     def on_exception(self, *_: Any) -> None:
         """Leave the bars as they stand."""

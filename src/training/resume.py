@@ -247,7 +247,7 @@ def write_record(
     data: ChatDataModule,
     plan: Plan,
     overrides: list[str],
-    origin: Mapping[str, Any],
+    origin: dict[str, Any],
 ) -> None:
     """Write ``run.json`` for a new run; for one that goes on, check that it is the same run.
 

@@ -12,7 +12,7 @@ import pytest
 
 from src.records.runs import Run, Sweep, find_runs
 from src.records.table import as_json, table_lines
-from src.runs import runs, with_folder
+from src.runs import runs
 from src.training import lock
 
 ROOT = Path(__file__).parents[2]
@@ -199,20 +199,10 @@ def test_no_runs_are_said(door, tmp_path):
     assert door(runs, "runs", "folder=empty") == (0, "no runs in empty\n", "")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["x"], ["folder=x"]),
-        (["a b", "format=json"], ["folder=a b", "format=json"]),
-        (["--cfg", "job"], ["--cfg", "job"]),
-        (["a,b"], ['folder="a,b"']),
-        (["folder=x"], ["folder=x"]),
-        (["--help"], ["--help"]),
-    ],
-)
-def test_a_folder_may_stand_alone(arguments, expected):
-    assert with_folder(arguments) == expected
-    assert with_folder(expected) == expected
+@pytest.mark.parametrize("name", ["some", "a b", "a,b", "a=b"])
+def test_a_folder_may_stand_alone(name, door, tmp_path):
+    (tmp_path / name).mkdir()
+    assert door(runs, "runs", name, alone="folder") == (0, f"no runs in {name}\n", "")
 
 
 def test_hundreds_of_runs_are_listed_fast_and_without_torch(tmp_path):
