@@ -60,7 +60,7 @@ def test_train_returns_the_figures_of_a_run_folder(figures):
     assert record["command"].startswith("python -m src.train ")
 
 
-def test_a_run_is_opened_with_all_that_it_has(figures):
+def test_a_run_is_opened_with_all_that_it_has(figures, tmp_path):
     run = open_run(figures.folder)
     assert run.metrics == figures
     assert run.status.state == "finished"
@@ -68,11 +68,13 @@ def test_a_run_is_opened_with_all_that_it_has(figures):
     assert steps == [0, 2]
     assert values[-1] == pytest.approx(figures["val/loss"])
     assert isinstance(run.config, TrainConfig)
-    (figures.folder / "history.csv").rename(figures.folder / "away")
-    try:
-        older = open_run(figures.folder).curves
-    finally:
-        (figures.folder / "away").rename(figures.folder / "history.csv")
+    older_folder = tmp_path / "older"  # as an older version left it
+    (older_folder / "tensorboard").mkdir(parents=True)
+    for name in ("run.json", "metrics.json"):
+        shutil.copy(figures.folder / name, older_folder)
+    for path in figures.folder.glob("events.out.tfevents.*"):
+        shutil.copy(path, older_folder / "tensorboard")
+    older = open_run(older_folder).curves
     assert older["val/loss"].steps == steps
     assert older["val/loss"].values == pytest.approx(values)
 

@@ -58,9 +58,12 @@ class SFTModule(TrainingModule):
             batch["input_ids"], batch["position_ids"], batch["cu_seqlens"], batch["max_seqlen"]
         )
 
+    def _is_validating(self) -> bool:
+        return not self.training and self._trainer is not None and self._trainer.validating
+
     def response_sums(self, batch: Batch, hidden: Tensor) -> LossSums:
         """Return the sums over the supervised tokens."""
-        if self.by_position is not None and self._trainer is not None and self.trainer.validating:
+        if self.by_position is not None and self._is_validating():
             self.by_position.add(self.model, hidden, batch)
         return supervised_loss(self.model, hidden, batch["supervised_index"], batch["labels"])
 
