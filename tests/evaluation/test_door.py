@@ -62,6 +62,7 @@ def test_one_model(judge, runs, tmp_path):
     assert len(results["rows"]) == results["data"]["num_rows"] == 120
     assert sum("reply" in row["models"][str(run)] for row in results["rows"]) == 20
     parts = [row["models"][str(run)] for row in results["rows"]]
+    parts = [part for part in parts if "loss" in part]  # the others are too long for the model
     nats = sum(part["loss"] * part["num_scored_tokens"] for part in parts)
     count = sum(part["num_scored_tokens"] for part in parts)
     assert nats / count == pytest.approx(figures["loss"]["value"])
