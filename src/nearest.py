@@ -9,6 +9,7 @@ from pathlib import Path
 from src.foreign_names import CHOICES, KEYS, by_foreign_name
 
 CUTOFF = 0.7  # of difflib's ratio, from which on two names are alike
+CLOSE = 0.9  # and are the same but for a letter
 CHOICE_CUTOFF = 0.6  # there are few choices
 MOST = 3  # names that are worth reading
 MOST_FILES = 2000  # of a folder that is looked through
@@ -30,16 +31,18 @@ def nearest_keys(name: str, keys: Sequence[str]) -> list[str]:
             by_form.setdefault(form, []).append(key)
     named = {_plain_key(name): targets for name, targets in KEYS_OF_OTHERS.items()}
     for form in dict.fromkeys([whole, last]):
-        if form in by_form:
+        if form in map(_plain_key, by_form.get(form, ())):
             return _few(by_form[form])
         if found := _meant(named.get(form, ()), by_form):
             return found
+        if form in by_form:
+            return _few(by_form[form])
     words = _words(_snake(name.strip("+~-. ")))
     if parts := [key for key in keys if words and words <= _words(key)]:
         fewest = min(len(_words(key)) for key in parts)
         return _few(key for key in parts if len(_words(key)) == fewest)
-    for form in dict.fromkeys([whole, last]):
-        close = difflib.get_close_matches(form, [*by_form, *named], n=MOST, cutoff=CUTOFF)
+    for form, cutoff in ((last, CLOSE), (whole, CUTOFF), (last, CUTOFF)):
+        close = difflib.get_close_matches(form, [*by_form, *named], n=MOST, cutoff=cutoff)
         found = [key for each in close for key in by_form.get(each) or _meant(named[each], by_form)]
         if found:
             return _few(key for key in found if _words(key) == _words(found[0]))

@@ -116,8 +116,8 @@ class Source:
                     reader = RowReader(list(row), self.config.columns, part.name, own)
                     readers.append(reader)
                 named = part.split or row["split"]
-                if self._is_full(named, used) and not self._divides(named):
-                    report.dropped[OVER_MAX_ROWS] += 1  # not worth reading
+                if self.config.source == "sample" and self._is_full(named, used):
+                    report.dropped[OVER_MAX_ROWS] += 1  # as usable as all others of ours
                     continue
                 try:
                     conversation = reader(row)
