@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help quickstart setup test test-slow faults test-gpu gpu-check test-engines test-clients ablations lint format chat web serve tensorboard lock clean
+.PHONY: help quickstart setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations lint format chat web serve tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -17,6 +17,9 @@ test: setup      ## the test suite: minutes, no network
 
 test-slow: setup ## the tests that train models for minutes
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
+
+test-whole: setup ## whole sweeps and searches that are killed, an installed wheel, TensorBoard in a browser: a quarter of an hour
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m whole -n auto --dist loadfile
 
 faults: setup    ## the fault suite whole: kills, full disks, damage, signals; hours on few cores (test-slow runs a part)
 	FAULTS=full HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile --timeout=7200 tests/faults

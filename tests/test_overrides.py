@@ -17,6 +17,7 @@ from src.command_line import command, grammatical, option, quoted, unquoted
 from src.errors import UserError
 from src.overrides import readable
 from src.train import recorded, resume_arguments
+from src.training.record import read_record
 
 ODD = [
     "rows (1) = 数据, it's #1.jsonl",
@@ -219,5 +220,6 @@ def test_a_run_of_any_name_and_any_rows_goes_on(text, here):
             values[override.key_or_group] = OmegaConf.create({"k": override.value()}).k
         assert values["resume"] == values["hydra.run.dir"] == str(folder)
         assert values["seed"] == 3
-        config = recorded(OmegaConf.create({"data": {"path": None}}), folder, ["seed=3"])
+        empty = OmegaConf.create({"data": {"path": None}})
+        config = recorded(empty, read_record(folder).config, ["seed=3"])
         assert config.data.path == text

@@ -18,7 +18,7 @@ import pytest
 
 from tests.training.conftest import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 ROOT = Path(__file__).parents[1]
 NOT_INSTALLED = ("README.md",)  # of the rooms: for who reads the code

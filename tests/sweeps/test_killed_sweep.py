@@ -25,7 +25,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.timeout(1200)
 def test_nine_runs_one_of_them_failing_killed_half_way_and_gone_on_with(tmp_path):
     given = [*TINY, f"{LR}=1e-3,2e-3,4e-3", "batch_size=4,0,8", "max_steps=4"]

@@ -80,7 +80,7 @@ def ended(folder: Path) -> int:
     return read_results(folder, read_sweep(folder)).count("finished")
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_search_that_is_killed_has_twenty_trials_in_all(tmp_path):
     folder = tmp_path / "search"
     sweep = subprocess.Popen(
@@ -121,7 +121,7 @@ def test_a_search_that_is_killed_has_twenty_trials_in_all(tmp_path):
     assert len(trials(folder)) == 20
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "launcher",
     [

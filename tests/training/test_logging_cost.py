@@ -10,7 +10,7 @@ from src.training.module import TrainingModule
 from src.training.start import start_run
 from tests.training.conftest import settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 NUM_STEPS = 60
 

@@ -16,7 +16,7 @@ from src.training.layout import layout
 from tests.page.test_browser import BROWSERS
 from tests.training.conftest import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 ROOT = Path(__file__).parents[2]
 MINUTES = 3 * 60_000  # milliseconds that anything may take, on a busy machine
