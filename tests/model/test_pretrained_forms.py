@@ -266,7 +266,7 @@ def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_read(
     monkeypatch.setattr("src.free_memory.free_memory", lambda: 1000)
     monkeypatch.setattr("src.free_memory.has_hard_limit", lambda: True)
     monkeypatch.setattr("src.model.weights_file.safe_open", None)
-    with pytest.raises(UserError, match=r"its weights: 0\.0 GiB are needed and 0\.0 are free"):
+    with pytest.raises(UserError, match=r"its weights: 0.2 MiB are needed and 1.0 KiB are free"):
         load_pretrained(str(tmp_path))
 
 
