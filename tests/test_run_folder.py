@@ -15,7 +15,7 @@ from src.evaluate import evaluate
 from src.overrides import CONF, readable
 from src.run_folder import Unused
 from src.run_name import MAX_BYTES, check_name, run_name
-from src.train import process_arguments, read_settings, train
+from src.train import around, process_arguments, read_settings, train
 from tests.training.conftest import SMALL
 
 
@@ -23,7 +23,7 @@ from tests.training.conftest import SMALL
 def start(door):
     """Start the training door; return (exit code, standard output, standard error)."""
     return lambda *arguments: door(
-        train, "train", *arguments, rewrite=process_arguments, check=read_settings
+        train, "train", *arguments, rewrite=process_arguments, check=read_settings, around=around
     )
 
 
