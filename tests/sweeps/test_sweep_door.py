@@ -13,8 +13,8 @@ from tests.sweeps.conftest import LR, made_up
 @pytest.fixture
 def show(door):
     def run(*arguments):
-        given = sweep.with_key(list(arguments))
-        return door(sweep.sweep, "sweep", *given, free_text=sweep.FREE_TEXT)
+        options = {"free_text": sweep.FREE_TEXT, "alone": "folder"}
+        return door(sweep.sweep, "sweep", *arguments, **options)
 
     return run
 

@@ -186,7 +186,7 @@ def test_a_full_disk_leaves_both_and_says_what_is_needed(run, monkeypatch):
             return self.file.fileno()
 
     hashing = checkpoint_file.Hashing
-    monkeypatch.setattr(checkpoint_file, "Hashing", lambda file: hashing(Full(file)))
+    monkeypatch.setattr(checkpoint_file, "Hashing", lambda file, *rest: hashing(Full(file), *rest))
     with pytest.raises(disk.Unwritten) as error:
         write(state(3), path)
     assert disk.refusal(error.value).startswith(f"{path}: No space left on device (it needs 1")

@@ -113,7 +113,7 @@ class Trap:
 
 def test_a_strangers_checkpoint_runs_no_code(tmp_path, capsys):
     (tmp_path / "checkpoints").mkdir()
-    record = {"settings": {}, "machine": {}, "config": {}}
+    record = {"settings": {}, "machine": {}, "config": {"seed": 1}}
     (tmp_path / "run.json").write_text(json.dumps(record))
     content = {"state_dict": {}, "global_step": 1, "trap": Trap()}
     torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
