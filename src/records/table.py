@@ -61,7 +61,7 @@ def _row(run: Run, is_job: bool = False) -> tuple[str, ...]:
         steps += f"/{run.num_steps:,}"
     name = _plain(run.folder.name)
     return (
-        "" if is_job else f"{run.started:%Y-%m-%d_%H-%M-%S}",
+        "" if is_job else _when(run),
         INDENT + name if is_job else _short(run.folder),
         _plain(run.model or ""),
         _plain(run.data or ""),
@@ -78,7 +78,7 @@ def _sweep_row(sweep: Sweep) -> tuple[str, ...]:
     states = Counter(job.state for job in sweep.jobs)
     is_done = set(states) == {"finished"}
     return (
-        f"{sweep.started:%Y-%m-%d_%H-%M-%S}",
+        _when(sweep),
         _short(sweep.folder),
         f"{len(sweep.jobs)} jobs",
         "",
@@ -88,6 +88,12 @@ def _sweep_row(sweep: Sweep) -> tuple[str, ...]:
         "finished" if is_done else f"{states['finished']} of {len(sweep.jobs)}",
         _size(sum(job.num_bytes for job in sweep.jobs)),
     )
+
+
+def _when(entry: Run | Sweep) -> str:
+    """Return the time in the folder's name, so that it can be typed; else that of the start."""
+    match = DATE.fullmatch(entry.folder.name)
+    return f"{match[1]}_{match[2]}" if match else f"{entry.started:%Y-%m-%d_%H-%M-%S}"
 
 
 def _short(folder: Path) -> str:

@@ -12,6 +12,7 @@ from src.sweeps.outcomes import Outcome, Results
 from src.sweeps.state import GRID
 
 SEED = "seed"
+WIDEST = 10  # times: the step to a value that is named as the next
 SAME = 0.02  # of numbers of tokens: a share by which packing may differ
 
 
@@ -113,7 +114,7 @@ def _further(order: Sequence[float]) -> float | None:
     before, last = order[-2], order[-1]
     if before <= 0 or last <= 0:
         return None
-    value = last * last / before
+    value = last * min(max(last / before, 1 / WIDEST), WIDEST)
     if all(isinstance(v, int) for v in order):
         return round(value) if round(value) >= 1 and round(value) != last else None
     if max(order) <= 1 < value:  # a share, perhaps

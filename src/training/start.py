@@ -110,7 +110,8 @@ def _start_run(
     recorded = read_machine(run_folder)
     if config.resume is not None:
         config = as_decided(config, recorded)
-        config = as_recorded(config, read_record(run_folder).settings)
+        if (run_folder / RECORD).exists():  # not of a run that its sweep begins now
+            config = as_recorded(config, read_record(run_folder).settings)
         check_size(config, run_folder)
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
     num_devices = choose_devices(

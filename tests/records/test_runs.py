@@ -93,6 +93,13 @@ def test_the_table_shows_all_of_it_in_a_hundred_columns(folder):
     assert "6 runs" in text
 
 
+def test_when_and_name_make_the_folder_even_if_reading_rows_took_a_while(tmp_path):
+    name = "2026-01-04_10-00-00_late_eeeeee"
+    make_run(tmp_path / name, start="2026-01-04T10:07:00+00:00")
+    when, short = table_lines(find_runs(tmp_path), tmp_path, 100)[1].split()[:2]
+    assert f"{when}_{short}" == name
+
+
 def test_long_names_are_cut_and_numbers_are_not(folder):
     name = "2026-01-04_10-00-00_" + "名前" * 20 + "_dddddd"
     values = {"data.path": "rows/" + "x" * 60 + ".jsonl", "data.source": "file"}

@@ -60,6 +60,7 @@ def test_a_run_that_diverged_bounds_the_grid(tmp_path):
     [
         (BS, (4, 8), "try batch_size=2"),
         (BS, (1, 4), None),  # no batch is smaller
+        (LR, (1e-3, 1e30), "try optimizer.learning_rate=1e-4"),  # a wide step says little
         ("model.dropout", (0.1, 0.5), "try model.dropout=0.02"),
         ("model.dropout", (0.0, 0.5), ""),  # nothing lies below
         ("data", ("sample", "file"), ""),
