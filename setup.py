@@ -6,12 +6,9 @@ installation leaves all files where they are, and finds the packages there.
 
 import sys
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import find_packages, setup
 
-ROOMS = [
-    *find_packages(include=["src", "src.*"]),
-    *find_namespace_packages(include=["hydra_plugins", "hydra_plugins.*"]),
-]
+ROOMS = find_packages(include=["src", "src.*"])
 KINDS = "css html js json jinja md toml yaml"  # of files that are read beside the code
 FILES = {"": [pattern for kind in KINDS.split() for pattern in (f"*.{kind}", f"**/*.{kind}")]}
 
@@ -20,6 +17,6 @@ if "editable_wheel" in sys.argv:
 else:
     setup(
         packages=["gpt2_chat", *(f"gpt2_chat.{room}" for room in [*ROOMS, "conf"])],
-        package_dir={f"gpt2_chat.{top}": top for top in ("src", "conf", "hydra_plugins")},
+        package_dir={f"gpt2_chat.{top}": top for top in ("src", "conf")},
         package_data=FILES,
     )

@@ -21,7 +21,7 @@ from src.overrides import CONF
 from src.sweeps.state import SWEEP, Sweep
 
 OPTUNA = "optuna"  # the kind of a sweep
-SWEEPER = "hydra_plugins.gpt2_chat_sweeper.PruningSweeper"
+SWEEPER = "hydra_plugins.gpt2_chat.PruningSweeper"  # under this name Hydra knows ours
 SQLITE = "sqlite:///"
 SAMPLER = "hydra/sweeper/sampler"
 NAME = re.compile(r"[\w.-]+")

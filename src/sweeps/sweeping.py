@@ -16,6 +16,7 @@ from src.sweeps.display import Display
 from src.sweeps.files import report, write_csv
 from src.sweeps.going_on import going_on
 from src.sweeps.grid import asked, may_be_sweep
+from src.sweeps.optuna_plugin import register
 from src.sweeps.outcomes import Results, read_results
 from src.sweeps.state import MULTIRUN, SWEEP, Sweep, read_sweep, write_sweep
 from src.sweeps.table import go_on_command, shown
@@ -43,6 +44,7 @@ def sweeping(
     if not may_be_sweep(arguments):
         yield list(arguments)
         return
+    register()
     resumed = going_on(arguments, runs, may_change)
     if resumed is not None:
         hold(resumed.folder)

@@ -1,7 +1,7 @@
-"""``hydra/sweeper=optuna_pruning``: Hydra takes sweepers from this package only.
+"""``hydra/sweeper=optuna_pruning``, made known to Hydra.
 
-Hydra imports this at every start, so what it needs is imported when a sweep begins. The values are
-in ``conf/sweep/optuna.yaml``, the work is in ``src/sweeps/optuna_sweeper.py``.
+The door imports this at every start, so what a search needs is imported when one begins. The values
+are in ``conf/sweep/optuna.yaml``, the work is in ``src/sweeps/optuna_sweeper.py``.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import MISSING, DictConfig
+
+from src.sweeps.optuna_record import SWEEPER
 
 
 class PruningSweeper(Sweeper):
@@ -46,7 +48,7 @@ class PruningConf:
 class PruningSweeperConf:
     """The keys of ``hydra.sweeper``; their values are in ``conf/sweep/optuna.yaml``."""
 
-    _target_: str = f"{PruningSweeper.__module__}.{PruningSweeper.__name__}"
+    _target_: str = SWEEPER
     _recursive_: bool = False  # the sampler is made for each trial
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe"}])
     sampler: Any = MISSING  # hydra/sweeper/sampler: of hydra-optuna-sweeper
@@ -62,3 +64,14 @@ class PruningSweeperConf:
 ConfigStore.instance().store(
     group="hydra/sweeper", name="optuna_pruning", node=PruningSweeperConf, provider="gpt2-chat"
 )
+
+
+def register() -> None:
+    """Make the sweeper known to Hydra in this process.
+
+    Hydra finds plugins by itself in the package ``hydra_plugins`` only, and makes none that is not
+    named after it. Jobs in other processes need the config alone, which Hydra hands to them.
+    """
+    plugins = Plugins.instance()
+    plugins.register(PruningSweeper)
+    plugins.class_name_to_class[SWEEPER] = PruningSweeper
