@@ -107,13 +107,13 @@ class Pictures:
 
     def tensorboard(self) -> bytes:
         """The page Custom Scalars of a quickstart."""
-        curves = self.work / "curves"
-        (curves / "quickstart").mkdir(parents=True)
+        runs = Path("outputs", "train")  # as the page names it
+        (self.work / runs / "quickstart").mkdir(parents=True)
         for path in self.run.rglob("events.out.*"):
-            shutil.copy(path, curves / "quickstart")
-        command = ["tensorboard.main", "--logdir", str(curves), "--load_fast=false"]
-        with server([*command, "--port", "0", "--host", "127.0.0.1"]) as address:
-            page = self.page(height=1180)
+            shutil.copy(path, self.work / runs / "quickstart")
+        command = ["tensorboard.main", "--logdir", str(runs), "--load_fast=false"]
+        with server([*command, "--port", "0", "--host", "127.0.0.1"], self.work) as address:
+            page = self.page(width=1500, height=1180)
             page.goto(f"{address}#custom_scalars", wait_until="commit")
             page.get_by_text("Matches (2)").first.wait_for()  # train and val
             page.wait_for_timeout(5_000)  # the lines are drawn some time after their names
@@ -149,9 +149,9 @@ class Pictures:
         page.locator("article").first.wait_for()
         return page.screenshot()
 
-    def page(self, height: int = 800) -> Any:
+    def page(self, width: int = MOST_PIXELS, height: int = 800) -> Any:
         """Open an empty page of the browser."""
-        page = self.browser.new_page(viewport={"width": MOST_PIXELS, "height": height})
+        page = self.browser.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(MINUTES)
         return page
 
@@ -215,11 +215,11 @@ def door(module: str, *arguments: str) -> None:
 
 
 @contextmanager
-def server(command: list[str]) -> Iterator[str]:
+def server(command: list[str], folder: Path = ROOT) -> Iterator[str]:
     """Yield the address that ``python -m command`` says it listens at."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
-        cwd=ROOT,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
