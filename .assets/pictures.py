@@ -54,7 +54,8 @@ margin: 0; padding: 16px 20px; color: {foreground}; font: 14px/16px 'DejaVu Sans
 
 def refuse(reason: str) -> NoReturn:
     """End with one line."""
-    sys.exit(f"error: {reason}")
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 def quickstart_run() -> Path:
@@ -114,7 +115,7 @@ class Pictures:
         command = ["tensorboard.main", "--logdir", str(runs), "--load_fast=false"]
         with server([*command, "--port", "0", "--host", "127.0.0.1"], self.work) as address:
             page = self.page(width=1500, height=1180)
-            page.goto(f"{address}#custom_scalars", wait_until="commit")
+            page.goto(f"{address}#custom_scalars&_smoothingWeight=0", wait_until="commit")
             page.get_by_text("Matches (2)").first.wait_for()  # train and val
             page.wait_for_timeout(5_000)  # the lines are drawn some time after their names
             return page.screenshot()
