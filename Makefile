@@ -5,6 +5,7 @@ export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: help quickstart setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations lint format chat web serve tensorboard lock clean
+.PHONY: help quickstart setup test test-slow faults test-gpu gpu-check test-engines test-clients ablations pictures lint format chat web serve tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,6 +55,9 @@ ablations: setup ## what each part brings, three seeds each: 45 runs, 20 minutes
 	rm -rf $(ABLATIONS)/evaluation
 	$(PY) -m src.evaluate model_path=$$(ls -dv $(ABLATIONS)/single/*/model $(ABLATIONS)/grid/*/model | paste -sd,) $(ABLATED) data.validation_fraction=0.05 data.test_fraction=0.3 num_replies=0 output=$(ABLATIONS)/evaluation
 	GPT2_CHAT_ABLATIONS=$(ABLATIONS)/evaluation/results.json .venv/bin/jupyter execute notebooks/04_ablations.ipynb
+
+pictures: setup  ## the pictures of the pages anew, of the newest quickstart: minutes, Chromium; or some: PICTURES="page sweep"
+	HF_HUB_OFFLINE=1 PYTHONPATH=. $(PY) .assets/pictures.py $(PICTURES)
 
 lint: setup      ## format, lint and types, check only
 	$(PY) -m ruff format --check .

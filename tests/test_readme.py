@@ -36,6 +36,7 @@ PAGES = sorted(
     for pattern in ("README.md", "CONTRIBUTING.md", "[!.]*/README.md", "src/**/README.md")
     for path in ROOT.glob(pattern)
 )
+ASSETS = ROOT / ".assets"
 MAX_LINES = 170  # of the front page
 TYPES: dict[str, type] = {
     "benchmark": BenchmarkConfig,
@@ -178,6 +179,23 @@ def test_every_link_and_every_path_leads_to_a_file(page):
     paths = re.findall(r"^((?:src|conf|tests|notebooks|outputs)/[\w./-]*\w/?)$", code(page), re.M)
     for path in paths:
         assert (ROOT / path).exists() or "/NAME" in path, path
+
+
+def test_the_pictures_of_the_pages_are_those_that_make_pictures_makes():
+    made = {f"{name}.png" for name in runpy.run_path(str(ASSETS / "pictures.py"))["PICTURES"]}
+    shown = {
+        Path(link).name
+        for page in PAGES
+        for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    assert made == shown == {path.name for path in ASSETS.glob("*.png")}
+
+
+@pytest.mark.parametrize("path", sorted(ASSETS.glob("*.png")), ids=name)
+def test_a_picture_is_small(path):
+    content = path.read_bytes()
+    assert len(content) <= 150_000
+    assert int.from_bytes(content[16:20], "big") <= 1200  # pixels wide, as a PNG begins
 
 
 def test_what_is_to_be_changed_is_in_the_file_that_the_table_says():

@@ -31,9 +31,9 @@ class Answered(NamedTuple):
         return "\n".join([*(SIGNS[m.role] + m.content for m in before), last.content])
 
 
-def print_table(rows: Sequence[Answered]) -> None:
-    """Print a table on standard error, 100 columns wide at most; long texts are cut."""
-    console = Console(stderr=True)
+def print_table(rows: Sequence[Answered], console: Console | None = None) -> None:
+    """Print a table, by default on standard error, 100 columns wide at most; texts are cut."""
+    console = console or Console(stderr=True)
     has_references = any(row.reference is not None for row in rows)
     headings = ("question", "before", "after", *(["reference"] if has_references else []))
     table = Table(*headings, show_lines=True)

@@ -10,6 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from src.errors import UserError
 from src.sweeps.curves import Curve, read_curve
@@ -158,6 +159,8 @@ def _draw_curves(axes: Axes, results: Results, curves: dict[str, Curve]) -> None
     margin = 0.05 * (max(usual) - min(losses)) or 0.01
     axes.set_ylim(min(losses) - margin, max(usual) + margin)
     axes.set_xlabel("tokens seen" if by_tokens else "optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k, 1.5M
     axes.set_ylabel("val/loss")
     axes.set_title("val/loss as it learned", fontsize=10)
     handles, labels = axes.get_legend_handles_labels()

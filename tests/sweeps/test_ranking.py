@@ -5,12 +5,14 @@ import json
 import math
 
 import pytest
+from matplotlib.figure import Figure
 
 from src.errors import UserError
-from src.sweeps.curves import read_curve
+from src.sweeps.curves import Curve, read_curve
 from src.sweeps.display import run_lines
 from src.sweeps.files import report
 from src.sweeps.outcomes import open_sweep, read_results
+from src.sweeps.picture import _draw_curves
 from src.sweeps.ranking import conclusions, settings_of
 from src.sweeps.state import Sweep, read_sweep
 from src.sweeps.table import WIDTH, result_lines
@@ -286,3 +288,10 @@ def test_values_of_any_letters_are_drawn(tmp_path, recwarn):
     results = open_sweep(made_up(tmp_path / "$數", values, [1.0, 2.0, 3.0, 4.0]))
     assert any("sweep.png" in line for line in report(results))
     assert not recwarn.list
+
+
+def test_tokens_of_a_long_run_fit_below_the_curves(tmp_path):
+    results, axes = one_key(tmp_path, (1.0, 2.0, 3.0)), Figure().subplots()
+    curve = Curve([0, 9], [0.0, 2.5e8], [2.0, 1.0])
+    _draw_curves(axes, results, {results.outcomes[0].folder: curve})
+    assert axes.xaxis.get_major_formatter()(2e8) == "200M"
