@@ -5,7 +5,7 @@ export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: help quickstart setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations lint format chat web serve tensorboard lock clean
-.PHONY: help quickstart setup test test-slow faults test-gpu gpu-check test-engines test-clients ablations pictures lint format chat web serve tensorboard lock clean
+.PHONY: help quickstart setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations pictures lint format chat web serve tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -77,7 +77,7 @@ web: setup       ## a page to talk to the newest model, at http://localhost:7860
 serve: setup     ## an OpenAI-compatible API of the newest model, at http://localhost:8000/v1
 	@$(PY) -m src.serve
 
-tensorboard: setup ## the curves of all runs, at http://localhost:6006/#custom_scalars
+tensorboard: setup ## the curves of all runs, at http://localhost:6006/#custom_scalars&_smoothingWeight=0
 	$(PY) -m tensorboard.main --logdir outputs/train --load_fast=false
 
 setup: .venv/installed

@@ -33,6 +33,8 @@ class PruningSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from src.sweeps.optuna_sweeper import StudySweep
 
+        assert self.config is not None
+        assert self.launcher is not None
         StudySweep(self.config, self.launcher, arguments).run()
 
 

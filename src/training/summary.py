@@ -8,7 +8,8 @@ from pathlib import Path
 from src import disk, phases
 from src.command_line import command
 
-CURVES = "http://localhost:6006/#custom_scalars"  # the charts of ``layout``, not all of them
+# The charts of ``layout``, not all of them, and unsmoothed: few validations would be drawn wrong.
+CURVES = "http://localhost:6006/#custom_scalars&_smoothingWeight=0"
 
 
 def summary(
