@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from src import disk, signals
-from src.command_line import grammatical
+from src.command_line import command, grammatical
 from src.errors import UserError
 from src.sweeps.display import Display
 from src.sweeps.files import report, write_csv
@@ -137,6 +137,8 @@ def finish(folder: Path) -> None:
 def remaining_lines(results: Results) -> list[str]:
     """Return how many runs are left, and the command that goes on with them."""
     number = results.num_remaining
+    if not number:
+        return [f"all runs have ended; see them with: {command('sweep', folder=results.folder)}"]
     runs = f"{number} of {results.num_jobs} runs {'remains' if number == 1 else 'remain'}"
     return [f"{runs}; go on with: {go_on_command(results.folder)}"]
 

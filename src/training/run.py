@@ -238,7 +238,8 @@ class Run:
     def _verdict(self) -> list[str]:
         if not self.has("validation"):
             return ["not validated: model/ holds the last weights"]
-        said = verdict(self.best.history, int(self.best.best["step"]), self.objective.best)
+        step, ended_early = int(self.best.best["step"]), self.best.is_over
+        said = verdict(self.best.history, step, self.objective.best, ended_early)
         return [line for text in said for line in textwrap.wrap(text, 100, break_on_hyphens=False)]
 
     def _figures(self, last: Mapping[str, float], best: GPT2, num_steps: int) -> dict[str, Any]:

@@ -10,13 +10,16 @@ SAME = 1e-3  # share of a figure below which a difference is none to speak of
 History = Sequence[tuple[int, float]]  # of each validation: step and figure
 
 
-def verdict(history: History, best_step: int, chosen_by: Best) -> list[str]:
+def verdict(
+    history: History, best_step: int, chosen_by: Best, ended_early: bool = False
+) -> list[str]:
     """Return sentences about a run that went wrong, or on for too long; none if it went well.
 
     Args:
         history: of the figure that chooses the weights, the first weights' before any step.
         best_step: of the weights that are kept.
         chosen_by: which figure it is, and which direction is better.
+        ended_early: whether ``trainer.patience`` has ended the run, which is said elsewhere.
     """
     if len(history) < 2:
         return []
@@ -44,10 +47,12 @@ def verdict(history: History, best_step: int, chosen_by: Best) -> list[str]:
             f"raise optimizer.learning_rate, or train for longer"
         )
     if best_step < last_step and abs(last - best) > SAME * abs(best):
+        after = sum(step > best_step for step, _ in history)
+        by_heart = ", as a model does that learns its rows by heart" if after > 1 else ""
+        further = "" if ended_early else "; trainer.patience would have ended the run"
         lines.append(
             f"best at step {best_step:,} of {last_step:,}: after it {name} {_worsened(chosen_by)} "
-            f"from {_text(best)} to {_text(last)}, as a model does that learns its rows by heart; "
-            f"model/ holds step {best_step:,}; trainer.patience would have ended the run"
+            f"from {_text(best)} to {_text(last)}{by_heart}; model/ holds step {best_step:,}{further}"
         )
     return lines
 
