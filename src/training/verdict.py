@@ -52,7 +52,8 @@ def verdict(
         further = "" if ended_early else "; trainer.patience would have ended the run"
         lines.append(
             f"best at step {best_step:,} of {last_step:,}: after it {name} {_worsened(chosen_by)} "
-            f"from {_text(best)} to {_text(last)}{by_heart}; model/ holds step {best_step:,}{further}"
+            f"from {_text(best)} to {_text(last)}{by_heart}; model/ holds step {best_step:,}"
+            f"{further}"
         )
     return lines
 
