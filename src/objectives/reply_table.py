@@ -48,7 +48,8 @@ def _told(row: Answered) -> str:
     *before, last = row.messages
     lines = [f"{SIGNS[m.role]}{_cell(m.content)}" for m in before[-EARLIER:]]
     if len(before) > EARLIER:
-        lines.insert(0, f"({len(before) - EARLIER} messages before)")
+        number = len(before) - EARLIER
+        lines.insert(0, f"({number} message{'s' * (number > 1)} before)")
     return "\n".join([*(f"[dim]{line}[/dim]" for line in lines), _cell(last.content)])
 
 

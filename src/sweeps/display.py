@@ -47,7 +47,9 @@ class Display:
         """Begin; what has ended before is not news."""
         results = self.read()
         self.before = {run.folder: _news(run) for run in results.outcomes if run.state in ENDED}
-        self._say(f"{results.num_jobs} runs in {shown(results.folder)}")
+        self._say(
+            f"{results.num_jobs} run{'s' * (results.num_jobs != 1)} in {shown(results.folder)}"
+        )
         if self.console.is_terminal:
             self.live = Live(
                 console=self.console,

@@ -92,7 +92,7 @@ def test_the_table_is_readable_at_100_columns_whatever_the_replies(capsys, monke
     assert len(text.splitlines()) < 30
     assert "\x1b" not in text
     assert "[red]loud" in text  # as it is, no markup
-    for words in ("reference", "...", "(1 messages before)", "(nothing)"):
+    for words in ("reference", "...", "(1 message before)", "(nothing)"):
         assert words in text
 
 
