@@ -171,11 +171,11 @@ def test_a_stop_in_a_step_after_which_a_validation_is_due_validates_first(small_
 
 def test_the_clock_is_saved_whole():
     """Tokens and seconds until the save, also those since the last log."""
-    log = TrainingLog(steps_per_epoch=10)
+    log = TrainingLog()
     log.num_tokens, log.started = 700, time.perf_counter() - 7
     state = log.state_dict()
     assert 7 <= state["train_seconds"] < 8
-    resumed = TrainingLog(steps_per_epoch=10)
+    resumed = TrainingLog()
     resumed.load_state_dict(state)
     assert 87 < resumed.tokens_per_second <= 100
     again = log.state_dict()["train_seconds"]

@@ -22,7 +22,8 @@ def test_metrics_are_flat_and_complete(small_run):
     expected = {
         *(f"{p}/{n}" for p in ("val", "best_val", "test") for n in ("loss", "accuracy")),
         *("val/perplexity", "best_val/perplexity", "test/perplexity", "best_step", "num_steps"),
-        *("train_seconds", "real_tokens_per_second", "utilisation", "num_parameters"),
+        *("train_seconds", "num_tokens", "real_tokens_per_second", "utilisation"),
+        "num_parameters",
     }
     expected |= {f"{p}/num_{n}" for p in ("val", "test") for n in ("rows", "scored_tokens")}
     expected |= {
