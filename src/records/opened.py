@@ -12,10 +12,10 @@ from src.data.tokenizer import load_tokenizer
 from src.errors import UserError
 from src.json_file import read_settings
 from src.model.pretrained import num_positions
-from src.records.curves import Curve, read_curves
 from src.records.runs import METRICS
 from src.talk.chat_model import ChatModel
 from src.training.config import TrainConfig
+from src.training.curves import Curve, read_curves
 from src.training.objective import Objective
 from src.training.record import read_record
 from src.training.status import Status, read_status

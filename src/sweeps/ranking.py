@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from src.command_line import command
 from src.sweeps.names import short_keys, value_text
 from src.sweeps.outcomes import Outcome, Results
 from src.sweeps.state import GRID
 
 SEED = "seed"
+ROWS = "val/num_rows"  # in metrics.json: how many a validation scored
 WIDEST = 10  # times: the step to a value that is named as the next
 SAME = 0.02  # of numbers of tokens: a share by which packing may differ
 
@@ -71,6 +73,7 @@ def conclusions(results: Results) -> list[str]:
     if len(settings) > 1:
         said.append(seeds_sentence(settings))
     said += _tokens(results.keys, ranked)
+    said += _rows(results, ranked)
     if failed := results.count("failed"):
         said.append(f"{failed} of {results.num_jobs} runs failed, and cannot be compared")
     return said
@@ -186,6 +189,18 @@ def _tokens_by_value(
         if max(ratios) > min(ratios) * (1 + 5 * SAME):
             return {}
     return {value: statistics.fmean(groups[0][value]) for value in whole} if groups else {}
+
+
+def _rows(results: Results, ranked: Sequence[Outcome]) -> list[str]:
+    """Say that the losses are not of the same rows, where runs had time for fewer of them."""
+    counts = {int(run.figures[ROWS]) for run in ranked if ROWS in run.figures}
+    if len(counts) < 2:
+        return []
+    return [
+        f"validated on {min(counts):,} to {max(counts):,} rows, as the length of the runs allowed: "
+        f"a part of what differs may come from that; trainer.max_val_blocks=null takes all rows, "
+        f"and this compares on the same: {command('evaluate', model_path=results.folder)}"
+    ]
 
 
 def _times(ratio: float) -> str:

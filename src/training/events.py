@@ -22,9 +22,9 @@ from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
 from src import atomic
 from src.training.checkpoint_file import read
+from src.training.curves import OLDER
 from src.training.shown import Histogram, markdown_table
 
-OLDER = "tensorboard"  # in older run folders the file is in here
 SIZES = "event_sizes"  # in a checkpoint: bytes of each file of points, by its name
 FLUSH_SECONDS = 10  # after which a page that is open may show a new point
 

@@ -16,9 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src import atomic, disk
-
-HISTORY = "history.csv"  # in the run folder
-FIRST_COLUMNS = ("step", "tokens", "seconds")
+from src.training.curves import FIRST_COLUMNS, read_history
 
 
 class History(Logger):
@@ -67,6 +65,7 @@ class History(Logger):
         Raises:
             disk.Unwritten: the disk refuses.
         """
+        metrics = {name: v for name, v in metrics.items() if name not in FIRST_COLUMNS}
         if self.row.get("step") != str(step):
             tokens, seconds = self.totals()
             values = (str(step), str(tokens), f"{seconds:.3f}")
@@ -126,26 +125,6 @@ class History(Logger):
             self.file.truncate(self.start)
             raise
         self.end = self.start + len(line)
-
-
-def read_history(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a history by column, as text; those after a torn one are left out.
-
-    A loss of power may tear what was written since the last checkpoint. No file: no rows.
-    """
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    rows: list[dict[str, str]] = []
-    reader = csv.reader(io.StringIO(text, newline=""))
-    columns = next(reader, [])
-    if tuple(columns[:3]) != FIRST_COLUMNS:
-        return []
-    for values in reader:
-        if len(values) != len(columns) or not values[0].isdecimal():
-            break
-        rows.append(dict(zip(columns, values, strict=True)))
-    return rows
 
 
 def _line(values: list[str]) -> bytes:

@@ -13,8 +13,9 @@ from torch.utils.tensorboard.summary import custom_scalars
 from src.data.datamodule import ChatDataModule
 from src.training import hparams
 from src.training.checkpoints import saved_step
+from src.training.curves import HISTORY
 from src.training.events import SIZES, OneFileLogger, open_logger
-from src.training.history import HISTORY, History
+from src.training.history import History
 from src.training.layout import layout
 from src.training.shown import Board, histogram
 from src.training.wandb_logger import RunWandbLogger

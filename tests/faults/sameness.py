@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from src.errors import UserError
 from src.training.checkpoints import find_checkpoint
+from src.training.curves import read_history
 from src.training.events import event_files, events_folder
-from src.training.history import read_history
 
 TIMED = ("train_seconds", "real_tokens_per_second", "seconds/")
 # Of a checkpoint: what counts time, and what describes files that name a second and a process.

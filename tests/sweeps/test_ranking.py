@@ -278,6 +278,18 @@ def test_a_curve_comes_from_history_or_from_tensorboards_file(tmp_path):
     assert (curve.steps, curve.tokens, curve.losses) == ([4], [], [2.5])
 
 
+@pytest.mark.parametrize(("counts", "is_said"), [((40, 160), True), ((40, 40), False)])
+def test_losses_of_other_rows_are_not_compared_without_a_word(counts, is_said, tmp_path):
+    folder = made_up(tmp_path / "s", [{BS: 4}, {BS: 16}], [2.0, 1.0])
+    for job, count in zip(("bs4", "bs16"), counts, strict=True):
+        path = folder / job / "metrics.json"
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(figures | {"val/num_rows": count}), encoding="utf-8")
+    said = " ".join(conclusions(open_sweep(folder)))
+    assert ("validated on 40 to 160 rows" in said) == is_said
+    assert ("src.evaluate model_path=" in said) == is_said
+
+
 def test_nothing_known_beforehand_is_counted_all_the_same(tmp_path):
     results = read_results(tmp_path, Sweep(kind="optuna", num_jobs=20))
     assert (results.num_jobs, results.num_remaining) == (20, 20)

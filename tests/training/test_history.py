@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from src import disk
-from src.training.history import History, read_history
+from src.training.curves import read_history
+from src.training.history import History
 from tests.training.conftest import curves, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +33,14 @@ def test_a_run_writes_every_figure_it_logs(small_run):
     assert [int(row["step"]) for row in found] == [0, 4, 5, 8, 10, 12]
     assert list(found[0])[:3] == ["step", "tokens", "seconds"]
     for tag, points in curves(run).items():
+        if tag == "tokens":  # a column of its own, at every step
+            continue
         logged = {int(row["step"]): float(row[tag]) for row in found if row[tag]}
         assert logged == pytest.approx(points), tag
     tokens, seconds = ([float(row[name]) for row in found] for name in ("tokens", "seconds"))
     assert tokens[0] == seconds[0] == 0
     assert tokens == sorted(set(tokens))
+    assert tokens[-1] == metrics(run)["num_tokens"]
     assert seconds == sorted(seconds)
     assert seconds[-1] <= metrics(run)["train_seconds"] + 0.001
     assert found[-1]["test/loss"]

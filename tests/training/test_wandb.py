@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from src.errors import UserError
-from src.training.history import read_history
+from src.training.curves import read_history
 from src.training.wandb_logger import _identity
 from tests.training.conftest import curves
 
