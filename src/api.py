@@ -147,15 +147,21 @@ def _train(arguments: list[str], resumed: Path | None = None) -> Figures:
             if resumed is None:
                 _write_config(folder, config, overrides)
             stopped_by = start_run(settings, objective, folder, overrides, joining)
-    except BaseException:
+    except BaseException as error:
         unused.remove()
+        if isinstance(error, KeyboardInterrupt) and (folder / resuming.RECORD).exists():
+            _say_how_to_go_on(folder)
         raise
     if stopped_by is None:
         return Figures(folder)
-    print(f"go on with: train(resume={str(folder)!r})", file=sys.stderr)
+    _say_how_to_go_on(folder)
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + stopped_by)
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    print(f"go on with: train(resume={str(folder)!r})", file=sys.stderr)
 
 
 def _checked(config: DictConfig, arguments: list[str]) -> tuple[TrainConfig, Any]:

@@ -3,9 +3,9 @@
 import json
 import logging
 import os
+import pydoc
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,6 @@ from src.errors import UserError
 from src.overrides import CONF
 from src.talk.messages import Message
 from src.training.config import TrainConfig
-from src.training.start import start_run
 
 TINY = {
     "experiment": "quickstart",
@@ -205,22 +204,34 @@ def test_a_run_that_cannot_go_on_is_nobodys_afterwards(figures, tmp_path, monkey
         assert not (copy / "run.lock").exists()
 
 
-def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("place", "has_begun"),
+    [
+        ("src.api.start_run", False),
+        ("src.training.start.Run", True),  # its record is written
+        ("src.training.checkpoints.Checkpoints.on_train_batch_end", True),
+    ],
+)
+def test_ctrl_c_stops_in_good_order_and_says_how_to_go_on(
+    place, has_begun, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
+    original = pydoc.locate(place)
 
     def interrupted(*arguments, **options):
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-        return start_run(*arguments, **options)
+        monkeypatch.setattr(place, original)
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(api, "start_run", interrupted)
-    settings = TINY | {"max_steps": 3000, "trainer.val_every_n_steps": 3000}
+    monkeypatch.setattr(place, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(**settings)
-    runs = list(Path("outputs/train").glob("*/run.json"))
-    if runs:  # it came after the run had begun
-        assert f"go on with: train(resume='{runs[0].parent}')" in capsys.readouterr().err
-    else:
+        train(**TINY | {"max_steps": 50})
+    if not has_begun:
         assert not Path("outputs/train").exists()
+        return
+    (record,) = Path("outputs/train").glob("*/run.json")
+    assert f"go on with: train(resume='{record.parent}')" in capsys.readouterr().err
+    assert train(resume=record.parent)["num_steps"] == 50
 
 
 @pytest.mark.parametrize(
