@@ -1,14 +1,16 @@
 """What the tests of several rooms share."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before a library reads it: no test asks the network
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from src.model.generation_config import GenerationConfig
 # Real rows and GPT-2's own vocabulary, where a developer has them: not part of this repository.
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 STEPS = 1500  # of the quickstart, in tests: enough for most answers
 
 # A shell has its background jobs ignore Ctrl-C, and so what they start: tests of Ctrl-C would hang.
@@ -134,6 +137,21 @@ def door(monkeypatch, tmp_path, capsys):
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright; skips where there is none."""
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        pytest.skip("no Chromium here (apt-get install chromium): no page is looked at")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
 
 
 def shared_data(name: str) -> Path:

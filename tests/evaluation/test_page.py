@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from src.evaluation.report import page, write_report
 
 STRANGE = "<script>document.title = 'no'</script><b>bold</b> & \u2028 </script> 'x' \"y\""
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def results(num_rows: int = 3, models=("runs/first/model", STRANGE)) -> dict:
@@ -104,41 +102,34 @@ def test_one_model_is_the_best_of_none():
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_in_a_browser(tmp_path, width, scheme):
-    playwright = pytest.importorskip("playwright.sync_api")
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser_path is None:
-        pytest.skip("no Chromium is installed")
+def test_in_a_browser(browser, tmp_path, width, scheme):
     write_report(tmp_path, results(num_rows=120))
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-        )
-        shown = context.new_page()
-        errors: list[str] = []
-        shown.on("pageerror", lambda error: errors.append(str(error)))
-        shown.goto((tmp_path / "report.html").as_uri())
-        assert shown.title() == "Evaluation of 2 models"
-        assert shown.locator("article").count() == 50
-        shown.locator("#more").click()
-        assert shown.locator("article").count() == 100
-        shown.locator("#filter").fill("117 QUESTION")
-        assert shown.locator("#count").inner_text() == "1 row"
-        assert shown.locator("article").count() == 1
-        shown.locator("#filter").fill("")
-        shown.locator("#kind").select_option("unended")
-        assert shown.locator("#count").inner_text() == "120 rows"
-        marks = shown.locator("article").first.locator("mark").all_inner_texts()
-        assert marks[0] == "2"
-        assert "three" not in marks
-        wide = shown.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width
-        colours = shown.evaluate(
-            "[getComputedStyle(document.body).color, getComputedStyle(document.body)"
-            ".backgroundColor].map((c) => c.match(/\\d+/g).slice(0, 3).map(Number))"
-        )
-        text, ground = (np.mean(colour) for colour in colours)
-        assert (text > 200 > 60 > ground) if scheme == "dark" else (ground > 200 > 60 > text)
-        assert errors == []
-        browser.close()
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    shown = context.new_page()
+    errors: list[str] = []
+    shown.on("pageerror", lambda error: errors.append(str(error)))
+    shown.goto((tmp_path / "report.html").as_uri())
+    assert shown.title() == "Evaluation of 2 models"
+    assert shown.locator("article").count() == 50
+    shown.locator("#more").click()
+    assert shown.locator("article").count() == 100
+    shown.locator("#filter").fill("117 QUESTION")
+    assert shown.locator("#count").inner_text() == "1 row"
+    assert shown.locator("article").count() == 1
+    shown.locator("#filter").fill("")
+    shown.locator("#kind").select_option("unended")
+    assert shown.locator("#count").inner_text() == "120 rows"
+    marks = shown.locator("article").first.locator("mark").all_inner_texts()
+    assert marks[0] == "2"
+    assert "three" not in marks
+    wide = shown.evaluate("document.documentElement.scrollWidth")
+    assert wide <= width
+    colours = shown.evaluate(
+        "[getComputedStyle(document.body).color, getComputedStyle(document.body)"
+        ".backgroundColor].map((c) => c.match(/\\d+/g).slice(0, 3).map(Number))"
+    )
+    text, ground = (np.mean(colour) for colour in colours)
+    assert (text > 200 > 60 > ground) if scheme == "dark" else (ground > 200 > 60 > text)
+    assert errors == []

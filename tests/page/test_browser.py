@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from tests.model.conftest import random_model, tiny_config
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 60_000  # milliseconds that anything on the page may take, on a busy machine
 STRANGE = "a <b and c> d &amp; <img src=x onerror=alert(1)>"  # the name of a model's folder
 TEXTS = (
@@ -59,20 +57,6 @@ def address(tokenizer, tmp_path_factory) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip("no Chromium here (apt-get install chromium): the page is not driven")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
