@@ -43,8 +43,8 @@ def sweep(tmp_path_factory) -> Path:
     )
     end = time.monotonic() + 500
     while process.poll() is None and time.monotonic() < end:
-        last = [path for path in folder.glob("*/history.csv") if path.parent.name.startswith("8")]
-        if last and last[0].read_text(encoding="utf-8").count("\n") > 3:
+        paths = sorted(folder.glob("*/history.csv"), key=lambda path: path.stat().st_ctime)
+        if len(paths) == 9 and paths[-1].read_text(encoding="utf-8").count("\n") > 3:
             break
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
