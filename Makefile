@@ -4,7 +4,6 @@ PY := .venv/bin/python
 export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help quickstart setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations lint format chat web serve tensorboard lock clean
 .PHONY: help quickstart setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations pictures lint format chat web serve tensorboard lock clean
 
 help:            ## this list

@@ -80,6 +80,7 @@ def run_door(
     job: Callable[..., Any],
     config_name: str,
     free_text: tuple[str, ...] = (),
+    join: Callable[[], list[str] | None] = lambda: None,
     rewrite: Callable[[list[str]], list[str]] = list,
     around: Callable[[list[str]], AbstractContextManager[list[str]]] = nullcontext,
     check: Check | None = None,
@@ -92,6 +93,7 @@ def run_door(
         config_name: the file under ``conf``.
         free_text: keys whose values are any text, not even null; Hydra's grammar does not read
             them. A path among them comes with ``config``, like the paths of other keys.
+        join: returns the arguments that another process of the same run has checked, or None.
         rewrite: turns the other arguments, made readable, into those that Hydra composes.
         around: yields the arguments while Hydra is at work, perhaps others.
         check: of a door whose runs have folders: raises, before a single run has one, what is
@@ -122,10 +124,12 @@ def run_door(
             if line.wants_help:
                 print_help(config_name)
             else:
-                line = line.with_key(alone) if alone else line
-                assignments.check(line, config_name, free_text)
-                texts, arguments = _take_free_text(line.arguments(), free_text, line.shows_config)
-                arguments = rewrite(readable(composable(arguments, config_name)))
+                arguments = join()
+                if arguments is None:
+                    line = line.with_key(alone) if alone else line
+                    assignments.check(line, config_name, free_text)
+                    texts, others = _take_free_text(line.arguments(), free_text, line.shows_config)
+                    arguments = rewrite(readable(composable(others, config_name)))
                 checked = folder_once_checked(check, mistakes) if check else nullcontext()
                 with around(arguments) as rewritten, checked:
                     sys.argv[1:] = flags.read(rewritten).arguments()

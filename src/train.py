@@ -209,22 +209,26 @@ def is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
 
 
+def rank_0_arguments() -> list[str] | None:
+    """Return the arguments that rank 0 has composed; None for rank 0 itself, or a lone process."""
+    from src.training.launch import meet
+    from src.training.place import find_place
+
+    return meet(find_place())
+
+
 def process_arguments(arguments: list[str]) -> list[str]:
-    """Return the arguments that Hydra composes; every rank but 0 gets those of rank 0.
+    """Return the arguments that Hydra composes.
 
     Raises:
         UserError: a sweep under a launcher that has started the processes of one run.
     """
-    from src.training.launch import meet
     from src.training.place import find_place
 
     check_names(arguments)
     for what, module in needed(arguments).items():
         require(module, "sweep", what)
     place = find_place()
-    rank_0_arguments = meet(place)
-    if rank_0_arguments is not None:
-        return rank_0_arguments
     if place.world_size > 1 and {"-m", "--multirun"} & set(arguments):
         raise UserError(
             f"-m: {place.launcher} started the processes of one run; leave it out, or start the "
@@ -291,4 +295,11 @@ def around(arguments: list[str]) -> AbstractContextManager[list[str]]:
 
 if __name__ == "__main__":
     signals.take()
-    run_door(train, "train", rewrite=process_arguments, around=around, check=read_settings)
+    run_door(
+        train,
+        "train",
+        join=rank_0_arguments,
+        rewrite=process_arguments,
+        around=around,
+        check=read_settings,
+    )

@@ -114,7 +114,8 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss, num_correct, _ = _sums_and_gradients(ctx, hidden, weight, labels, len(labels), 0.0)
+        sums, _ = _sums_and_gradients(ctx, hidden, weight, labels, len(labels), 0.0)
+        loss, num_correct = sums
         ctx.mark_non_differentiable(num_correct)
         return loss, num_correct
 
@@ -139,9 +140,11 @@ class PromptWeightedCrossEntropy(torch.autograd.Function):
         num_responses: int,
         prompt_weight: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        response_loss, num_correct, prompt_loss = _sums_and_gradients(
+        responses, prompts = _sums_and_gradients(
             ctx, hidden, weight, labels, num_responses, prompt_weight
         )
+        response_loss, num_correct = responses
+        prompt_loss, _ = prompts or _nothing(hidden)
         ctx.mark_non_differentiable(num_correct, response_loss)
         return response_loss + prompt_weight * prompt_loss, num_correct, response_loss
 
@@ -159,8 +162,8 @@ def _sums_and_gradients(
     labels: Tensor,
     num_responses: int,
     prompt_weight: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss of the first rows, how many are correct, and the loss of the other rows.
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
+    """Return loss and number correct of the first rows, and of the others if there are any.
 
     The gradients of both inputs are saved in ``ctx``: those of the other rows' loss at its weight.
     """
@@ -193,9 +196,7 @@ def _sums_and_gradients(
         elif grad_weight is not None:
             grad_weight = grad_weight[: len(weight)].to(weight.dtype)
     ctx.save_for_backward(grad_hidden, grad_weight)
-    loss, num_correct = sums.get(False) or _nothing(hidden)
-    prompt_loss, _ = sums.get(True) or _nothing(hidden)
-    return loss, num_correct, prompt_loss
+    return sums.get(False) or _nothing(hidden), sums.get(True)
 
 
 def _chunks(num_responses: int, num_rows: int) -> Iterator[slice]:

@@ -266,6 +266,7 @@ class Run:
         return {
             f"{prefix}/num_{name}": sum(getattr(part, of_part) for part in parts.values())
             for prefix, split in (("val", "validation"), ("test", "test"))
+            if any(key.startswith(f"{prefix}/") for key in self.module.latest)  # it was scored
             if (parts := self.data.by_source(split))
             for name, of_part in (("rows", "num_examples"), ("scored_tokens", "num_targets"))
         }

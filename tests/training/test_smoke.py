@@ -29,7 +29,8 @@ def test_every_phase_happens_once_and_little_is_computed(own, tmp_path, monkeypa
         original(self, checkpoint, path, **options)
 
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
-    asked = ("experiment=smoke", "data=sample", "model=tiny", *TINY, *own)
+    keep = "trainer.keep_optimizer=true"
+    asked = ("experiment=smoke", "data=sample", "model=tiny", *TINY, *own, keep)
     with caplog.at_level(logging.INFO):
         config = settings(*asked, f"data.corpus_dir={tmp_path / 'corpora'}")
         assert start_run(*config, tmp_path / "run", list(asked)) is None
