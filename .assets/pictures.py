@@ -20,11 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from src.lines import WIDTH, wrapped
 from src.objectives.reply_table import SIGNS, Answered, print_table
 from src.records.runs import Run, find_runs
 from src.talk.messages import Message
 from src.training.record import RECORD, read_object
+from src.wording.lines import WIDTH, wrapped
 
 ASSETS = Path(__file__).parent
 ROOT = ASSETS.parent

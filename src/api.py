@@ -19,17 +19,18 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src import atomic, streams
-from src.arguments import as_arguments
-from src.cli import MISTAKES, RUNS, composable, one_line, register_resolvers, typed
+from src import streams
+from src.command.arguments import as_arguments
+from src.command.cli import MISTAKES, RUNS, composable, one_line, register_resolvers, typed
+from src.command.overrides import CONF, readable
+from src.command.run_folder import Unused
 from src.errors import UserError
-from src.json_file import read_settings
+from src.files import atomic
+from src.files.json_file import read_settings
 from src.model.device import choose_device
 from src.model.generation_config import GenerationConfig
-from src.overrides import CONF, readable
 from src.records.opened import MODEL, OpenRun
 from src.records.runs import METRICS
-from src.run_folder import Unused
 from src.talk.assistant import load_assistant
 from src.talk.chat_model import ChatModel
 from src.talk.model_folder import newest_model_folder

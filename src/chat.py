@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from omegaconf import DictConfig
 
 from src.checks import at_least, check, one_of
-from src.cli import RUNS, run_door, typed
+from src.command.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 from src.talk.messages import Message, check_messages

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from src.errors import UserError
-from src.nearest import choice_question
+from src.wording.nearest import choice_question
 
 AUTO = "auto"
 SMALLEST, LARGEST = 1e-30, 1e30  # of a float that float32 can compute with

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.checks import AUTO, at_least, check, one_of, within
-from src.cli import RUNS, named_file, run_door, task_overrides, typed
-from src.command_line import program
+from src.command.cli import RUNS, named_file, run_door, task_overrides, typed
 from src.data.config import DataConfig
 from src.data.files.part import SPLITS
 from src.errors import UserError
+from src.files.run_name import check_name, run_name
 from src.model.generation_config import GenerationConfig
-from src.nearest import choice_question
-from src.run_name import check_name, run_name
 from src.streams import say
+from src.wording.command_line import program
+from src.wording.nearest import choice_question
 
 if TYPE_CHECKING:
     from src.evaluation.candidates import Candidate

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 from omegaconf import DictConfig
 
 from src.checks import check, one_of
-from src.cli import RUNS, require, run_door, typed
-from src.command_line import command
+from src.command.cli import RUNS, require, run_door, typed
 from src.errors import UserError
 from src.streams import say
+from src.wording.command_line import command
 
 if TYPE_CHECKING:
     from src.exporting.exports import Source

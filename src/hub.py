@@ -13,8 +13,8 @@ from src.download import download_model
 from src.errors import UserError
 from src.errors import first_line as first_line
 from src.errors import whole_message as whole_message
-from src.model_files import check_subfolder
-from src.nearest import path_question
+from src.files.model_files import check_subfolder
+from src.wording.nearest import path_question
 
 PAGES = "https://huggingface.co"
 

@@ -14,7 +14,7 @@ from typing import Annotated
 from omegaconf import DictConfig
 
 from src.checks import at_least, check, one_of, within
-from src.cli import run_door, typed
+from src.command.cli import run_door, typed
 from src.data.config import DataConfig
 from src.errors import UserError
 from src.model.config import ModelConfig

@@ -9,7 +9,7 @@ from typing import Annotated
 from omegaconf import DictConfig
 
 from src.checks import check, one_of
-from src.cli import run_door, typed
+from src.command.cli import run_door, typed
 from src.errors import UserError
 
 MOST_COLUMNS = 100

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from src.address import bind, url
-from src.cli import RUNS, require, run_door, typed
+from src.command.cli import RUNS, require, run_door, typed
 from src.free_memory import memory_for
 from src.serving.config import ServeConfig
 from src.streams import say

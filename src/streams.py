@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from src.lines import fitted
+from src.wording.lines import fitted
 
 
 def decode_as_utf8(module: str) -> None:

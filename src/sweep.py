@@ -8,14 +8,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from src.cli import RUNS, run_door, typed
-from src.command_line import command
+from src.command.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.sweeps.display import run_lines
 from src.sweeps.files import report
 from src.sweeps.outcomes import open_sweep
 from src.sweeps.state import MULTIRUN, SWEEP
 from src.training.status import RUNNING
+from src.wording.command_line import command
 
 FREE_TEXT = ("folder",)
 NO_LIMIT = 10**6  # lines

@@ -15,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from src import disk, phases, signals
-from src.cli import (
+from src import phases, signals
+from src.command.cli import (
     MISTAKES,
     RUNS,
     Stopped,
@@ -27,17 +27,20 @@ from src.cli import (
     task_overrides,
     typed,
 )
-from src.command_line import command, grammatical, relative, unquoted
+from src.command.overrides import CONF
 from src.errors import UserError
-from src.nearest import choice_question
-from src.overrides import CONF
-from src.run_name import check_name
+from src.files import disk
+from src.files.run_name import check_name
 from src.streams import say
 from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
 from src.sweeps.grid import may_be_sweep
 from src.sweeps.job import join_sweep, run_job, swept
 from src.sweeps.launchers import needed
 from src.sweeps.sweeping import sweeping
+from src.training.launch import meet
+from src.training.place import find_place
+from src.wording.command_line import command, grammatical, relative, unquoted
+from src.wording.nearest import choice_question
 
 if TYPE_CHECKING:
     from src.training.config import TrainConfig
@@ -209,22 +212,12 @@ def is_override(argument: str) -> bool:
     return "=" in argument and not argument.startswith("-")
 
 
-def rank_0_arguments() -> list[str] | None:
-    """Return the arguments that rank 0 has composed; None for rank 0 itself, or a lone process."""
-    from src.training.launch import meet
-    from src.training.place import find_place
-
-    return meet(find_place())
-
-
 def process_arguments(arguments: list[str]) -> list[str]:
     """Return the arguments that Hydra composes.
 
     Raises:
         UserError: a sweep under a launcher that has started the processes of one run.
     """
-    from src.training.place import find_place
-
     check_names(arguments)
     for what, module in needed(arguments).items():
         require(module, "sweep", what)
@@ -298,7 +291,7 @@ if __name__ == "__main__":
     run_door(
         train,
         "train",
-        join=rank_0_arguments,
+        join=meet,
         rewrite=process_arguments,
         around=around,
         check=read_settings,

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from src.address import PORT, bind, cannot_listen, url
 from src.checks import above, at_least, check
-from src.cli import RUNS, Stopped, require, run_door, typed
+from src.command.cli import RUNS, Stopped, require, run_door, typed
 from src.model.generation_config import GenerationConfig
 from src.streams import say
 

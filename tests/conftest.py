@@ -21,7 +21,7 @@ if not torch.cuda.is_available():
 from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 
-from src.cli import run_door
+from src.command.cli import run_door
 from src.data.config import DataConfig
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from src.model.generation_config import GenerationConfig

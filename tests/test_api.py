@@ -14,9 +14,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from src import api
 from src.api import Figures, load, open_run, train
-from src.arguments import as_arguments
+from src.command.arguments import as_arguments
+from src.command.overrides import CONF
 from src.errors import UserError
-from src.overrides import CONF
 from src.talk.messages import Message
 from src.training.config import TrainConfig
 

@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.checks import above, at_least, check, one_of, within
-from src.cli import typed
+from src.command.cli import typed
 from src.errors import UserError
 
 

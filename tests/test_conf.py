@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.cli import CONF
+from src.command.cli import CONF
 from src.data.order import Batching
 from src.training.config import TrainConfig
 from src.training.machine import Machine

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.cli import CONF
+from src.command.cli import CONF
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.inspect_data import inspect_data

@@ -4,8 +4,8 @@ import pytest
 
 from src import chat, evaluate, export, serve, train
 from src.benchmark.__main__ import benchmark, composed
-from src.mistakes import no_key
-from src.nearest import nearest_path
+from src.command.mistakes import no_key
+from src.wording.nearest import nearest_path
 
 # A key that does not exist, and the one that is meant; empty: nobody knows.
 KEYS = [

@@ -18,8 +18,8 @@ from hydra import compose, initialize_config_dir
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from src.command.overrides import CONF, readable
 from src.evaluation.settings import markdown_table
-from src.overrides import CONF, readable
 from src.training.machine import Machine
 from src.training.memory import TrainingStep, choose_micro_batch_size
 from src.training.place import Place

@@ -17,10 +17,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from src import cli, flags
 from src.benchmark.config import BenchmarkConfig
 from src.chat import ChatConfig
-from src.cli import CONF, typed
+from src.command import cli, flags
+from src.command.cli import CONF, typed
 from src.evaluate import EvaluateConfig
 from src.export import ExportConfig
 from src.inspect_data import InspectConfig
@@ -57,6 +57,7 @@ class Door(NamedTuple):
     job: Callable[..., None]
     config_name: str
     free_text: tuple[str, ...] = ()
+    join: Callable[[], list[str] | None] = lambda: None
     rewrite: Callable[[list[str]], list[str]] = list
     around: Callable[[list[str]], Any] = nullcontext
     check: Callable[..., object] | None = None

@@ -20,7 +20,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from src import serve
-from src.cli import run_door
+from src.command.cli import run_door
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
 from tests.serving.conftest import ask, tiny_assistant

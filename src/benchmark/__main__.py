@@ -7,8 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import src.sweeps.job  # noqa: F401 - names the folders of a grid
-from src.cli import Stopped, named_file, run_door, task_overrides, typed
-from src.command_line import relative
+from src.command.cli import Stopped, named_file, run_door, task_overrides, typed
+from src.wording.command_line import relative
 
 
 def benchmark(config: DictConfig) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from src import atomic
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.generate import Generate
 from src.benchmark.inputs import describe_inputs, write_inputs
@@ -23,11 +22,12 @@ from src.benchmark.prepare import Pack, Prepare
 from src.benchmark.train import Train
 from src.benchmark.turns import Job
 from src.checks import AUTO
-from src.command_line import program
 from src.errors import UserError
+from src.files import atomic
 from src.model.device import choose_device
-from src.nearest import choice_question, path_question
 from src.training.machine import choose_precision
+from src.wording.command_line import program
+from src.wording.nearest import choice_question, path_question
 
 log = logging.getLogger(__name__)
 

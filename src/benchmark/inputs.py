@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src import atomic
 from src.benchmark.config import BenchmarkConfig
 from src.data.batch import Batch
 from src.data.blocks import Blocks
@@ -19,6 +18,7 @@ from src.data.order import Batching
 from src.data.sources import RowReport, open_source
 from src.data.tokenizer import load_tokenizer
 from src.errors import UserError
+from src.files import atomic
 from src.model.config import ModelConfig
 from src.model.gpt2 import GPT2
 from src.model.loss import IGNORE_INDEX

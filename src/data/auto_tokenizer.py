@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from src.data.tokenizer_limits import is_too_large
-from src.json_file import read_settings
-from src.model_files import read_file
+from src.files.json_file import read_settings
+from src.files.model_files import read_file
 
 
 def auto_tokenizer(folder: Path, patterns: Sequence[str], has_config: bool) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Locks, and unfinished folders as src.atomic names them; nothing else is ever removed.
+# Locks, and unfinished folders as src.files.atomic names them; nothing else is ever removed.
 LEFTOVER = re.compile(r"([0-9a-f]{16})\.lock|\.([0-9a-f]{16})\.\d+\.(?:tmp|old)")
 
 

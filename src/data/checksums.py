@@ -14,7 +14,7 @@ from typing import Any
 
 import xxhash
 
-from src import atomic
+from src.files import atomic
 
 CHECKSUMS = "checksums.json"
 MAX_SIZE = 1 << 20  # bytes of that file, at most

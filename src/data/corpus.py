@@ -28,7 +28,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src import atomic
 from src.data.build_lock import build_lock
 from src.data.checksums import find_damage, write_checksums
 from src.data.conversation import Conversation
@@ -40,6 +39,7 @@ from src.data.template import JINJA, RESPONSE, TAUGHT, Examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import ids_dtype
 from src.errors import UserError
+from src.files import atomic
 
 FORMAT = 3  # part of the key: raise it when the files or the encoding change
 BATCH_SIZE = 1024  # rows that are encoded and written at a time

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src import atomic
 from src.data.conversation import Conversation
 from src.data.tokenizer import END_OF_TEXT, Tokenizer
 from src.data.words import WordEncoder
+from src.files import atomic
 
 PROMPT_HEADER = "### Prompt: "
 RESPONSE_HEADER = "### Response:"

@@ -11,7 +11,6 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from src import atomic
 from src.data.byte_alphabet import BYTES
 from src.data.tokenizer_files import (
     END_OF_TEXT,
@@ -23,6 +22,7 @@ from src.data.tokenizer_files import (
     read_tokenizer,
 )
 from src.errors import UserError
+from src.files import atomic
 from src.hub import local_folder
 
 REPLACEMENT = "\ufffd"  # decoded from bytes that make no character, or none yet

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from src.checksums import warn_of_changes
 from src.data.auto_tokenizer import auto_tokenizer
 from src.data.byte_alphabet import BYTES
 from src.data.tokenizer_limits import check_lines, check_numbers, check_pieces, check_state
 from src.errors import UserError
+from src.files.checksums import warn_of_changes
+from src.files.json_file import read_settings, refuse_pointer
+from src.files.model_files import check_files, read_file
 from src.hub import first_line
-from src.json_file import read_settings, refuse_pointer
-from src.model_files import check_files, read_file
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER = "tokenizer.json"

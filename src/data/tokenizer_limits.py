@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.model_files import read_file
+from src.files.model_files import read_file
 
 PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MAX_DEPTH = 16  # of lists and objects in a part

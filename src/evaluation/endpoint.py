@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from src.command_line import command
 from src.errors import UserError
 from src.evaluation.replies import UNREADABLE, Answer
 from src.model.generation_config import GenerationConfig
 from src.talk.messages import Message
+from src.wording.command_line import command
 
 FIRST_SECONDS = 25.0  # until a server has shown that it is there
 REPLY_SECONDS = 300.0  # for one reply

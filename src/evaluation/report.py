@@ -8,10 +8,10 @@ from typing import Any
 
 from jinja2 import Environment
 
-from src import atomic
 from src.evaluation.conclusions import difference_text, short_names
 from src.evaluation.figures import KINDS, kind_of, written
 from src.evaluation.intervals import Interval
+from src.files import atomic
 
 PAGE = Path(__file__).parent / "page"
 MOST_ROWS = 2000  # on the page; results.json has all

@@ -19,8 +19,8 @@ from src.data.report import RowReport
 from src.data.sources import open_source
 from src.errors import UserError
 from src.evaluation import held_out
-from src.nearest import path_question
 from src.talk.messages import Message
+from src.wording.nearest import path_question
 
 PLACEHOLDER = "?"  # stands for the answer of a row that has a question alone
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.config import DataConfig
-from src.json_file import read_settings
+from src.files.json_file import read_settings
 
 RECORD = "run.json"  # in a run folder, beside its model's
 MODEL, MODEL_FILE = "model", "config.json"

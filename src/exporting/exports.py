@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from src import atomic
-from src.checksums import write_sums
 from src.data.template import is_ours, jinja, save_template
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.exporting.new_folder import new_folder
+from src.files import atomic
+from src.files.checksums import write_sums
 from src.model.gpt2 import GPT2
 from src.model.pretrained import num_bytes, save_pretrained
 from src.model.weights_file import SAFETENSORS_FILES, WEIGHTS, has_checksum, weights_files

@@ -10,7 +10,7 @@ from typing import Any
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER, is_ours
 from src.data.tokenizer import END_OF_TEXT
 from src.errors import UserError
-from src.json_file import is_number, read_settings
+from src.files.json_file import is_number, read_settings
 from src.model.generation_config import NUMBERS
 from src.talk.model_folder import GENERATION_SETTINGS
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src import atomic, disk
 from src.errors import UserError
+from src.files import atomic, disk
 
 
 @contextmanager

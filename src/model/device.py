@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 
 from src.errors import UserError
-from src.nearest import choice_question
+from src.wording.nearest import choice_question
 
 
 def has_kernels() -> bool:

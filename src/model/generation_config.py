@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 
 from src.errors import UserError
-from src.nearest import choice_question
+from src.wording.nearest import choice_question
 
 WEIGHTS = ("fp32", "bf16", "int8")
 INT64 = 2**63  # seeds are below it

@@ -180,8 +180,7 @@ def _sums_and_gradients(
         for chunk in _chunks(num_responses, len(rows)):
             scores = F.linear(rows[chunk], head)
             new = _score_(scores, labels[chunk], len(weight), wants_gradient)
-            is_prompt = chunk.start >= num_responses
-            if is_prompt and wants_gradient:
+            if (is_prompt := chunk.start >= num_responses) and wants_gradient:
                 scores *= prompt_weight
             # The first is not added to zeros, which would be two launches more.
             old = sums.get(is_prompt)

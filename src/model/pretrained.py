@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from src import atomic
-from src.checksums import warn_of_changes
 from src.errors import UserError
+from src.files import atomic
+from src.files.checksums import warn_of_changes
+from src.files.model_files import check_files
 from src.free_memory import check_room, memory_for
 from src.hub import local_folder
 from src.model.config import GPT2Config, ModelConfig
@@ -33,7 +34,6 @@ from src.model.pretrained_config import (
 )
 from src.model.safetensors_file import save_file
 from src.model.weights_file import WEIGHTS, Weights, checksum, find_weights, folder_with_weights
-from src.model_files import check_files
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.json_file import is_number, read_settings
+from src.files.json_file import is_number, read_settings
 from src.model.config import ACTIVATIONS, GPT2Config
 
 FILE = "config.json"

@@ -13,13 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from src.checksums import warn_of_changes, warn_of_metadata
 from src.errors import UserError
+from src.files.checksums import warn_of_changes, warn_of_metadata
+from src.files.json_file import read_settings, refuse_pointer, settings_of
+from src.files.model_files import check_files
 from src.free_memory import out_of_memory
 from src.hub import first_line, local_folder
-from src.json_file import read_settings, refuse_pointer, settings_of
 from src.model.pickled_weights import describe, read_pickled
-from src.model_files import check_files
 
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from src import atomic, phases
+from src import phases
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
 from src.evaluation import held_out
 from src.evaluation.exact_match import exact_match, nearest_neighbour
+from src.files import atomic
 from src.model.gpt2 import GPT2
 from src.objectives.reply_table import Answered, as_json, as_markdown, print_table
 from src.progress import Progress

@@ -10,7 +10,7 @@ from src.data.order import Batching
 from src.data.sources import open_source
 from src.data.tokenizer import load_tokenizer
 from src.errors import UserError
-from src.json_file import read_settings
+from src.files.json_file import read_settings
 from src.model.pretrained import num_positions
 from src.records.runs import METRICS
 from src.talk.chat_model import ChatModel

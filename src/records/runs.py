@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.json_file import is_number, read_settings
+from src.files.json_file import is_number, read_settings
 from src.training.record import RECORD, read_object, read_record
 from src.training.status import STATUS, Status, read_status
 

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from src import atomic
+from src.files import atomic
 from src.sweeps.outcomes import ACCURACY, LOSS, Results, sorted_by_loss
 from src.sweeps.table import next_lines, result_lines
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from src.command_line import command, grammatical, unquoted
+from src.command.overrides import MULTIRUN
 from src.errors import UserError
-from src.overrides import MULTIRUN
 from src.sweeps.optuna_record import OPTUNA, arguments_of
 from src.sweeps.outcomes import Results, open_sweep
 from src.sweeps.state import GRID, SWEEP, Job, Sweep, read_sweep, write_sweep
@@ -19,6 +18,7 @@ from src.sweeps.table import go_on_command
 from src.training import lock
 from src.training.record import RECORD, Values
 from src.training.status import FINISHED
+from src.wording.command_line import command, grammatical, unquoted
 
 AUTO = "auto"
 NUM_TRIALS = "hydra.sweeper.n_trials"

@@ -20,8 +20,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from src.command.overrides import CONF, MULTIRUN
 from src.errors import UserError
-from src.overrides import CONF, MULTIRUN
 from src.sweeps.names import folder_names
 from src.sweeps.optuna_record import SWEEPER, describe
 from src.sweeps.state import GRID, Job, Sweep

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from hydra.types import RunMode
 from omegaconf import ListConfig, OmegaConf
 
-from src.cli import MISTAKES, as_typed, one_line
-from src.command_line import unquoted
+from src.command.cli import MISTAKES, as_typed, one_line
 from src.errors import UserError
 from src.streams import Screen
 from src.sweeps.launchers import threads_of_a_job
 from src.sweeps.names import rounded, run_folder_name, short_keys
 from src.sweeps.state import SWEEP, Sweep, read_sweep, write_job
 from src.training import status
+from src.wording.command_line import unquoted
 
 if TYPE_CHECKING:
     from src.training.pruning import FindBetter

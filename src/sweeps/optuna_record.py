@@ -15,10 +15,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from src.command_line import quoted
+from src.command.overrides import CONF
 from src.errors import UserError
-from src.overrides import CONF
 from src.sweeps.state import SWEEP, Sweep
+from src.wording.command_line import quoted
 
 OPTUNA = "optuna"  # the kind of a sweep
 SWEEPER = "hydra_plugins.gpt2_chat.PruningSweeper"  # under this name Hydra knows ours

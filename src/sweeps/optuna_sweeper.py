@@ -16,7 +16,6 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import grammatical, quoted
 from src.errors import UserError, first_line
 from src.sweeps.launchers import side_by_side
 from src.sweeps.optuna_record import check_overrides, is_in
@@ -33,6 +32,7 @@ from src.sweeps.study import (
 )
 from src.training.pruning import PRUNED
 from src.training.status import FAILED, FINISHED, Status, read_status, write_failure
+from src.wording.command_line import grammatical, quoted
 
 Space = dict[str, "optuna.distributions.BaseDistribution"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.json_file import is_number
+from src.files.json_file import is_number
 from src.sweeps.state import JOB, SWEEP, Sweep, is_sweep, read_job, read_sweep
 from src.training.record import RECORD, Values, read_object, read_record
 from src.training.status import FAILED, FINISHED, KILLED, STATUS, read_status

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.command_line import command
 from src.sweeps.names import short_keys, value_text
 from src.sweeps.outcomes import Outcome, Results
 from src.sweeps.state import GRID
+from src.wording.command_line import command
 
 SEED = "seed"
 ROWS = "val/num_rows"  # in metrics.json: how many a validation scored

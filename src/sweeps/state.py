@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src import atomic
 from src.errors import UserError
+from src.files import atomic
 from src.training.record import Values, check_keys, read_object
 
 SWEEP = "sweep.json"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from src import disk, signals
-from src.command_line import command, grammatical
+from src import signals
 from src.errors import UserError
+from src.files import disk
 from src.sweeps.display import Display
 from src.sweeps.files import report, write_csv
 from src.sweeps.going_on import going_on
@@ -22,6 +22,7 @@ from src.sweeps.state import MULTIRUN, SWEEP, Sweep, read_sweep, write_sweep
 from src.sweeps.table import go_on_command, shown
 from src.training import lock
 from src.training.status import BUG, FAILED, MISTAKE
+from src.wording.command_line import command, grammatical
 
 SIGNALLED = 128  # exit codes above it are of signals
 

@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src.command_line import command
 from src.sweeps.names import rounded, short_keys, value_text
 from src.sweeps.optuna_record import OPTUNA, SQLITE
 from src.sweeps.outcomes import ACCURACY, PRUNED, WAITING, Results, sorted_by_loss
 from src.sweeps.ranking import SEED, Setting, conclusions, is_number, settings_of
 from src.training.status import FAILED, FINISHED, RUNNING
+from src.wording.command_line import command
 
 WIDTH = 100
 MANY_COLUMNS = 10  # of a grid that is shown as text

@@ -11,9 +11,9 @@ from src.data.messages import read_messages
 from src.data.template import TEMPLATE_FILE, encode_prompt, is_ours, jinja
 from src.data.tokenizer import SETTINGS, Tokenizer
 from src.errors import UserError
+from src.files.json_file import read_settings
+from src.files.model_files import read_file
 from src.hub import first_line
-from src.json_file import read_settings
-from src.model_files import read_file
 from src.talk.messages import Message
 from src.talk.rendering import Renderer
 

@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src import atomic
-from src.checksums import SUMS, warn_of_changes, write_sums
-from src.command_line import command, quickstart
 from src.data.template import save_template
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.data.tokenizer_files import FILES as TOKENIZER_FILES
 from src.data.tokenizer_files import VOCABULARIES
 from src.errors import UserError
-from src.json_file import read_settings
+from src.files import atomic
+from src.files.checksums import SUMS, warn_of_changes, write_sums
+from src.files.json_file import read_settings
+from src.files.model_files import check_files
 from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import config_text, load_pretrained, num_bytes, save_weights
 from src.model.weights_file import SAFETENSORS_FILES, WEIGHTS, folder_with_weights
-from src.model_files import check_files
 from src.talk.chat_template import ChatTemplate, load_chat_template
 from src.talk.messages import Message
+from src.wording.command_line import command, quickstart
 
 GENERATION_SETTINGS = "generation_config.json"
 CARD = "README.md"  # written by src/training/card.py; a person may edit it, so it has no sum

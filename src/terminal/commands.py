@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from src.command_line import option
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Reply
 from src.terminal.session import ROWS, Session
+from src.wording.command_line import option
 
 
 class Leave(Exception):

@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from src import atomic, disk
 from src.errors import UserError
+from src.files import atomic, disk
 from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant, Reply
 from src.talk.messages import Message

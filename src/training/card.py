@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src import atomic
 from src.data.config import DataConfig
 from src.data.datamodule import ChatDataModule
 from src.data.sources import SPLITS, Source
+from src.files import atomic
 from src.hub import is_hub_name
 from src.talk.model_folder import CARD
 from src.training.config import TrainConfig

@@ -21,9 +21,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from src import atomic, phases
-from src.disk import BROKEN
+from src import phases
 from src.errors import UserError
+from src.files import atomic
+from src.files.disk import BROKEN
 from src.hub import first_line
 from src.progress import Progress
 from src.training.zip_archive import is_consistent

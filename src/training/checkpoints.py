@@ -13,13 +13,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from src.command_line import option
 from src.errors import UserError
-from src.nearest import path_question
 from src.training.checkpoint_file import PREVIOUS, find_damage, read
 from src.training.finite import check_weights
 from src.training.module import TrainingModule
 from src.training.ranks import gather_states, recut, restore, state_of_rank
+from src.wording.command_line import option
+from src.wording.nearest import path_question
 
 log = logging.getLogger(__name__)
 

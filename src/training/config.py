@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, get_args
 from src.checks import AUTO, Rule, above, at_least, check, one_of, within
 from src.data.config import DataConfig
 from src.errors import UserError
+from src.files.run_name import check_name
 from src.model.config import ModelConfig
 from src.model.generation_config import GenerationConfig
-from src.run_name import check_name
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -1,6 +1,6 @@
 """How a run will end and what it will leave, said before it begins."""
 
-from src import disk
+from src.files import disk
 from src.training import kept
 from src.training.config import TrainConfig
 from src.training.plan import Plan

@@ -20,7 +20,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.plugins.text.metadata import PLUGIN_NAME as TEXT
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
-from src import atomic
+from src.files import atomic
 from src.training.checkpoint_file import read
 from src.training.curves import OLDER
 from src.training.shown import Histogram, markdown_table

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from src import atomic
 from src.errors import UserError
+from src.files import atomic
 from src.training import lock
 from src.training.checkpoint_file import PREVIOUS
 from src.training.checkpoints import LAST

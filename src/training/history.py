@@ -15,7 +15,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src import atomic, disk
+from src.files import atomic, disk
 from src.training.curves import FIRST_COLUMNS, read_history
 
 

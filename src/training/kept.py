@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 
-from src import atomic
+from src.files import atomic
 from src.model.footprint import FLOAT32
 from src.model.gpt2 import GPT2
 from src.training.checkpoints import at_step_boundary

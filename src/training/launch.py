@@ -23,9 +23,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from src import signals
-from src.command_line import interpreter_arguments
 from src.errors import UserError
 from src.training.place import LOCALHOST, PARENT, Place, find_place
+from src.wording.command_line import interpreter_arguments
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -38,11 +38,12 @@ SECONDS_TO_END = 5.0  # after one process fails, until the others end
 log = logging.getLogger(__name__)
 
 
-def meet(place: Place) -> list[str] | None:
+def meet() -> list[str] | None:
     """Connect the processes; return the command line of this rank, or None for rank 0.
 
     The other ranks wait until rank 0 has prepared the run. If it never does, they exit.
     """
+    place = find_place()
     if place.world_size == 1:
         return None
     store = _open_store(place)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from src import atomic, signals
+from src import signals
+from src.files import atomic
 
 LOCK = "run.lock"
 SECONDS_OF_A_LOOK = 0.1  # far longer than ``is_held`` has it

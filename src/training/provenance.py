@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from src import atomic
-from src.command_line import program
 from src.evaluation.record import processor, revision
+from src.files import atomic
 from src.training.record import RECORD, read_object
+from src.wording.command_line import program
 
 OURS = "gpt2-chat"
 LIBRARIES = (OURS, *"torch lightning transformers tokenizers datasets numpy".split())

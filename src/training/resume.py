@@ -1,7 +1,7 @@
 """How a run is found again, and which of its settings may not change when it goes on.
 
-``run.json`` in the run folder (see ``record``) holds the settings it was started with, and what was
-chosen for the machine. It is written once; a resumed run reads it and changes nothing there.
+``run.json`` in the run folder (see ``record``) holds the settings it was started with, and what
+was chosen for the machine. It is written once; a resumed run reads it and changes nothing.
 """
 
 import logging
@@ -12,13 +12,12 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from src import atomic, signals
-from src.command_line import command, grammatical, unquoted
+from src import signals
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
+from src.files import atomic
 from src.model.device import choose_device
 from src.model.footprint import FLOAT32, num_parameters
-from src.nearest import path_question
 from src.streams import say
 from src.training import finished, lock, slurm
 from src.training.config import AUTO, PRECISIONS, TrainConfig
@@ -26,6 +25,8 @@ from src.training.machine import choose_precision
 from src.training.plan import Plan
 from src.training.record import METRICS, RECORD, is_finished, read_record
 from src.training.status import read_status
+from src.wording.command_line import command, grammatical, unquoted
+from src.wording.nearest import path_question
 
 # What may change when a run goes on: nothing that the weights or the figures depend on, but for
 # the order in which numbers are added up.
@@ -50,7 +51,6 @@ MAY_CHANGE = (
     "reference",
     "trainer.activation_checkpointing",
 )
-
 
 # Checksums of what the run learns from, and what to do when one is not as it was.
 CHANGED = {

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from src import atomic, phases, signals
-from src.command_line import command
+from src import phases, signals
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
+from src.files import atomic
 from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
 from src.training import finished
@@ -40,6 +40,7 @@ from src.training.summary import summary
 from src.training.trainer import build_trainer
 from src.training.verdict import verdict
 from src.training.wandb_logger import open_wandb
+from src.wording.command_line import command
 
 log = logging.getLogger(__name__)
 

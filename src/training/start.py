@@ -9,10 +9,11 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from src import atomic, phases, signals
+from src import phases, signals
 from src.data.blocks import choose_block_size
 from src.data.datamodule import open_data
 from src.errors import UserError
+from src.files import atomic
 from src.model.device import choose_device
 from src.training import finished, kept, lock, status
 from src.training.config import TrainConfig

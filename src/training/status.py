@@ -14,8 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src import atomic, disk, signals
+from src import signals
 from src.errors import UserError, first_line
+from src.files import atomic, disk
 from src.free_memory import out_of_memory
 from src.training import lock
 

@@ -5,8 +5,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src import disk, phases
-from src.command_line import command
+from src import phases
+from src.files import disk
+from src.wording.command_line import command
 
 # The charts of ``layout``, not all of them, and unsmoothed: few validations would be drawn wrong.
 CURVES = "http://localhost:6006/#custom_scalars&_smoothingWeight=0"

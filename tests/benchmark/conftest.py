@@ -10,7 +10,7 @@ from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import write_inputs
 from src.benchmark.stopwatch import Repeat
 from src.benchmark.turns import Job, Variant, work_here
-from src.cli import CONF, typed
+from src.command.cli import CONF, typed
 
 # 200 short rows, a model of two layers: each variant takes a second.
 TINY = (

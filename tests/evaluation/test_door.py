@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from src.cli import named_file
+from src.command.cli import named_file
 from src.evaluate import FREE_TEXT, evaluate
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy

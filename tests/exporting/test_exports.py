@@ -294,8 +294,8 @@ def test_a_snapshot_of_the_hubs_cache_is_exported_though_its_files_are_links(cop
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0"])
 def test_a_disk_without_room_is_told_what_is_needed(model_folder, tmp_path, dtype, monkeypatch):
-    monkeypatch.setattr("src.disk.LARGE", 1)
-    monkeypatch.setattr("src.disk.free_bytes", lambda folder: 10)
+    monkeypatch.setattr("src.files.disk.LARGE", 1)
+    monkeypatch.setattr("src.files.disk.free_bytes", lambda folder: 10)
     source = open_model_folder(str(model_folder))
     with pytest.raises(
         UserError, match=r"No space left on device \(it needs .* kB, 10 bytes free\)"

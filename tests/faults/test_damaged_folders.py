@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from src import checksums
 from src.data.tokenizer import train_tokenizer
 from src.errors import UserError
+from src.files import checksums
 from src.model.pretrained import load_pretrained
 from src.talk.messages import Message
 from src.talk.model_folder import load_model_folder, save_model_folder

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import atomic, disk
+from src.files import atomic, disk
 from src.training.checkpoints import find_checkpoint, read_weights
 from src.training.events import open_logger
 from src.training.start import start_run

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import atomic
+from src.files import atomic
 from src.training.checkpoints import find_checkpoint, read_weights
 from tests.faults.conftest import count
 from tests.faults.doors import Door

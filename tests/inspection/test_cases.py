@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.cli import CONF, composable
+from src.command.cli import CONF, composable
 from src.errors import UserError
 from src.inspect_data import inspect_data
 

@@ -5,7 +5,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import src.sweeps.job  # noqa: F401 - names the folders
-from src.cli import run_name
+from src.command.cli import run_name
 from src.errors import UserError
 from src.sweeps.grid import asked, may_be_sweep
 

@@ -6,8 +6,8 @@ import os
 import pytest
 from hydra import compose, initialize_config_dir
 
+from src.command.overrides import CONF
 from src.errors import UserError
-from src.overrides import CONF
 from src.sweeps.launchers import needed, side_by_side, threads_of_a_job
 from src.train import process_arguments
 

@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from src.command.overrides import CONF
 from src.errors import UserError
-from src.overrides import CONF
 from src.training.status import FAILED, FINISHED, RUNNING, StatusFile
 
 optuna = pytest.importorskip("optuna", reason="needs the extra sweep: pip install '.[sweep]'")

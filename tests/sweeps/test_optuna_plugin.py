@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 
-from src.overrides import CONF
+from src.command.overrides import CONF
 from src.sweeps.optuna_plugin import PruningSweeper, register
 
 ROOT = Path(__file__).parents[2]

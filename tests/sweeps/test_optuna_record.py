@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from src.command.overrides import CONF
 from src.errors import UserError
-from src.overrides import CONF
 from src.sweeps.optuna_record import arguments_of, check_overrides
 from src.sweeps.state import read_sweep, write_sweep
 from src.train import around

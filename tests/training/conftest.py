@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.cli import CONF
+from src.command.cli import CONF
 from src.train import read_settings
 from src.training.config import TrainConfig
 from src.training.events import events_folder

@@ -8,8 +8,8 @@ import zipfile
 import pytest
 import torch
 
-from src import disk
 from src.errors import UserError
+from src.files import disk
 from src.training import checkpoint_file
 from src.training.checkpoint_file import TRAILER, AtomicCheckpointIO, find_damage, write
 from src.training.checkpoints import find_checkpoint, resolve_checkpoint, saved_step

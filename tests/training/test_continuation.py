@@ -141,7 +141,7 @@ def test_a_run_that_went_on_meanwhile_is_not_gone_on_from(first, quick_run, monk
 def test_its_settings_are_those_of_the_other_run_but_for_what_is_set(tmp_path):
     from hydra import compose, initialize_config_dir
 
-    from src.cli import CONF
+    from src.command.cli import CONF
 
     values = {"seed": 7, "max_steps": 12, "data": {"source": "sample"}, "batch_size": 8}
     record = {"settings": {}, "machine": {}, "config": values | {"continue_from": "an older one"}}

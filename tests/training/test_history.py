@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from src import disk
+from src.files import disk
 from src.training.curves import read_history
 from src.training.history import History
 from tests.training.conftest import curves, metrics

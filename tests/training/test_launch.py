@@ -152,7 +152,7 @@ def test_a_mistake_is_said_once_and_ends_all(port):
 
 def test_a_sweep_under_a_launcher_is_a_mistake(monkeypatch):
     place = find_place(TORCHRUN | {"RANK": "0"})
-    monkeypatch.setattr("src.training.place.find_place", lambda: place)
+    monkeypatch.setattr("src.train.find_place", lambda: place)
     with pytest.raises(UserError, match="-m: torchrun started the processes of one run"):
         train.process_arguments(["-m", "seed=1,2"])
 

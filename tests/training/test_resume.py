@@ -16,8 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from src.cli import CONF
-from src.command_line import grammatical
+from src.command.cli import CONF
 from src.data.packing import Packing, pack
 from src.errors import UserError
 from src.objectives.sft import SFTModule
@@ -26,6 +25,7 @@ from src.training import lock
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.log import TrainingLog
 from src.training.resume import find_run, resumed_arguments
+from src.wording.command_line import grammatical
 from tests.faults.sameness import points, table, untimed
 from tests.training.conftest import curves, metrics
 

@@ -16,7 +16,7 @@ from src.data.files.columnar import is_saved_dataset
 from src.data.files.part import SPLIT_NAMES, TRAIN
 from src.errors import UserError
 from src.hub import is_hub_name
-from src.nearest import nearest_path
+from src.wording.nearest import nearest_path
 
 ROWS_SUFFIXES = {
     *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".feather"),

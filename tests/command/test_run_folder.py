@@ -9,12 +9,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from src import cli
+from src.command import cli
+from src.command.overrides import CONF, readable
+from src.command.run_folder import Unused
 from src.errors import UserError
 from src.evaluate import evaluate
-from src.overrides import CONF, readable
-from src.run_folder import Unused
-from src.run_name import MAX_BYTES, check_name, run_name
+from src.files.run_name import MAX_BYTES, check_name, run_name
 from src.train import around, process_arguments, read_settings, train
 from tests.training.conftest import SMALL
 
@@ -102,7 +102,7 @@ def test_ctrl_c_before_a_run_begins_leaves_no_folder(tmp_path):
     rows = tmp_path / "rows.jsonl"
     os.mkfifo(rows)  # nobody ever writes: the door waits for rows
     command = [sys.executable, "-m", "src.train", "data=file", f"data.path={rows}", "model=tiny"]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     with subprocess.Popen(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, stderr=subprocess.PIPE
     ) as process:

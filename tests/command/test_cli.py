@@ -11,14 +11,14 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from src import chat, export, train
-from src.cli import CONF, composable
+from src.command.cli import CONF, composable
 from src.data.tokenizer import train_tokenizer
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import SMALL, curves
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def rows_file(folder: Path, text: str, name: str = "rows.jsonl") -> str:
@@ -277,7 +277,7 @@ def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the
 
 
 def test_two_runs_of_the_same_second_have_different_folders():
-    from src.run_name import run_name
+    from src.files.run_name import run_name
 
     assert len({run_name() for _ in range(20)}) == 20
 

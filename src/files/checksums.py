@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from src import atomic
 from src.errors import UserError
-from src.model_files import check_file, read_file
+from src.files import atomic
+from src.files.model_files import check_file, read_file
 
 SUMS = "SHA256SUMS"
 MAX_SUMS = 2**20  # bytes

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from src.overrides import CONF
+from src.command.overrides import CONF
 
 EXAMPLE = re.compile(r"#\s+((?:\S+=\S+ )*python -m .*?|echo .*?)(?:\s+#\s+(.*))?")
 COMMENT = re.compile(r"\s*#\s?(.*)")

@@ -5,12 +5,12 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from src.conf_text import door_text
+from src.command.conf_text import door_text
+from src.command.flags import PLACEHOLDER, Line
+from src.command.mistakes import ALL_KEYS, names_of
+from src.command.overrides import PATHS, TEXTS
 from src.errors import UserError
-from src.flags import PLACEHOLDER, Line
-from src.mistakes import ALL_KEYS, names_of
-from src.nearest import CHOICES_OF_OTHERS, nearest_choice, nearest_keys
-from src.overrides import PATHS, TEXTS
+from src.wording.nearest import CHOICES_OF_OTHERS, nearest_choice, nearest_keys
 
 DASHES = "-\u2013\u2014\u2212"  # what a word processor makes of them, too
 NAME = re.compile(r"[A-Za-z_][\w.\-/]*")

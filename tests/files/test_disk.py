@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from src import atomic, disk
 from src.errors import UserError
+from src.files import atomic, disk
 
 
 def full(name=None):

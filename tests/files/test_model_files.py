@@ -7,8 +7,8 @@ import pytest
 
 from src.errors import UserError
 from src.exporting.exports import open_model_folder, write_hugging_face_folder
-from src.json_file import MAX_VALUES, read_settings
-from src.model_files import MAX_TEXT, check_file, check_files, read_file
+from src.files.json_file import MAX_VALUES, read_settings
+from src.files.model_files import MAX_TEXT, check_file, check_files, read_file
 from src.talk.model_folder import load_model_folder, save_model_folder
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config

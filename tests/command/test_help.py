@@ -11,14 +11,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from src import assignments, flags
-from src.cli import CONF
-from src.conf_text import door_text, key_names, options
-from src.help import help_lines
-from src.overrides import readable
+from src.command import assignments, flags
+from src.command.cli import CONF
+from src.command.conf_text import door_text, key_names, options
+from src.command.help import help_lines
+from src.command.overrides import readable
 from src.training.plan import flat
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOORS = sorted(path.stem for path in CONF.glob("*.yaml"))
 FREE_TEXT = ("prompt", "system", "api_key", "allow_origins")
 
@@ -150,7 +150,7 @@ def test_words_are_wrapped_at_any_width(width):
 
 
 def test_headings_are_bold_at_a_terminal_only(monkeypatch):
-    from src import help as page
+    from src.command import help as page
 
     class Terminal:
         def isatty(self):

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from src import disk
+from src.files import disk
 
 try:
     import fcntl

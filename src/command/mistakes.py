@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src.conf_text import Key, door_text, key_names, options
-from src.nearest import choice_question, nearest_choice, nearest_keys, question
-from src.overrides import CONF
+from src.command.conf_text import Key, door_text, key_names, options
+from src.command.overrides import CONF
+from src.wording.nearest import choice_question, nearest_choice, nearest_keys, question
 
 HYDRA_KEYS = (
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name"),

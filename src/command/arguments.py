@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.command_line import grammatical, quoted
 from src.errors import UserError
+from src.wording.command_line import grammatical, quoted
 
 
 def as_arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

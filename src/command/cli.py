@@ -21,16 +21,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import assignments, disk, flags, signals, streams
-from src.command_line import quoted
-from src.conf_text import door_text
+from src import signals, streams
+from src.command import assignments, flags
+from src.command.conf_text import door_text
+from src.command.help import print_help
+from src.command.mistakes import no_preset, one_line
+from src.command.overrides import CONF, PATHS, TEXTS, readable
+from src.command.run_folder import Check, folder_once_checked
 from src.errors import UserError
+from src.files import disk
+from src.files.run_name import run_name
 from src.free_memory import out_of_memory
-from src.help import print_help
-from src.mistakes import no_preset, one_line
-from src.overrides import CONF, PATHS, TEXTS, readable
-from src.run_folder import Check, folder_once_checked
-from src.run_name import run_name
+from src.wording.command_line import quoted
 
 RUNS = Path("outputs/train")  # where conf/train.yaml puts run folders
 LESS_MEMORY = (
@@ -100,12 +102,7 @@ def run_door(
             wrong with its config; gets the overrides, too.
         alone: the key of a text that stands without one, as in ``python -m src.door FOLDER``.
     """
-    streams.decode_as_utf8(job.__module__)
-    streams.open_closed()
-    streams.escape_what_has_no_sign()
-    streams.watch_output()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
-    register_resolvers()
+    _prepare_process(job.__module__)
     mistakes: list[Exception] = []
     texts: dict[str, str] = {}
 
@@ -127,9 +124,8 @@ def run_door(
                 arguments = join()
                 if arguments is None:
                     line = line.with_key(alone) if alone else line
-                    assignments.check(line, config_name, free_text)
-                    texts, others = _take_free_text(line.arguments(), free_text, line.shows_config)
-                    arguments = rewrite(readable(composable(others, config_name)))
+                    texts, others = _checked(line, config_name, free_text)
+                    arguments = rewrite(others)
                 checked = folder_once_checked(check, mistakes) if check else nullcontext()
                 with around(arguments) as rewritten, checked:
                     sys.argv[1:] = flags.read(rewritten).arguments()
@@ -139,6 +135,15 @@ def run_door(
         sys.exit(130)
     if mistakes:
         sys.exit(2)
+
+
+def _prepare_process(module: str) -> None:
+    streams.decode_as_utf8(module)
+    streams.open_closed()
+    streams.escape_what_has_no_sign()
+    streams.watch_output()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+    register_resolvers()
 
 
 def register_resolvers() -> None:
@@ -191,6 +196,15 @@ def as_typed(overrides: Any) -> list[str]:
 def task_overrides() -> list[str]:
     """Return the overrides of the running job, for another process or a later time."""
     return as_typed(HydraConfig.get().overrides.task)
+
+
+def _checked(
+    line: flags.Line, door: str, free_text: tuple[str, ...]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the free texts of a command line, and its other arguments as Hydra can read them."""
+    assignments.check(line, door, free_text)
+    texts, others = _take_free_text(line.arguments(), free_text, line.shows_config)
+    return texts, readable(composable(others, door))
 
 
 def _take_free_text(

@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from src.cli import CONF, task_overrides
-from src.command_line import command, grammatical, option, quoted, unquoted
+from src.command.cli import CONF, task_overrides
+from src.command.overrides import readable
 from src.errors import UserError
-from src.overrides import readable
 from src.train import recorded, resume_arguments
 from src.training.record import read_record
+from src.wording.command_line import command, grammatical, option, quoted, unquoted
 
 ODD = [
     "rows (1) = 数据, it's #1.jsonl",

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from src import atomic
+from src.files import atomic
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NO_PROCESS = 2**30  # more than any system gives
-KILL = "import os, signal; from pathlib import Path; from src import atomic\n"
+KILL = "import os, signal; from pathlib import Path; from src.files import atomic\n"
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -38,7 +38,7 @@ def umask():
 
 
 def test_text_is_utf8_whatever_the_locale_and_bytes_are_bytes(tmp_path):
-    code = "import pathlib, src.atomic; src.atomic.write_text(pathlib.Path('x'), {!a})"
+    code = "import pathlib, src.files.atomic; src.files.atomic.write_text(pathlib.Path('x'), {!a})"
     command = [sys.executable, "-c", code.format("é\n🙂")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "0", "LC_ALL": "C"}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)

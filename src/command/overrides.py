@@ -21,10 +21,10 @@ from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from src.command_line import grammatical, quoted
 from src.errors import UserError
+from src.wording.command_line import grammatical, quoted
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 PATHS = {
     *("model_path", "compare_with", "checkpoint", "output", "show", "resume", "folder"),

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TextIO
 
-from src.conf_text import DoorText, Group, Key, door_text
+from src.command.conf_text import DoorText, Group, Key, door_text
 
 WIDTH = 100  # columns, at most
 NARROWEST = 50  # below it, nothing is wrapped any more

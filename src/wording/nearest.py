@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from src.foreign_names import CHOICES, KEYS, by_foreign_name
+from src.wording.foreign_names import CHOICES, KEYS, by_foreign_name
 
 CUTOFF = 0.7  # of difflib's ratio, from which on two names are alike
 CLOSE = 0.9  # and are the same but for a letter

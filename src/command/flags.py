@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from src.errors import UserError
-from src.nearest import nearest_choice
+from src.wording.nearest import nearest_choice
 
 PLACEHOLDER = "..."  # for a value that a person has left out
 

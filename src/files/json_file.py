@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.model_files import read_beginning, read_file
+from src.files.model_files import read_beginning, read_file
 
 LFS = b"version https://git-lfs.github.com/spec/"  # what git has where a large file is left out
 # Python's objects take up to 30 times a text's bytes, so their number is bounded as well.

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from src import streams
-from src.command_line import relative
-from src.lines import fitted, wrapped
+from src.wording.command_line import relative
+from src.wording.lines import fitted, wrapped
 
 RUN = "outputs/train/2026-11-26_14-00-00_abc123_a-long-name-that-somebody-gave-it/model"
 LONG = "rows       " + "word " * 40 + "end"

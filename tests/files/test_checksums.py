@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from src import checksums
 from src.data.tokenizer import load_tokenizer
 from src.exporting.exports import open_model_folder, write_hugging_face_folder
+from src.files import checksums
 from src.model.pretrained import load_pretrained
 from src.talk.model_folder import load_model_folder, save_model_folder
 from tests.conftest import greedy

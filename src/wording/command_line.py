@@ -15,7 +15,7 @@ WORDS = re.compile(r"null|true|false|nan|inf|\.\d.*", re.IGNORECASE)
 
 
 PACKAGE = "gpt2_chat"  # which holds ``src`` where it is installed: see its __init__.py
-IS_INSTALLED = (Path(__file__).parents[1] / "__main__.py").is_file()  # no checkout has one there
+IS_INSTALLED = (Path(__file__).parents[2] / "__main__.py").is_file()  # no checkout has one there
 
 
 def command(door: str, **values: object) -> str:

@@ -1,0 +1,1 @@
+"""Files that appear whole, that are what they were, and that strangers may have made."""
