@@ -35,8 +35,9 @@ class Unwritten(OSError):
 def writing(path: Path, size: int | None = None) -> Iterator[None]:
     """Let what the disk refuses meanwhile be an ``Unwritten`` that names ``path``.
 
-    Libraries raise errors of their own for a full disk; they are recognised. Where a disk is known
-    to have no room for ``size`` bytes, nothing is begun.
+    Libraries raise errors of their own for a full disk; they are recognised. An error about a file
+    in a folder that is not in its place yet is about the folder. Where a disk is known to have no
+    room for ``size`` bytes, nothing is begun.
 
     Raises:
         Unwritten: the disk refused, or has no room.
@@ -45,11 +46,12 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         if size is not None and size >= LARGE and not _has_room(path.parent, size):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
-    except (Unwritten, UserError):
+    except UserError:
         raise
     except Exception as error:
         number = error_number(error)
-        if number not in OF_THE_DISK or not _is_about(error, path):
+        is_named = isinstance(error, Unwritten) and error.filename == str(path)
+        if is_named or number not in OF_THE_DISK or not _is_about(error, path):
             raise
         unwritten = Unwritten(number, os.strerror(number), str(path))
         unwritten.size = size
@@ -116,8 +118,11 @@ def reason(error: OSError) -> str:
     size = getattr(error, "size", None)
     path = Path(os.fsdecode(error.filename)).absolute()
     free = free_bytes(path if path.is_dir() else path.parent)
+    is_enough = size is None or (
+        free is not None and free >= size
+    )  # for what is known to be needed
     room = [
-        *([] if size is None else [f"it needs {size_text(size)}"]),
+        *([] if is_enough else [f"it needs {size_text(size)}"]),
         *([] if free is None else [f"{size_text(free)} free"]),
     ]
     return f"{text} ({', '.join(room)})" if room else text

@@ -58,6 +58,17 @@ def raised(last: Exception, first: OSError, *, by_it: bool) -> Exception:
     return caught.value
 
 
+def test_a_file_of_a_folder_that_is_not_in_its_place_yet_is_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 20_500)
+    with pytest.raises(disk.Unwritten) as caught, atomic.folder(tmp_path / "model") as building:
+        raise refused(OSError(28, "No space left on device"), building / "config.json", 140)
+    room = "No space left on device (20.5 kB free)"
+    assert disk.refusal(caught.value) == f"{tmp_path / 'model'}: {room}"
+    with pytest.raises(disk.Unwritten) as caught, disk.writing(tmp_path / "model", 30_000):
+        raise refused(OSError(28, "No space left on device"), tmp_path / "model", 40_000)
+    assert "it needs 40.0 kB, 20.5 kB free" in disk.refusal(caught.value)
+
+
 def test_an_error_that_was_raised_for_a_full_disk_is_one(tmp_path):
     error = raised(RuntimeError("datasets could not generate it"), full(), by_it=True)
     assert refused(error, tmp_path / "x").errno == errno.ENOSPC
