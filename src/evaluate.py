@@ -96,7 +96,8 @@ def evaluate(config: DictConfig, **text: str) -> None:
     from src.talk.screen import waiting
 
     with waiting("looking for the models and reading the rows"):
-        candidates = find_candidates(_names(settings))
+        names, left_out = _names(settings)
+        candidates = find_candidates(names)
         endpoints = {c.name: Endpoint(c.url) for c in candidates if c.url is not None}
         origin, others = _choose_rows(settings, config, candidates)
         rows = _rows(settings, origin)
@@ -114,6 +115,7 @@ def evaluate(config: DictConfig, **text: str) -> None:
             comparison = compare(judged, settings.num_resamples, settings.seed)
         facts = _facts(settings, text, candidates, rows, how)
         facts["data"] |= {"origin": origin} if origin else {}
+        facts["left_out"] = left_out
         results = build_results(facts, rows, judged, comparison)
         write_report(folder, results)
     names = [candidate.name for candidate in candidates]
@@ -137,25 +139,40 @@ def _output(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def _names(settings: EvaluateConfig) -> list[str]:
+def _names(settings: EvaluateConfig) -> tuple[list[str], list[str]]:
+    """Return the models, and the runs of folders among them that are left out, each with why."""
     from src.evaluation.candidates import names_in
     from src.talk.model_folder import newest_model_folder
 
     if settings.model_path is None:
-        return [str(newest_model_folder(RUNS))]
-    return [run for name in names_in(settings.model_path) for run in _runs(name)]
+        return [str(newest_model_folder(RUNS))], []
+    found, left_out = [], []
+    for name in names_in(settings.model_path):
+        runs, without = _runs(name)
+        found += runs
+        left_out += without
+    return found, left_out
 
 
-def _runs(name: str) -> list[str]:
-    """Return the models that a name stands for: of a folder of runs, all that have one."""
+def _runs(name: str) -> tuple[list[str], list[str]]:
+    """Return the models that a name stands for: of a folder of runs, all that have one.
+
+    The second value are those that have none, each with why.
+    """
     from src.evaluation.runs import runs_in
+    from src.sweeps.left_out import runs_left_out, runs_unfinished
 
     runs, without = runs_in(name)
     if without and not runs:
         raise UserError(f"model_path={name}: none of its {len(without)} runs has a model yet")
-    if without:
-        say(f"{name}: left out, as they have no model: {', '.join(without)}", sys.stderr)
-    return runs or [name]
+    if not runs:
+        return [name], []
+    left_out = runs_left_out(Path(name).expanduser(), runs, without)
+    if left_out:
+        say(f"{name}: left out, as they have no model: {', '.join(left_out)}", sys.stderr)
+    if unfinished := runs_unfinished(runs):
+        say(f"{name}: judged as they are, not finished: {', '.join(unfinished)}", sys.stderr)
+    return runs, left_out
 
 
 def _choose_rows(

@@ -16,6 +16,7 @@ from src.errors import whole_message as whole_message
 from src.files.model_files import check_subfolder
 from src.wording.nearest import path_question
 
+RUN = "run.json"  # in a run's folder
 PAGES = "https://huggingface.co"
 
 # What a problem says, as a pattern -> the way out; {page} is that of the model or data set.
@@ -59,7 +60,10 @@ def local_folder(
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         model = folder / "model"  # of a run folder
-        if _has_config(folder) or not _has_config(model):
+        if _has_config(folder):
+            return folder
+        if not _has_config(model):
+            _refuse_runs(folder, f"{key}={name_or_path}")
             return folder
         check_subfolder(folder, model.name)
         return model
@@ -93,6 +97,23 @@ def local_folder(
             + path_question(name_or_path)
         )
     return snapshot
+
+
+def _refuse_runs(folder: Path, what: str) -> None:
+    """Check that a folder without a model is none of runs.
+
+    Raises:
+        UserError: it is; names the newest run that has a model.
+    """
+    configs = [*folder.glob("*/model/config.json"), *folder.glob("*/*/model/config.json")]
+    if configs:
+        newest = max(configs, key=lambda path: path.parent.stat().st_mtime).parents[1]
+        runs = f"{len(configs):,} runs" if len(configs) > 1 else "one run"
+        raise UserError(f"{what} is a folder of {runs}: name one; the newest is {newest}")
+    if (folder / RUN).is_file():
+        raise UserError(f"{what} is a run that has no model yet: it is written at a validation")
+    if any(folder.glob(f"*/{RUN}")):
+        raise UserError(f"{what} is a folder of runs, none of which has a model yet")
 
 
 def cached_snapshot(name: str, patterns: Sequence[str]) -> Path | None:

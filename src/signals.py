@@ -43,10 +43,13 @@ class _State:
     received: signal.Signals | None = None
     since = 0.0
     raises = False
+    remembers = False
+    waits = False  # for other processes, which the first signal was given to
     parting = ""
 
 
 _cleanups: list[Callable[[], object]] = []
+_waits: list[Callable[[signal.Signals], bool]] = []
 
 
 def received() -> signal.Signals | None:
@@ -104,6 +107,37 @@ def taken() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _State.owner, _State.received, _State.deferred = 0, None, False
+
+
+def remember() -> None:
+    """Only remember the first signal, and ignore others: of a process whose parent obeys them.
+
+    What it does ends where it asks what it has ``received``. It ends with its parent.
+    """
+    if _State.owner == os.getpid():
+        return
+    for number in STOPS:
+        signal.signal(number, _handle)
+    _State.owner, _State.remembers = os.getpid(), True
+    end_with_parent()
+
+
+def remembers() -> bool:
+    """Whether this process leaves the signals to its parent."""
+    return _State.remembers and _State.owner == os.getpid()
+
+
+@contextmanager
+def first_waits(hands_on: Callable[[signal.Signals], bool]) -> Iterator[None]:
+    """Ask ``hands_on``, in this context, whether the first signal is only remembered here.
+
+    It says so once it has given the signal to other processes, for which this one waits.
+    """
+    _waits.append(hands_on)
+    try:
+        yield
+    finally:
+        _waits.remove(hands_on)
 
 
 def _install(raises: bool) -> dict[signal.Signals, Any]:
@@ -165,8 +199,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
     is_first = _State.received is None
     if is_first:
         _State.received, _State.since = signal.Signals(number), now
-        if _State.deferred:
+        _State.waits = any(hands_on(_State.received) for hands_on in _waits)
+        if _State.deferred or _State.waits:
             return
+    if _State.remembers:
+        return
     if _State.raises:
         raise Stop(signal.Signals(number))
     _leave(number)
@@ -192,7 +229,8 @@ def _listen(heard: socket.socket, speaks: socket.socket) -> None:
                 log.warning("%s: saving after this step, then stopping", name)
                 continue
             time.sleep(SECONDS_TO_ACT)
-            _leave(number)
+            if not (is_first and _State.waits):
+                _leave(number)
 
 
 def _leave(number: int) -> NoReturn:

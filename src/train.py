@@ -35,7 +35,7 @@ from src.streams import say
 from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
 from src.sweeps.grid import may_be_sweep
 from src.sweeps.job import join_sweep, run_job, swept
-from src.sweeps.launchers import needed
+from src.sweeps.launchers import is_in_worker, needed
 from src.sweeps.sweeping import sweeping
 from src.training.launch import meet
 from src.training.place import find_place
@@ -56,6 +56,8 @@ def train(config: DictConfig) -> float | None:
     """
     phases.begin()
     hydra = HydraConfig.get()
+    if is_in_worker(hydra):
+        signals.remember()
     folder = relative(hydra.runtime.output_dir)
     run = partial(_train, config, folder)
     if hydra.mode != RunMode.MULTIRUN:

@@ -35,6 +35,7 @@ STEPS = 1500  # of the quickstart, in tests: enough for most answers
 # A shell has its background jobs ignore Ctrl-C, and so what they start: tests of Ctrl-C would hang.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.fsync = lambda descriptor: None  # no test cuts the power of its own process: milliseconds each
 torch.set_num_threads(1)  # tensors here are tiny: threads would only wait for each other
 
 # Words that the tiny tokenizer knows; 2024 is in it to show that numbers are split all the same.

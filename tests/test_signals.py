@@ -153,3 +153,36 @@ time.sleep(60)
 """
     done = run(code)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_process_whose_parent_obeys_the_signals_only_remembers_the_first():
+    code = """
+signals.remember()
+send('INT')
+send('TERM')
+signals.defer(True)
+signals.defer(False)
+send('INT')
+with signals.taken():  # a run, which asks what has come
+    print(signals.received().name, signals.remembers())
+"""
+    done = run(code)
+    assert (done.returncode, done.stdout) == (0, "SIGINT True\n"), done.stderr
+
+
+def test_the_first_waits_for_the_processes_that_it_was_given_to_and_the_second_does_not():
+    code = """
+signals.take()
+given = []
+with signals.first_waits(lambda received: given.append(received.name) or True):
+    send('INT')
+    time.sleep(signals.SECONDS_TO_ACT + 0.5)
+    print(given, signals.received().name, flush=True)
+    send('INT')
+    time.sleep(60)
+"""
+    done = run(code)
+    assert (done.returncode, done.stdout) == (130, "['SIGINT'] SIGINT\n"), done.stderr
+    alone = code.replace("or True", "and False")
+    done = run(alone)
+    assert (done.returncode, done.stdout) == (130, "")

@@ -228,12 +228,12 @@ class ChatDataModule(L.LightningDataModule):
         return found
 
     def some_conversations(self, split: str, most: int) -> list[Conversation]:
-        """Return some conversations of one split, of each source in turn, without reading all."""
+        """Return some conversations of one split, of each source and family in turn."""
         sources = self.source.sources
         share = -(-most // len(sources))
         there = np.bincount(self.splits[split].corpus.sources, minlength=len(sources)).tolist()
         counts = [min(share, number) for number in there]
-        found = (s.first(split, n) if n else [] for s, n in zip(sources, counts, strict=True))
+        found = (s.some(split, n) if n else [] for s, n in zip(sources, counts, strict=True))
         return [row for rows in zip_longest(*found) for row in rows if row is not None][:most]
 
     def _micro_batches(self, blocks: Blocks, train: bool) -> MicroBatches:

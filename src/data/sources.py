@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cache
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from src.data.config import DataConfig, SourceConfig
 from src.data.conversation import Conversation, RowReader, UnusableRow
@@ -23,6 +23,9 @@ from src.data.report import RowReport as RowReport
 from src.errors import UserError
 
 MOST_NAMED = 10  # broken rows that one message names
+MOST_LOOKED_AT = 25_000  # rows, for some of a split: the embedded ones are fewer
+GOLDEN = 0.618033988749895  # multiples of it, modulo 1, fill the interval ever more densely
+T = TypeVar("T")
 
 
 class Source:
@@ -149,12 +152,19 @@ class Source:
         """Whether other splits are taken out of this one."""
         return split == "train" and bool(self.test_fraction or self.validation_fraction)
 
-    def first(self, split: str, most: int) -> list[Conversation]:
-        """Return the first ``most`` conversations of a split; few rows behind them are read."""
+    def some(self, split: str, most: int) -> list[Conversation]:
+        """Return conversations of a split: of each family in turn, and from all over it.
+
+        Always the same; only the first ``MOST_LOOKED_AT`` rows are read.
+        """
         own_first = copy(self)
         own_first.parts = sorted(self.parts, key=lambda part: part.split != split)
-        rows = own_first.conversations(RowReport())
-        return list(islice((found for name, found in rows if name == split), most))
+        families: dict[str, list[Conversation]] = {}
+        for name, conversation in islice(own_first.conversations(RowReport()), MOST_LOOKED_AT):
+            if name == split:
+                families.setdefault(conversation.family, []).append(conversation)
+        in_turn = zip_longest(*map(spread, spread(list(families.values()))))
+        return [row for rows in in_turn for row in rows if row is not None][:most]
 
     def _split(self, split: str, prompt: str) -> str:
         if not self._divides(split):
@@ -193,6 +203,11 @@ class Mixture(Source):
         """Yield the conversations of each source in turn; see ``Source``."""
         for source in self.members:
             yield from source.conversations(report)
+
+
+def spread(items: list[T]) -> list[T]:
+    """Return items in an order of which each beginning is from all over them."""
+    return [items[i] for i in sorted(range(len(items)), key=lambda i: i * GOLDEN % 1.0)]
 
 
 def _stop(part: Part, number: int, row: Broken, rest: Iterator[Record]) -> UserError:

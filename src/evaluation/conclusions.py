@@ -13,7 +13,7 @@ from src.evaluation.comparison import (
     student,
 )
 from src.evaluation.evaluation import Judged
-from src.evaluation.figures import KINDS, kind_of, written
+from src.evaluation.figures import KINDS, LARGE, kind_of, written
 from src.evaluation.intervals import Interval
 
 FEW_ROWS = 30  # below, percentile intervals are too narrow
@@ -107,12 +107,16 @@ def _tokenizers(judged: Sequence[Judged], names: Sequence[str]) -> list[str]:
 
 
 def difference_text(figure: str, found: Interval, interval: str = "95% interval ") -> str:
-    """Return a difference with its interval; shares are in percentage points."""
-    is_share = "%" in kind_of(figure).form
+    """Return a difference with its interval, in the digits of the figure; of shares, in points."""
+    form = kind_of(figure).form
+    is_share = "%" in form
     unit = " points" if is_share else ""
 
     def number(value: float) -> str:
-        return f"{100 * value:+.2f}" if is_share else f"{value:+.4f}"
+        if math.isinf(value) or abs(value) >= LARGE:
+            return f"{value:+.3g}"
+        signed = form.replace("{:", "{:+").replace("%", "f")
+        return signed.format(100 * value if is_share else value)
 
     if math.isnan(found.low):
         return f"{number(found.value)}{unit}"

@@ -97,6 +97,7 @@ class Kind(NamedTuple):
     form: str = "{:.4f}"
 
 
+LARGE = 1e7  # from here on a figure is written in powers of ten
 SHARE = "{:.2%}"
 KINDS: Mapping[str, Kind] = {
     "loss": Kind("loss (nats a token)", -1, True),
@@ -130,6 +131,6 @@ def written(name: str, value: float) -> str:
     """Return a figure as a person reads it."""
     if np.isnan(value):
         return "-"
-    if np.isinf(value) or abs(value) >= 1e7:
+    if np.isinf(value) or abs(value) >= LARGE:
         return f"{value:.3g}"
     return kind_of(name).form.format(value)

@@ -1,5 +1,6 @@
 """``results.json``: every figure with its interval, the differences, and each row.
 
+    left_out     runs of a folder that was named which have no model, each with why
     models       by name, then figure: {value, low, high}
     about        by name: folder, seed, cut and notes
     differences  by figure, then name: {best, value, low, high, certain}: value minus the best's

@@ -212,11 +212,17 @@ class SFT:
         """Show the replies; return the figures of the splits, exact match and another's run."""
         self.showcase.show()
         beside = comparison_lines(self.config.reference, figures, self.showcase.rows)
-        return [*split_lines(figures), *exact_match_lines(figures), *beside]
+        rows = self.showcase.data.report.used
+        return [*split_lines(figures, rows), *exact_match_lines(figures), *beside]
 
 
-def split_lines(figures: Mapping[str, float]) -> list[str]:
-    """Return loss, accuracy and perplexity of the last and best validation and of the test."""
+def split_lines(figures: Mapping[str, float], rows: Mapping[str, int]) -> list[str]:
+    """Return loss, accuracy and perplexity of the last and best validation and of the test.
+
+    Args:
+        figures: of the run.
+        rows: how many each split has; where fewer were scored, a line says so.
+    """
     prefixes = {"val": "num_steps", "best_val": "best_step", "test": ""}
     names = {"val": "validation, last", "best_val": "validation, best", "test": "test, by the best"}
     labels = {
@@ -225,6 +231,20 @@ def split_lines(figures: Mapping[str, float]) -> list[str]:
         if f"{prefix}/loss" in figures
     }
     width = max(map(len, labels.values()), default=0)
+    return [*_split_lines(figures, labels, width), *_bounded_lines(figures, rows)]
+
+
+def _bounded_lines(figures: Mapping[str, float], rows: Mapping[str, int]) -> list[str]:
+    """Return on how few rows a split was measured, where not on all."""
+    parts = [
+        f"{split} on {figures[f'{prefix}/num_rows']:,.0f} of its {rows[split]:,} rows"
+        for prefix, split in {"val": "validation", "test": "test"}.items()
+        if figures.get(f"{prefix}/num_rows", rows.get(split, 0)) < rows.get(split, 0)
+    ]
+    return [f"measured: {', '.join(parts)}"] if parts else []
+
+
+def _split_lines(figures: Mapping[str, float], labels: Mapping[str, str], width: int) -> list[str]:
     return [
         f"{label:<{width}}   loss {figures[f'{prefix}/loss']:.4f}   "
         f"accuracy {figures[f'{prefix}/accuracy']:.2%}   "

@@ -66,7 +66,7 @@ class Showcase:
 
     @cached_property
     def questions(self) -> list[Conversation]:
-        """A dozen test conversations."""
+        """A dozen test conversations, from all over them."""
         if self.config.exact_match:
             return _one_of_each_family(self.test)
         found = self.data.some_conversations("test", NUM_CANDIDATES)

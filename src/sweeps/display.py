@@ -95,7 +95,7 @@ class Display:
         received = signals.received()
         if received is not None and not self.heard:
             self.heard = True
-            self._say(f"{received.name}: the run that goes on is saved after this step, and stops")
+            self._say(f"{received.name}: what runs is saved after its step, and stops")
 
     def _tell(self, run: Outcome) -> None:
         """Say what is new of a run: a failure everywhere, the rest where there is no terminal."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 from hydra.types import RunMode
 from omegaconf import ListConfig, OmegaConf
 
+from src import signals
 from src.command.cli import MISTAKES, as_typed, one_line
 from src.errors import UserError
 from src.streams import Screen
@@ -42,6 +43,8 @@ def run_job(
         log_file: of the run.
         overrides: its values, as Hydra got them.
     """
+    if signals.remembers() and signals.received() is not None:
+        return None  # its sweep ends: the run stays to be gone on with
     _write_values(folder, overrides)
     with (
         log_file.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream,
@@ -56,6 +59,8 @@ def run_job(
             _fail(folder, reason, is_mistake, None if is_mistake else error)
         except SystemExit as error:
             if _was_stopped(folder):
+                if signals.remembers():  # the others of the sweep have their last step to take
+                    return None
                 raise
             _fail(folder, *status.explain(error, folder))
         finally:

@@ -1,7 +1,10 @@
 """What starts the jobs of a sweep, and how they share a machine."""
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,6 +17,9 @@ NEEDS = {
     "hydra/launcher=submitit_local": "hydra_plugins.hydra_submitit_launcher",
     "hydra/launcher=submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
 }
+
+
+WORKER = "popen_loky"  # in the command line of a process of joblib's
 
 
 def needed(arguments: Sequence[str]) -> dict[str, str]:
@@ -37,6 +43,28 @@ def side_by_side(hydra: DictConfig) -> int | None:
     if at_most is None and "n_jobs" in sweeper:  # a study learns nothing from all at once
         return 1
     return at_most
+
+
+def is_in_worker(hydra: DictConfig) -> bool:
+    """Whether this process is one of those among which joblib shares out the jobs of a sweep."""
+    return _is(hydra.launcher, "JoblibLauncher") and multiprocessing.parent_process() is not None
+
+
+def hand_on(received: signal.Signals) -> bool:
+    """Give a signal to the processes of joblib; return whether there are any to wait for.
+
+    Each run ends as one alone does: after its step, with a checkpoint.
+    """
+    import psutil
+
+    number = received if received in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM
+    workers = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(WORKER in word for word in child.cmdline()):
+                workers.append(child)
+                child.send_signal(number)
+    return bool(workers)
 
 
 def threads_of_a_job(hydra: DictConfig) -> int | None:

@@ -10,7 +10,7 @@ grammar and shells read.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 MOST_CHARACTERS = 80
@@ -48,10 +48,12 @@ def folder_names(values: Sequence[Mapping[str, Any]]) -> list[str]:
     No two are alike, not even to a file system to which large and small letters are the same.
     """
     shorts = short_keys(list(values[0])) if values else {}
+    spell = {key: spelling(run.get(key) for run in values) for key in shorts}
     names: list[str] = []
     taken: set[str] = set()
     for run in values:
-        name = run_folder_name({shorts[key]: value for key, value in run.items()})
+        texts = {key: spell[key](value) for key, value in run.items()}
+        name = run_folder_name({shorts[key]: text for key, text in texts.items()})
         number, unique = 1, name
         while unique in taken:
             number += 1
@@ -90,6 +92,20 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
+def spelling(values: Iterable[Any]) -> Callable[[Any], str]:
+    """Return what writes values that stand in one column: 5e-4 and 2.5e-3, or 0.1 and 0.25."""
+    if any(_is_number(value) and "e" in value_text(value) for value in values):
+        return lambda value: (
+            _scientific(value) if _is_number(value) and value else value_text(value)
+        )
+    return value_text
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
 def rounded(value: Any) -> Any:
     """Return a value that a search proposed, with all its digits, as people want to read it."""
     return float(f"{value:.3g}") if isinstance(value, float) else value
@@ -99,10 +115,14 @@ def _shortest(value: float) -> str:
     plain = repr(value)
     if "e" not in plain:
         plain = plain.removesuffix(".0")
+    scientific = _scientific(value)
+    return scientific if len(scientific) < len(plain) else plain
+
+
+def _scientific(value: float) -> str:
     digits, _, exponent = f"{value:.16e}".partition("e")
     for places in range(17):  # the fewest that mean the same number
         digits = f"{value:.{places}e}".partition("e")[0]
         if float(f"{digits}e{exponent}") == value:
             break
-    scientific = f"{digits}e{int(exponent)}"
-    return scientific if len(scientific) < len(plain) else plain
+    return f"{digits}e{int(exponent)}"

@@ -4,6 +4,7 @@ The study is the record. Whoever goes on with a sweep goes on with its trials: t
 count, and those that a kill cut off are launched again, with the same values in the same folders.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
 from omegaconf import DictConfig, OmegaConf
 
+from src import signals
 from src.errors import UserError, first_line
 from src.sweeps.launchers import side_by_side
 from src.sweeps.optuna_record import check_overrides, is_in
@@ -158,6 +160,9 @@ class StudySweep:
             self.study = self._open()
             if not any(self._status(job.number) for job in jobs):
                 raise
+        received = signals.received()
+        if received is not None:  # the jobs stay to be gone on with
+            sys.exit(128 + received)
         self.study = self._open()
         for job in jobs:
             folder = self._folder(job.number)

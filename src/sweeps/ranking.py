@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from src.sweeps.names import short_keys, value_text
+from src.sweeps.names import short_keys, spelling, value_text
 from src.sweeps.outcomes import Outcome, Results
 from src.sweeps.state import GRID
 from src.wording.command_line import command
@@ -93,15 +93,16 @@ def _edges(results: Results, settings: Sequence[Setting]) -> list[str]:
         if not all(is_number(v) for v in values):
             continue
         order: list[Any] = sorted(set(values))
+        spell = spelling(order)
         if len(order) < 2 or value not in (order[0], order[-1]):
             continue
         word = "lowest" if value == order[0] else "highest"
         further = _further(order if value == order[-1] else order[::-1])
         if further is None and value == 0:
             continue  # nothing lies beyond
-        hint = "" if further is None else f": try {key}={value_text(further)}"
+        hint = "" if further is None else f": try {key}={spell(further)}"
         said.append(
-            f"the best is at an edge of the grid: {shorts[key]} {value_text(value)} is the {word} "
+            f"the best is at an edge of the grid: {shorts[key]} {spell(value)} is the {word} "
             f"of {len(order)}{hint}"
         )
     return said

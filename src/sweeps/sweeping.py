@@ -16,6 +16,7 @@ from src.sweeps.display import Display
 from src.sweeps.files import report, write_csv
 from src.sweeps.going_on import going_on
 from src.sweeps.grid import asked, may_be_sweep
+from src.sweeps.launchers import hand_on
 from src.sweeps.optuna_plugin import register
 from src.sweeps.outcomes import Results, read_results
 from src.sweeps.state import MULTIRUN, SWEEP, Sweep, read_sweep, write_sweep
@@ -110,10 +111,16 @@ def _watched(folder: Path) -> Iterator[None]:
     _watching.append(folder)
     signals.at_end(_part)
     try:
-        with Display(lambda: _results(folder), sys.stderr):
+        with Display(lambda: _results(folder), sys.stderr), signals.first_waits(hand_on):
             yield
+    except Exception:
+        if signals.received() is None:  # else it is of a launcher whose processes have ended
+            raise
     finally:
         _watching.remove(folder)
+    received = signals.received()
+    if received is not None:
+        sys.exit(SIGNALLED + received)
 
 
 def _results(folder: Path) -> Results:

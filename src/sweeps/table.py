@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src.sweeps.names import rounded, short_keys, value_text
+from src.sweeps.names import rounded, short_keys, spelling
 from src.sweeps.optuna_record import OPTUNA, SQLITE
 from src.sweeps.outcomes import ACCURACY, PRUNED, WAITING, Results, sorted_by_loss
 from src.sweeps.ranking import SEED, Setting, conclusions, is_number, settings_of
@@ -58,13 +58,14 @@ def ranking_lines(results: Results) -> list[str]:
     """Return the runs, the best first: a table."""
     shorts = short_keys(results.keys)
     head = ["rank", *shorts.values(), "val loss", "accuracy", "tokens", "time", "folder"]
+    spell = {key: spelling(_shown_values(results, key)) for key in results.keys}
     rows, notes = [], []
     for rank, run in enumerate(sorted_by_loss(results.outcomes), 1):
         figures = run.figures
         rows.append(
             [
                 str(rank) if run.is_ranked else run.state,
-                *(value_text(_shown_value(results, run.values.get(key))) for key in results.keys),
+                *(spell[key](_shown_value(results, run.values.get(key))) for key in results.keys),
                 loss_text(run.loss),
                 f"{figures[ACCURACY]:.2%}" if ACCURACY in figures else "",
                 f"{figures['num_tokens']:,.0f}" if "num_tokens" in figures else "",
@@ -75,6 +76,10 @@ def ranking_lines(results: Results) -> list[str]:
         if run.reason and run.state == FAILED:
             notes += wrapped(f"{run.folder} failed: {run.reason}")
     return [*aligned([head, *rows], left=(len(head) - 1,)), *_block(notes)]
+
+
+def _shown_values(results: Results, key: str) -> list[object]:
+    return [_shown_value(results, run.values.get(key)) for run in results.outcomes]
 
 
 def _shown_value(results: Results, value: object) -> object:
@@ -88,10 +93,11 @@ def seed_lines(results: Results) -> list[str]:
         return []
     keys = [key for key in results.keys if key != SEED]
     shorts = short_keys(keys)
+    spell = {key: spelling(setting.values[key] for setting in settings) for key in keys}
     head = [*shorts.values(), "seeds", "mean val loss", "standard deviation", "lowest", "highest"]
     rows = [
         [
-            *(value_text(setting.values[key]) for key in keys),
+            *(spell[key](setting.values[key]) for key in keys),
             str(len(setting.losses)),
             loss_text(setting.mean),
             loss_text(setting.spread),
@@ -136,9 +142,10 @@ def grid_lines(results: Results) -> list[str]:
         return []
     rows, columns, cells = grid
     first, second = short_keys([key for key in results.keys if key != SEED]).values()
-    head = [f"{first} \\ {second}", *(value_text(column) for column in columns)]
+    row_text = spelling(rows)
+    head = [f"{first} \\ {second}", *map(spelling(columns), columns)]
     table = [
-        [value_text(row), *(cell_text(cells.get(cell_key(row, column))) for column in columns)]
+        [row_text(row), *(cell_text(cells.get(cell_key(row, column))) for column in columns)]
         for row in rows
     ]
     lines = aligned([head, *table])

@@ -25,6 +25,7 @@ OURS_LICENCE = MIT  # of the embedded rows, as of all files of this project
 OPENAI = "openai-community/"  # GPT-2 of any size, MIT as its pages say
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?", re.ASCII)
 FIGURES = {"loss": "{:.4f}", "accuracy": "{:.2%}", "perplexity": "{:,.2f}"}
+SCORED = {"validation": ("val",), "test": ("test",)}  # in metrics.json
 PLACES = {"validation": ("best_val", "val"), "test": ("test",)}
 PYTHON = """\
 ```python
@@ -69,7 +70,7 @@ class Card:
             f"# {code(self.name)}",
             self._what(),
             "## How to ask it\n\n" + self._how(),
-            "## What it learned from\n\n" + self._rows(),
+            "## What it learned from\n\n" + self._rows(shown),
             "## Figures\n\n" + self._figures(shown),
             "## Settings\n\n" + _table(("setting", "value"), self._settings()),
             "## Limits\n\n" + self._limits(),
@@ -142,14 +143,19 @@ class Card:
             'gpt2-chat chat model_path=FOLDER prompt="Who are you?"        # installed\n```'
         )
 
-    def _rows(self) -> str:
+    def _rows(self, figures: Mapping[str, float]) -> str:
         rows = [
             (_source(source.config), _licence(source.config) or _licence_of_others(source.config))
             for source in self.sources
         ]
         used, report = self.data.report.used, self.data.report
         counts = [
-            (split, f"{used[split]:,}", f"{self.data.splits[split].num_tokens:,}")
+            (
+                split,
+                f"{used[split]:,}",
+                _num_scored(figures, split, used[split]),
+                f"{self.data.splits[split].num_tokens:,}",
+            )
             for split in SPLITS
         ]
         left_out = ", ".join(
@@ -158,7 +164,7 @@ class Card:
         lines = [
             _table(("rows", "licence"), rows),
             "",
-            _table(("split", "conversations", "tokens"), counts),
+            _table(("split", "conversations", "scored", "tokens"), counts),
             *(["", f"Left out of {report.read:,} rows read: {left_out}."] if left_out else []),
         ]
         return "\n".join(lines)
@@ -218,6 +224,14 @@ class Card:
             "- Nothing was done to make its answers safe: it is for research, not for advice.\n"
             "- The figures hold for rows like those above, and for no others."
         )
+
+
+def _num_scored(figures: Mapping[str, float], split: str, num_rows: int) -> str:
+    """Return on how many conversations the figures of a split are, where that is known."""
+    found = [figures[f"{p}/num_rows"] for p in SCORED.get(split, ()) if f"{p}/num_rows" in figures]
+    if not found:
+        return ""
+    return f"{found[0]:,.0f}" if found[0] != num_rows else "all"
 
 
 def code(value: object) -> str:

@@ -4,6 +4,7 @@ Nothing of it is ever read to go on with a run. No environment is in it, and no 
 that stood on the command line.
 """
 
+import functools
 import os
 import platform
 import re
@@ -65,6 +66,7 @@ def facts(overrides: Sequence[str]) -> dict[str, Any]:
     }
 
 
+@functools.cache  # a card names them at each improvement
 def versions() -> dict[str, str | None]:
     """Return the versions of Python, of CUDA (None: not used) and of the libraries of a run."""
     found: dict[str, str | None] = {"python": platform.python_version()}

@@ -8,6 +8,7 @@ import pytest
 
 from src.command.cli import named_file
 from src.evaluate import FREE_TEXT, evaluate
+from src.sweeps.state import Job, Sweep, write_sweep
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
 from tests.evaluation.conftest import DATA
@@ -296,9 +297,25 @@ def test_a_folder_of_runs_is_all_of_them(judge, refused, runs, tmp_path):
         copy_of(runs() if name != "lr1_10" else runs("seed=2"), sweep / name)
     (sweep / "lr1_11").mkdir()
     (sweep / "lr1_11/run.json").write_text("{}")  # it failed
+    jobs = tuple(Job(f"lr1_{number}", {"lr": number}) for number in range(8, 14))
+    write_sweep(sweep, Sweep(num_jobs=len(jobs), jobs=jobs))
+    (sweep / "lr1_12").mkdir()  # refused: it has a status alone; the last was never begun
+    refusal = {"state": "failed", "reason": "batch_size=0: must be at least 1", "exit_code": 2}
+    (sweep / "lr1_12/status.json").write_text(json.dumps(refusal))
+    stopped = json.loads((sweep / "lr1_9/status.json").read_text())
+    stopped |= {"state": "stopped", "reason": "SIGINT"}
+    (sweep / "lr1_9/status.json").write_text(json.dumps(stopped))
     results, out, err = judge(f"model_path={sweep}", "num_replies=0")
     assert [*results["models"]] == [str(sweep / f"lr1_{n}") for n in (8, 9, 10)]
-    assert f"left out, as they have no model: {sweep / 'lr1_11'}" in err
+    left_out = [
+        f"{sweep}/lr1_11 (killed)",
+        f"{sweep}/lr1_12 (failed: batch_size=0: must be at least 1)",
+        f"{sweep}/lr1_13 (waiting)",
+    ]
+    assert f"left out, as they have no model: {', '.join(left_out)}" in err
+    assert results["left_out"] == left_out
+    assert "lr1_12 (failed: batch_size=0" in (tmp_path / "out/report.html").read_text("utf-8")
+    assert f"judged as they are, not finished: {sweep}/lr1_9 (stopped: SIGINT)" in err
     assert "the best first: 1. lr1_" in " ".join(out.split())
     for name in ("lr1_8", "lr1_9", "lr1_10"):
         shutil.rmtree(sweep / name)

@@ -1,11 +1,13 @@
 """Held-out conversations are asked as a person would meet them, and scored by turn."""
 
 import json
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
 from src.data.conversation import Conversation
+from src.data.sources import open_source
 from src.objectives import showcase
 from src.objectives.reply_table import Answered, as_json, as_markdown, print_table
 from src.objectives.showcase import Showcase, exact_match_lines
@@ -124,6 +126,25 @@ def test_every_run_asks_its_prompts_and_a_dozen_test_rows(small_run, tmp_path, c
     assert all(row["before"] == before[row["question"]] for row in found)
     assert (run / "replies.md").read_text(encoding="utf-8").count("\n## ") == 13
     assert "Who are you?" in capsys.readouterr().err
+
+
+def test_the_dozen_rows_are_of_a_dozen_families(data_config):
+    source = open_source(data_config(source="sample"))
+    found = source.some("test", showcase.NUM_QUESTIONS)
+    assert len({conversation.family for conversation in found}) == showcase.NUM_QUESTIONS
+    assert found == source.some("test", showcase.NUM_QUESTIONS)
+    many = source.some("test", 400)
+    assert len(set(map(id, many))) == len(many) == 400
+
+
+def test_the_dozen_rows_of_one_family_are_from_all_over_it(data_config, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"prompt": f"question {i}", "response": f"{i}"}) for i in range(2000))
+    )
+    source = open_source(data_config(source="file", path=str(path), test_fraction=0.4))
+    numbers = sorted(int(c.turns[0][1]) for c in source.some("test", 12))
+    assert max(b - a for a, b in pairwise([0, *numbers, 2000])) < 400
 
 
 def test_one_switch_keeps_the_table_off_the_terminal(figures, capsys, monkeypatch):

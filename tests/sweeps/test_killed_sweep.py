@@ -1,6 +1,7 @@
 """A sweep that SIGKILL ends half-way goes on, and its result is that of one that was not killed."""
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -9,19 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from src.training.checkpoints import saved_step
 from tests.sweeps.conftest import BS, LR, TINY, status_of
 from tests.training.conftest import metrics
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **options: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "src.train", "-m", *arguments],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
         stderr=(folder / "stderr").open("w"),
+        **options,
     )
 
 
@@ -68,3 +71,34 @@ def test_nine_runs_one_of_them_failing_killed_half_way_and_gone_on_with(tmp_path
     assert {row["reason"] for row in rows[6:]} == {"batch_size=0: must be at least 1"}
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert f"model_path={folder / rows[0]['folder']}/model" in out
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("to_all", [True, False], ids=["terminal", "kill"])
+def test_ctrl_c_ends_runs_side_by_side_in_good_order_and_they_go_on(to_all, tmp_path):
+    """A terminal gives the signal to all processes, ``kill`` to the first."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra sweep")
+    folder = tmp_path / "sweep"
+    two = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    given = [*TINY, "seed=1,2,3", "max_steps=1000000", "trainer.val_every_n_steps=1000000"]
+    given += [f"data.corpus_dir={tmp_path / 'corpora'}", f"hydra.sweep.dir={folder}"]
+    process = start(tmp_path, *given, *two, start_new_session=True)
+    names = ("seed1", "seed2")
+    while process.poll() is None:
+        found = [folder / name for name in names if (folder / name / "status.json").exists()]
+        if len(found) == 2 and all(status_of(run)["step"] for run in found):
+            break
+        time.sleep(0.1)
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    out, _ = process.communicate()
+    said = (tmp_path / "stderr").read_text()
+    assert (process.returncode, out) == (130, ""), said
+    command = f"python -m src.train -m resume={folder}"
+    assert said.splitlines()[-1] == f"3 of 3 runs remain; go on with: {command}"
+    assert "Traceback" not in said
+    for name in names:
+        status = status_of(folder / name)
+        assert (status["state"], status["reason"]) == ("stopped", "SIGINT")
+        assert saved_step(folder / name / "checkpoints" / "last.ckpt") == status["step"]
+    assert not (folder / "seed3" / "run.json").exists()

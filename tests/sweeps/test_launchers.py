@@ -2,13 +2,22 @@
 
 import importlib.util
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from src.command.overrides import CONF
 from src.errors import UserError
-from src.sweeps.launchers import needed, side_by_side, threads_of_a_job
+from src.sweeps.launchers import (
+    hand_on,
+    is_in_worker,
+    needed,
+    side_by_side,
+    threads_of_a_job,
+)
 from src.train import process_arguments
 
 
@@ -73,3 +82,28 @@ def test_what_is_not_installed_names_its_extra(argument, monkeypatch):
         process_arguments([argument])
     assert str(mistake.value).startswith(f"{argument} needs ")
     assert str(mistake.value).endswith("pip install 'gpt2-chat[sweep]'")
+
+
+def test_a_signal_is_given_to_joblibs_processes_and_to_no_others():
+    assert not hand_on(signal.SIGINT)
+    code = "import sys, time; print(flush=True); time.sleep(60)"
+    start = [sys.executable, "-c", code]
+    with (
+        subprocess.Popen([*start, "popen_loky_posix"], stdout=subprocess.PIPE) as worker,
+        subprocess.Popen(start, stdout=subprocess.PIPE) as other,
+    ):
+        for process in (worker, other):
+            process.stdout.readline()
+        assert hand_on(signal.SIGTERM)
+        assert worker.wait(20) == -signal.SIGTERM
+        assert other.poll() is None
+        other.kill()
+
+
+def test_this_process_is_none_of_joblibs(monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra sweep")
+    config = hydra_config("hydra/launcher=joblib")
+    assert not is_in_worker(config)
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: "another")
+    assert is_in_worker(config)
+    assert not is_in_worker(hydra_config())

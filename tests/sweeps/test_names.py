@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from src.sweeps.names import folder_names, short_keys, value_text
+from src.sweeps.names import folder_names, short_keys, spelling, value_text
 
 LR, BS = "optimizer.learning_rate", "batch_size"
 
@@ -37,6 +37,22 @@ def test_a_name_says_what_was_swept():
 )
 def test_a_value_is_written_short(value, text):
     assert value_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([5e-4, 0.0025, 0.01], ["5e-4", "2.5e-3", "1e-2"]),
+        ([0.1, 0.25, 0.0], ["0.1", "0.25", "0"]),
+        ([1e-5, 0, 1, None, "x"], ["1e-5", "0", "1e0", "null", "x"]),
+        ([True, False], ["true", "false"]),
+        ([4, 1024], ["4", "1024"]),
+    ],
+)
+def test_values_of_a_column_have_one_spelling(values, texts):
+    assert list(map(spelling(values), values)) == texts
+    names = folder_names([{LR: value} for value in (5e-4, 0.0025)])
+    assert names == ["lr5e-4", "lr2.5e-3"]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,12 @@ import sys
 
 import pytest
 
+from src import signals
+from src.command.cli import Stopped
 from src.model.gpt2 import GPT2
+from src.sweeps.job import run_job
 from src.training.log import TrainingLog
+from src.training.status import StatusFile
 from tests.sweeps.conftest import LR, only_sweep, status_of
 
 
@@ -147,6 +151,25 @@ def test_a_signal_ends_the_run_and_says_how_the_sweep_goes_on(sweep, tmp_path, m
     code, out, err = sweep(f"resume={folder}", values=())
     assert (code, "is finished" in err) == (0, True)
     assert "3 runs, 3 finished" in out
+
+
+def test_a_run_in_a_process_of_joblibs_ends_without_ending_the_others(tmp_path, monkeypatch):
+    """It returns: what it raised would have joblib kill the processes of all others."""
+    monkeypatch.setattr(signals, "remembers", lambda: True)
+    begun = []
+
+    def stopped():
+        begun.append(True)
+        StatusFile(tmp_path).write(state="stopped", reason="SIGINT")
+        monkeypatch.setattr(signals, "received", lambda: signal.SIGINT)
+        raise Stopped(signal.SIGINT)
+
+    for _ in range(2):  # the second, which was waiting, does not begin
+        assert run_job(stopped, tmp_path, tmp_path / "train.log", []) is None
+    assert begun == [True]
+    monkeypatch.setattr(signals, "remembers", lambda: False)
+    with pytest.raises(Stopped):
+        run_job(stopped, tmp_path, tmp_path / "train.log", [])
 
 
 def test_what_hydra_refuses_leaves_nothing(sweep, tmp_path):

@@ -35,6 +35,25 @@ def test_what_is_saved_is_loaded(model, tokenizer, tmp_path):
     assert again.replies(prompts, GREEDY) == Assistant(model, tokenizer).replies(prompts, GREEDY)
 
 
+def test_a_folder_of_runs_is_none_of_a_model_and_names_the_newest(model, tokenizer, tmp_path):
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed/run.json").write_text("{}")
+    with pytest.raises(UserError, match="a folder of runs, none of which has a model yet"):
+        load_model_folder(str(tmp_path))
+    for age, name in enumerate(("new", "sweep/lr1", "old")):
+        folder = tmp_path / name / "model"
+        save_model_folder(folder, model, tokenizer, GREEDY)
+        os.utime(folder, (10**9 - age, 10**9 - age))
+    with pytest.raises(UserError) as caught:
+        load_model_folder(str(tmp_path), key="model_path")
+    assert str(caught.value) == (
+        f"model_path={tmp_path} is a folder of 3 runs: name one; the newest is {tmp_path}/new"
+    )
+    assert load_model_folder(str(tmp_path / "old")).model.config == model.config
+    with pytest.raises(UserError, match="is a run that has no model yet"):
+        load_model_folder(str(tmp_path / "failed"))
+
+
 def test_transformers_opens_the_folder_and_says_the_same(model, tokenizer, tmp_path):
     folder = tmp_path / "model"
     save_model_folder(folder, model, tokenizer, GREEDY)

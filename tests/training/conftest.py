@@ -1,4 +1,7 @@
+import copy
+import functools
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ from src.training.config import TrainConfig
 from src.training.events import events_folder
 from src.training.objective import Objective
 
+CORPORA = "data.corpus_dir="
 # A run of seconds: 120 short rows, a one-layer model.
 SMALL = (
     "experiment=quickstart",
@@ -35,6 +39,17 @@ SMALL = (
 
 
 def settings(*overrides: str) -> tuple[TrainConfig, type[Objective]]:
+    """Read the settings that Hydra composes; what the folders of a test are called comes after."""
+    given = [o for o in overrides if not o.startswith(CORPORA)]
+    config, objective = copy.deepcopy(_settings(tuple(given)))
+    for override in overrides:
+        if override.startswith(CORPORA):
+            config.data.corpus_dir = override.removeprefix(CORPORA)
+    return config, objective
+
+
+@functools.cache  # a fifth of a second each
+def _settings(overrides: tuple[str, ...]) -> tuple[TrainConfig, type[Objective]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return read_settings(compose("train", overrides=list(overrides)))
 
@@ -51,11 +66,39 @@ def small_run(tmp_path: Path) -> Callable[..., Path]:
     def run(*overrides: str, folder: str = "run") -> Path:
         path = tmp_path / folder
         path.mkdir(exist_ok=True)
-        given = [*SMALL, f"data.corpus_dir={tmp_path / 'corpora'}", *overrides]
+        given = [*SMALL, f"{CORPORA}{tmp_path / 'corpora'}", *overrides]
         (path / "signal").write_text(str(start_run(*settings(*given), path, given)))
         return path
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Train a small model once for all tests that only look at it, or copy it."""
+    from src.training.start import start_run
+
+    root, runs = tmp_path_factory.mktemp("trained"), {}
+
+    def run(*overrides: str) -> Path:
+        if overrides not in runs:
+            folder = root / str(len(runs))
+            given = [*SMALL, f"{CORPORA}{root / 'corpora'}", *overrides]
+            start_run(*settings(*given), folder, given)
+            runs[overrides] = folder
+        return runs[overrides]
+
+    return run
+
+
+@pytest.fixture
+def finished_run(trained: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Leave what ``small_run`` leaves, a copy of a run that was trained once for all tests."""
+
+    def copy_of(*overrides: str, folder: str = "run") -> Path:
+        return shutil.copytree(trained(*overrides), tmp_path / folder)
+
+    return copy_of
 
 
 @pytest.fixture

@@ -63,7 +63,11 @@ def test_a_run_leaves_a_card_that_is_true(small_run, monkeypatch, capsys, tmp_pa
     figures = metrics(run)
     assert f"| test loss | {figures['test/loss']:.4f} |" in text
     assert f"| validation loss | {figures['best_val/loss']:.4f} |" in text
-    assert "| train | 60 |" in text
+    assert "| train | 60 |  |" in text
+    scored = {"validation": figures["val/num_rows"], "test": figures["test/num_rows"]}
+    for split, number in scored.items():
+        (words,) = re.findall(rf"^\| {split} \| (\d+) \| (all|\d+) \|", text, re.M)
+        assert number == int(words[0] if words[1] == "all" else words[1])
     assert "README.md" not in (run / "model" / "SHA256SUMS").read_text("utf-8")
 
     # The code of the card answers, as it stands there.
@@ -102,6 +106,12 @@ def test_the_header_is_read_by_the_hubs_library(case):
     assert again.data.to_dict() == values
     assert again.text == ModelCard(text).text
     assert "step 50 of 100" in text
+
+
+def test_it_says_how_many_conversations_were_scored():
+    text = card("model=gpt2").text({"test/loss": 1.5, "test/num_rows": 4, "val/num_rows": 5})
+    assert "| test | 5 | 4 | 1,000 |" in text
+    assert "| validation | 5 | all | 1,000 |" in text
 
 
 def test_the_header_names_what_is_on_the_hub():

@@ -105,6 +105,9 @@ def test_two_processes_log_what_one_logs(together, alone):
         assert two[key] == pytest.approx(one[key], rel=1e-5), key
 
 
+@pytest.mark.parametrize(
+    "together", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)], indirect=True
+)
 def test_two_processes_go_on_from_another_run_and_end_early(together, sweep, tmp_path, corpora):
     """At a learning rate that ruins what was learned: the first validation is in vain."""
     strategy = STRATEGIES[int(together.name)]
@@ -172,6 +175,7 @@ def test_they_leave_one_run_and_speak_with_one_voice(sweep):
     assert {p.name for p in folder.iterdir()} == {"0", "1"} | written
 
 
+@pytest.mark.slow
 def test_a_run_of_two_that_was_interrupted_ends_as_one_that_was_not(sweep, tmp_path):
     whole = sweep[0] / "0"
     killed = rewound(whole, tmp_path / "killed")

@@ -2,10 +2,8 @@
 
 import csv
 import io
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from src.files import disk
 from src.training.curves import read_history
 from src.training.history import History
 from tests.training.conftest import curves, metrics
-
-ROOT = Path(__file__).parents[2]
 
 
 def history(path: Path, step: int | None = None) -> History:
@@ -99,29 +95,23 @@ def test_a_run_without_a_history_begins_one(tmp_path, content):
     assert rows(path) == [["step", "tokens", "seconds", "lr"], ["4", "70", "1.500", "0.5"]]
 
 
-KILLED = """
-from pathlib import Path
-from src.training.history import History
-log = History(Path("history.csv"), lambda: (1, 1.0))
-print(flush=True)
-for step in range(10**9):
-    log.log_metrics({"lr": 1 / (step + 1), f"figure_{step // 500 % 40}": 1.0}, step)
-    log.log_metrics({"val/loss": 1 / (step + 3)}, step)
-"""
+def log_without_end(path: Path) -> None:
+    log = history(path)
+    for step in range(10**9):
+        log.log_metrics({"lr": 1 / (step + 1), f"figure_{step // 500 % 40}": 1.0}, step)
+        log.log_metrics({"val/loss": 1 / (step + 3)}, step)
 
 
 @pytest.mark.parametrize("milliseconds", [3, 40, 110])
 def test_a_kill_tears_no_row(tmp_path, milliseconds):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
+    process = multiprocessing.get_context("fork").Process(
+        target=log_without_end, args=[tmp_path / "history.csv"], daemon=True
     )
-    process.stdout.readline()
+    process.start()
     time.sleep(milliseconds / 1000)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     if (tmp_path / "history.csv").exists():
         header, *values = rows(tmp_path / "history.csv")
         assert {len(row) for row in values} <= {len(header)}

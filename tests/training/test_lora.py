@@ -53,15 +53,18 @@ def test_merged_is_the_same_function_as_a_plain_model_and_leaves_the_other_alone
 
 
 @pytest.fixture
-def base(tmp_path, gpt2_tokenizer):
+def base(tmp_path, tokenizer):
     pytest.importorskip("peft")
     folder = tmp_path / "base"
     folder.mkdir()
-    save_pretrained(
-        random_model(tiny_config(vocab_size=50257, n_layer=1, n_embd=16, n_head=2)), folder, 50256
-    )
-    gpt2_tokenizer.save(folder)
+    write_base(folder, tokenizer)
+    tokenizer.save(folder)
     return folder
+
+
+def write_base(folder, tokenizer, seed=0):
+    config = tiny_config(vocab_size=tokenizer.vocab_size, n_layer=1, n_embd=16, n_head=2)
+    save_pretrained(random_model(config, seed=seed), folder, tokenizer.end_id)
 
 
 def test_a_run_leaves_a_merged_folder_and_small_checkpoints(small_run, base, caplog):
@@ -126,12 +129,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(small_run, monkeypatch):
     assert_same_run(small_run(*LAYOUT, *LORA, "resume=auto", folder="killed"), whole)
 
 
-def test_adapters_are_not_put_beside_other_weights(small_run, base):
+def test_adapters_are_not_put_beside_other_weights(small_run, base, tokenizer):
     own = (f"model.pretrained={base}", f"model.tokenizer={base}", *LORA, "max_steps=4")
     run = small_run(*own, "trainer.val_every_n_steps=4")
     (run / "metrics.json").unlink()
-    config = tiny_config(vocab_size=50257, n_layer=1, n_embd=16, n_head=2)
-    save_pretrained(random_model(config, seed=1), base, 50256)
+    write_base(base, tokenizer, seed=1)
     with pytest.raises(UserError, match="weights that LoRA leaves alone are not what they were"):
         small_run(*own, "trainer.val_every_n_steps=4", "resume=auto")
 

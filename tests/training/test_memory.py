@@ -182,10 +182,10 @@ def assert_near(described: TrainingStep, num_blocks: int, peak: int) -> None:
 @pytest.mark.parametrize(
     ("size", "num_blocks", "accumulate", "changes"),
     [
-        ("gpt2", 8, 1, {"layers": 12}),
+        ("gpt2", 8, 1, {"layers": 6}),
         ("gpt2", 2, 1, {"precision": "32-true"}),
         ("gpt2", 4, 1, {"capability": 7}),
-        ("gpt2", 8, 1, {"precision": "32-true", "layers": 12}),
+        ("gpt2", 8, 1, {"precision": "32-true", "layers": 6}),
         ("gpt2", 16, 2, {"activation_checkpointing": True}),
         ("gpt2-medium", 8, 1, {}),
         ("gpt2-xl", 2, 2, {"activation_checkpointing": True}),
@@ -232,7 +232,7 @@ def test_on_a_cpu(changes, monkeypatch):
     values = {"vocab_size": 2000, "document_length": 128}
     described = step("small", device="cpu", block_size=512, **values | changes)
     documents = int(described.document_length)
-    assert_near(described, 4, measured(described, 4, monkeypatch, 2, documents))
+    assert_near(described, 2, measured(described, 2, monkeypatch, 2, documents))
 
 
 @pytest.mark.gpu

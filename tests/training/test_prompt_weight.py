@@ -63,28 +63,28 @@ def test_the_gradient_is_that_of_the_weighted_mean_over_the_global_batch(
         )
 
 
-@pytest.mark.parametrize("micro", [4, 1])
 def test_cut_any_way_the_gradient_and_the_figures_are_the_same(
-    micro,
-    small_run,
+    quick_run,
     first_gradient,  # noqa: F811
 ):
-    whole = small_run("micro_batch_size=8", SCORED, folder="1x8")
+    whole = quick_run("micro_batch_size=8", SCORED, folder="1x8")
     expected = dict(first_gradient)
-    cut = small_run(f"micro_batch_size={micro}", SCORED, folder=f"{8 // micro}x{micro}")
-    for name, gradient in first_gradient.items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
-    for tag in ("train/loss", "train/accuracy", "val/loss", "grad_norm"):
-        one, other = curves(whole)[tag], curves(cut)[tag]
-        assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3, abs=1e-4), tag
+    for micro in (4, 1):
+        cut = quick_run(f"micro_batch_size={micro}", SCORED, folder=f"{8 // micro}x{micro}")
+        for name, gradient in first_gradient.items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
+        for tag in ("train/loss", "train/accuracy", "val/loss", "grad_norm"):
+            one, other = curves(whole)[tag], curves(cut)[tag]
+            found = list(other.values())
+            assert found == pytest.approx(list(one.values()), rel=1e-3, abs=1e-4), tag
 
 
-def test_figures_are_those_of_the_responses(small_run, caplog):
+def test_figures_are_those_of_the_responses(quick_run, caplog):
     """Before anything is learned they equal those of a run that scores no prompts, to the bit."""
     still = ("optimizer.learning_rate=1e-12", "optimizer.weight_decay=0", "max_steps=3")
-    plain = small_run(*still, folder="plain")
+    plain = quick_run(*still, folder="plain")
     with caplog.at_level("INFO"):
-        scored = small_run(*still, SCORED, folder="scored")
+        scored = quick_run(*still, SCORED, folder="scored")
     assert "data.prompt_loss_weight=0.3: prompts are learned from, too" in caplog.text
     assert "of prompts at weight 0.3" in caplog.text
     for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
@@ -133,12 +133,12 @@ def test_held_out_splits_are_the_same_whatever_training_does(small_run, monkeypa
     assert train["position_ids"].tolist() == [list(range(64))] * 2
 
 
-def test_adapters_learn_from_prompts_too(small_run):
+def test_adapters_learn_from_prompts_too(quick_run):
     pytest.importorskip("peft")
-    base = small_run("max_steps=2", folder="base") / "model"
+    base = quick_run("max_steps=2", folder="base") / "model"
     own = (f"model.pretrained={base}", f"model.tokenizer={base}", "lora.rank=2")
     plain, scored = (
-        metrics(small_run(*own, *extra, "optimizer.learning_rate=1e-2", folder=folder))
+        metrics(quick_run(*own, *extra, "optimizer.learning_rate=1e-2", folder=folder))
         for folder, extra in (("lora", ()), ("scored", (SCORED,)))
     )
     assert plain["test/loss"] != scored["test/loss"]

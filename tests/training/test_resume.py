@@ -88,9 +88,9 @@ LAYOUT = (
     ],
 )
 def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
-    step, when, small_run, monkeypatch, caplog
+    step, when, small_run, finished_run, monkeypatch, caplog
 ):
-    whole = small_run(*LAYOUT, folder="whole")
+    whole = finished_run(*LAYOUT, folder="whole")
     with monkeypatch.context() as patch:
         kill_at(patch, step, when)
         with pytest.raises(Killed):
@@ -102,8 +102,10 @@ def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
     assert ("has no checkpoint yet" in caplog.text) == (step == 3)
 
 
-def test_a_run_may_go_on_with_activation_checkpointing_to_the_same_weights(small_run, monkeypatch):
-    whole = small_run(*LAYOUT, folder="whole")
+def test_a_run_may_go_on_with_activation_checkpointing_to_the_same_weights(
+    small_run, finished_run, monkeypatch
+):
+    whole = finished_run(*LAYOUT, folder="whole")
     with monkeypatch.context() as patch:
         kill_at(patch, 8, "on_train_batch_end")
         with pytest.raises(Killed):
@@ -114,10 +116,10 @@ def test_a_run_may_go_on_with_activation_checkpointing_to_the_same_weights(small
 
 @pytest.mark.parametrize("val_every_n_steps", [5, 6])  # the last step validated after, or in fit
 def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
-    val_every_n_steps, small_run, monkeypatch, tmp_path
+    val_every_n_steps, small_run, finished_run, monkeypatch, tmp_path
 ):
     layout = (*LAYOUT, f"trainer.val_every_n_steps={val_every_n_steps}")
-    whole = small_run(*layout, folder="whole")
+    whole = finished_run(*layout, folder="whole")
 
     def die(self, last):
         raise Killed
@@ -130,7 +132,9 @@ def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
     assert points(tmp_path / "killed") == points(whole)
 
 
-def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(small_run, monkeypatch):
+def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(
+    small_run, finished_run, monkeypatch
+):
     original = Checkpoints.on_train_batch_end
 
     def hook(self, trainer, *args):
@@ -146,11 +150,13 @@ def test_sigterm_saves_at_the_step_boundary_and_reports_the_signal(small_run, mo
     assert saved["global_step"] == 8
     assert not (stopped / "metrics.json").exists()
     assert (stopped / "model" / "model.safetensors").exists()  # even now it can talk
-    whole = small_run(*LAYOUT, folder="whole")
+    whole = finished_run(*LAYOUT, folder="whole")
     assert_same_run(small_run(*LAYOUT, "resume=auto", folder="stopped"), whole)
 
 
-def test_a_stop_in_a_step_after_which_a_validation_is_due_validates_first(small_run, monkeypatch):
+def test_a_stop_in_a_step_after_which_a_validation_is_due_validates_first(
+    small_run, finished_run, monkeypatch
+):
     original = SFTModule.training_step
 
     def hook(self, batch, batch_idx):
@@ -164,7 +170,7 @@ def test_a_stop_in_a_step_after_which_a_validation_is_due_validates_first(small_
     assert (stopped / "signal").read_text() == str(signal.SIGHUP.value)
     assert sorted(curves(stopped)["val/loss"]) == [0, 5]
     assert saved_step(stopped / "checkpoints" / "last.ckpt") == 5
-    whole = small_run(*LAYOUT, folder="whole")
+    whole = finished_run(*LAYOUT, folder="whole")
     assert_same_run(small_run(*LAYOUT, "resume=auto", folder="stopped"), whole)
     assert points(stopped) == points(whole)
 
@@ -200,8 +206,8 @@ def test_a_lock_holds_for_other_processes_and_ends_with_them(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(small_run):
-    run = small_run(*LAYOUT)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(finished_run):
+    run = finished_run(*LAYOUT)
     last = run / "checkpoints" / "last.ckpt"
     previous = run / "checkpoints" / "previous.ckpt"
     assert find_checkpoint(run) == last
@@ -214,8 +220,8 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(small_run):
         find_checkpoint(run)
 
 
-def test_no_temporary_files_stay_beside_the_checkpoints(small_run):
-    run = small_run(*LAYOUT)
+def test_no_temporary_files_stay_beside_the_checkpoints(finished_run):
+    run = finished_run(*LAYOUT)
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["last.ckpt", "previous.ckpt"]
 
@@ -226,8 +232,10 @@ def unfinished(run):
     return run
 
 
-def test_a_start_sweeps_what_a_killed_process_has_left_in_the_folders_of_its_run(small_run):
-    run = small_run(*LAYOUT)
+def test_a_start_sweeps_what_a_killed_process_has_left_in_the_folders_of_its_run(
+    small_run, finished_run
+):
+    run = finished_run(*LAYOUT)
     (run / "metrics.json").unlink()
     parts = [
         run / ".metrics.json.1073741824.tmp",
@@ -235,6 +243,7 @@ def test_a_start_sweeps_what_a_killed_process_has_left_in_the_folders_of_its_run
         run / "model" / ".model.safetensors.1073741824.tmp",
         run.parent / "corpora" / ".another.1073741824.tmp",
     ]
+    (run.parent / "corpora").mkdir()
     for part in parts:
         part.write_text("half")
     (run / "model").rename(run / ".model.1073741824.old")  # killed between two renames
@@ -255,15 +264,15 @@ def test_a_start_sweeps_what_a_killed_process_has_left_in_the_folders_of_its_run
         "model.n_layer=2",
     ],
 )
-def test_a_run_is_not_resumed_as_another_one(change, small_run):
-    unfinished(small_run(*LAYOUT))
+def test_a_run_is_not_resumed_as_another_one(change, small_run, finished_run):
+    unfinished(finished_run(*LAYOUT))
     key = change.split("=")[0].replace("trainer.precision", "precision")
     with pytest.raises(UserError, match=f"that run had {key}="):
         small_run(*LAYOUT, change, "resume=auto")
 
 
-def test_a_run_goes_on_with_its_own_rows_only(small_run):
-    run = unfinished(small_run(*LAYOUT))
+def test_a_run_goes_on_with_its_own_rows_only(small_run, finished_run):
+    run = unfinished(finished_run(*LAYOUT))
     record = json.loads((run / "run.json").read_text())
     record["settings"]["corpus"] = "other rows"
     (run / "run.json").write_text(json.dumps(record))
@@ -271,9 +280,9 @@ def test_a_run_goes_on_with_its_own_rows_only(small_run):
         small_run(*LAYOUT, "resume=auto")
 
 
-def test_a_run_goes_on_with_its_own_blocks_only(small_run, monkeypatch):
+def test_a_run_goes_on_with_its_own_blocks_only(small_run, finished_run, monkeypatch):
     """A later version of this program, or of numpy, may pack the same rows otherwise."""
-    unfinished(small_run(*LAYOUT))
+    unfinished(finished_run(*LAYOUT))
 
     def backwards(lengths, block_size):
         packing = pack(lengths, block_size)
@@ -285,11 +294,11 @@ def test_a_run_goes_on_with_its_own_blocks_only(small_run, monkeypatch):
         small_run(*LAYOUT, "resume=auto")
 
 
-def test_what_a_resumed_run_must_agree_with_is_written_down(small_run):
-    record = json.loads((small_run() / "run.json").read_text())
+def test_what_a_resumed_run_must_agree_with_is_written_down(finished_run):
+    record = json.loads((finished_run(*LAYOUT) / "run.json").read_text())
     assert record["settings"]["batch_size"] == 8
     assert record["settings"]["data.block_size"] == 64
-    assert record["machine"]["micro_batch_size"] == 8
+    assert record["machine"]["micro_batch_size"] == 4
     assert "batch_size=8" in record["overrides"]
 
 
@@ -373,8 +382,8 @@ def test_what_a_person_changes_by_a_preset_is_not_read_from_the_record(tmp_path)
     assert config.batch_size == 4  # the preset says what there is without it: 32
 
 
-def test_a_finished_run_loses_what_a_killed_process_left_there(small_run):
-    run = small_run()
+def test_a_finished_run_loses_what_a_killed_process_left_there(small_run, finished_run):
+    run = finished_run(*LAYOUT)
     (run / "run.lock").touch()  # nobody holds it
     part = run / "model" / f".config.json.{2**22 + 1}.tmp"  # no such process
     part.touch()
@@ -383,18 +392,18 @@ def test_a_finished_run_loses_what_a_killed_process_left_there(small_run):
     assert not part.exists()
 
 
-def test_a_finished_run_says_so_and_does_nothing_else(small_run, caplog):
-    run = small_run(*LAYOUT)
+def test_a_finished_run_says_so_and_does_nothing_else(small_run, finished_run, caplog):
+    run = finished_run(*LAYOUT)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with caplog.at_level(logging.INFO):
         small_run(*LAYOUT, "resume=auto")
     assert "is finished" in caplog.text
-    (run / "signal").write_bytes(before[run / "signal"])
+    (run / "signal").unlink()  # of the fixture
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_folder_that_holds_a_run_takes_no_other(small_run):
-    run = unfinished(small_run(*LAYOUT))
+def test_a_folder_that_holds_a_run_takes_no_other(small_run, finished_run):
+    run = unfinished(finished_run(*LAYOUT))
     with pytest.raises(
         UserError, match=r"holds a run already: go on with it \(.*resume=.*another f"
     ):

@@ -17,8 +17,8 @@ from tests.training.conftest import SMALL, curves, metrics, settings, train_conf
 from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
 
 
-def test_metrics_are_flat_and_complete(small_run):
-    figures = metrics(small_run())
+def test_metrics_are_flat_and_complete(trained):
+    figures = metrics(trained())
     expected = {
         *(f"{p}/{n}" for p in ("val", "best_val", "test") for n in ("loss", "accuracy")),
         *("val/perplexity", "best_val/perplexity", "test/perplexity", "best_step", "num_steps"),
@@ -34,8 +34,8 @@ def test_metrics_are_flat_and_complete(small_run):
     assert all(isinstance(value, (int, float)) for value in figures.values())
 
 
-def test_validation_comes_before_the_first_step_every_so_often_and_after_the_last(small_run):
-    assert sorted(curves(small_run())["val/loss"]) == [0, 5, 10, 12]
+def test_validation_comes_before_the_first_step_every_so_often_and_after_the_last(trained):
+    assert sorted(curves(trained())["val/loss"]) == [0, 5, 10, 12]
 
 
 def test_the_model_folder_holds_the_best_weights_and_not_the_last(small_run, monkeypatch):
@@ -62,7 +62,7 @@ def test_one_batch_is_driven_to_zero_loss(tmp_path):
     from src.training.start import start_run
 
     corpora = f"data.corpus_dir={tmp_path / 'corpora'}"
-    small = ("model.n_layer=2", "model.n_embd=64", "max_steps=150", "data.max_rows=24")
+    small = ("model.n_layer=2", "model.n_embd=64", "max_steps=150", "data.max_rows=8")
     config = train_config("experiment=overfit", corpora, *small, "sample_prompts=[]")
     start_run(config, SFT, tmp_path, [])
     assert curves(tmp_path)["train/loss"][150] < 0.02
@@ -143,12 +143,12 @@ def test_no_training_example_that_fits_is_a_mistake(small_run, tmp_path):
         small_run("data=file", f"data.path={path}", "data.block_size=64")
 
 
-def test_training_goes_on_from_a_hugging_face_folder(small_run, tmp_path, gpt2_tokenizer):
-    config = tiny_config(vocab_size=50257, n_layer=1, n_embd=16, n_head=2)
+def test_training_goes_on_from_a_hugging_face_folder(small_run, tmp_path, tokenizer):
+    config = tiny_config(vocab_size=tokenizer.vocab_size, n_layer=1, n_embd=16, n_head=2)
     base = tmp_path / "base"
     base.mkdir()
-    save_pretrained(random_model(config), base, end_id=50256)
-    gpt2_tokenizer.save(base)
+    save_pretrained(random_model(config), base, end_id=tokenizer.end_id)
+    tokenizer.save(base)
     run = small_run(f"model.pretrained={base}", f"model.tokenizer={base}", "max_steps=2")
     assert metrics(run)["num_parameters"] == load_pretrained(str(base)).num_parameters
 
@@ -193,11 +193,12 @@ def run_out_of_memory(monkeypatch, above: int, from_step: int = 0, on: str = "cu
 
 @pytest.mark.parametrize("on", NO_ROOM)
 def test_a_first_step_that_has_no_room_starts_again_with_half_the_micro_batch(
-    on, small_run, monkeypatch, caplog
+    on, small_run, finished_run, monkeypatch, caplog
 ):
-    expected = small_run("micro_batch_size=2", folder="expected")
+    more = ("max_steps=2", "trainer.val_every_n_steps=2")
+    expected = finished_run("micro_batch_size=2", *more, folder="expected")
     run_out_of_memory(monkeypatch, above=2, on=on)
-    run = small_run("micro_batch_size=8")
+    run = small_run("micro_batch_size=8", *more)
     said = [record.message for record in caplog.records if "starting again" in record.message]
     assert [text.split("with ")[-1] for text in said] == [
         "micro_batch_size=4",
@@ -242,7 +243,7 @@ def test_what_a_person_asked_for_is_never_written_to(tmp_path):
 
 
 def test_a_run_that_started_again_smaller_goes_on_with_its_own_command_line(
-    small_run, tmp_path, monkeypatch
+    small_run, finished_run, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
         run_out_of_memory(patch, above=2)
@@ -251,7 +252,7 @@ def test_a_run_that_started_again_smaller_goes_on_with_its_own_command_line(
             small_run(*LAYOUT, "micro_batch_size=8", folder="killed")
     recorded = json.loads((tmp_path / "killed" / "run.json").read_text())["overrides"]
     resumed = small_run(*recorded, "resume=auto", folder="killed")
-    assert_same_run(resumed, small_run(*LAYOUT, "micro_batch_size=2", folder="whole"))
+    assert_same_run(resumed, finished_run(*LAYOUT, "micro_batch_size=2", folder="whole"))
 
 
 def test_a_run_of_a_version_with_fewer_settings_goes_on(small_run, tmp_path, monkeypatch):

@@ -34,19 +34,20 @@ def first_gradient(monkeypatch):
     return kept
 
 
-@pytest.mark.parametrize("micro", [4, 1])
-def test_cut_any_way_the_gradient_and_the_figures_are_the_same(micro, small_run, first_gradient):
-    whole = small_run("micro_batch_size=8", folder="1x8")
+def test_cut_any_way_the_gradient_and_the_figures_are_the_same(quick_run, first_gradient):
+    whole = quick_run("micro_batch_size=8", folder="1x8")
     expected = dict(first_gradient)
-    cut = small_run(f"micro_batch_size={micro}", folder=f"{8 // micro}x{micro}")
-    for name, gradient in first_gradient.items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
-    for tag in ("train/loss", "train/accuracy", "val/loss", "grad_norm", "lr"):
-        one, other = curves(whole)[tag], curves(cut)[tag]
-        assert one.keys() == other.keys()
-        assert list(other.values()) == pytest.approx(list(one.values()), rel=1e-3, abs=1e-4), tag
-    for key in ("val/loss", "best_val/loss", "test/loss"):
-        assert metrics(cut)[key] == pytest.approx(metrics(whole)[key], rel=1e-4)
+    for micro in (4, 1):
+        cut = quick_run(f"micro_batch_size={micro}", folder=f"{8 // micro}x{micro}")
+        for name, gradient in first_gradient.items():
+            torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
+        for tag in ("train/loss", "train/accuracy", "val/loss", "grad_norm", "lr"):
+            one, other = curves(whole)[tag], curves(cut)[tag]
+            assert one.keys() == other.keys()
+            found = list(other.values())
+            assert found == pytest.approx(list(one.values()), rel=1e-3, abs=1e-4), tag
+        for key in ("val/loss", "best_val/loss", "test/loss"):
+            assert metrics(cut)[key] == pytest.approx(metrics(whole)[key], rel=1e-4)
 
 
 def test_the_gradient_is_that_of_the_mean_over_the_global_batch(
@@ -149,15 +150,15 @@ def test_the_report_tells_the_tokens_of_a_step_and_of_the_last(small_run, caplog
 
 
 @pytest.mark.parametrize("num_steps", [9, 19])
-def test_it_is_validated_at_most_ten_times(num_steps, small_run):
-    run = small_run(f"max_steps={num_steps}", "trainer.val_every_n_steps=null", "data.max_rows=60")
+def test_it_is_validated_at_most_ten_times(num_steps, quick_run):
+    run = quick_run(f"max_steps={num_steps}", "trainer.val_every_n_steps=null", "sample_prompts=[]")
     steps = curves(run)["val/loss"].keys() - {0}  # 0: before training
     assert max(steps) == num_steps
     assert len(steps) <= 10
     assert len(steps) >= 9
 
 
-def test_the_logged_rate_is_that_of_the_step(small_run, monkeypatch):
+def test_the_logged_rate_is_that_of_the_step(quick_run, monkeypatch):
     used = []
     original = SFTModule.configure_gradient_clipping
 
@@ -166,7 +167,7 @@ def test_the_logged_rate_is_that_of_the_step(small_run, monkeypatch):
         original(self, optimizer, **options)
 
     monkeypatch.setattr(SFTModule, "configure_gradient_clipping", hook)
-    logged = curves(small_run())["lr"]
+    logged = curves(quick_run())["lr"]
     assert list(logged.values()) == pytest.approx(used)
     assert used[0] > 0
 
@@ -184,7 +185,7 @@ def test_a_forward_pass_has_no_gradients_of_the_step_before(small_run, monkeypat
     assert present == [False, True] * 3
 
 
-def test_gradients_are_clipped_to_the_norm_asked_for(small_run, monkeypatch):
+def test_gradients_are_clipped_to_the_norm_asked_for(quick_run, monkeypatch):
     norms = []
     original = SFTModule.configure_gradient_clipping
 
@@ -194,10 +195,10 @@ def test_gradients_are_clipped_to_the_norm_asked_for(small_run, monkeypatch):
         norms.append((float(self.grad_norm), float(after)))
 
     monkeypatch.setattr(SFTModule, "configure_gradient_clipping", hook)
-    small_run("optimizer.max_grad_norm=0.1")
+    quick_run("optimizer.max_grad_norm=0.1", "max_steps=3")
     assert all(before > 0.1 and after == pytest.approx(0.1, rel=1e-3) for before, after in norms)
     norms.clear()
-    small_run("optimizer.max_grad_norm=null", folder="free")
+    quick_run("optimizer.max_grad_norm=null", "max_steps=3", folder="free")
     assert all(before == pytest.approx(after) for before, after in norms)
 
 

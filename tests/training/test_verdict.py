@@ -57,14 +57,24 @@ def test_the_lines_say_what_was_scored_and_at_which_step():
         **{f"test/{name}": value for name, value in figures_of(12.0).items()},
         **{"num_steps": 1000, "best_step": 200},
     }
-    last, best, test = split_lines(figures)
+    last, best, test = split_lines(figures, {})
     assert last.startswith("validation, last (step 1,000)   loss 800.0000")
     assert last.endswith("perplexity over 10^9")
     assert best.startswith("validation, best (step 200)     loss 1.0000")
     assert best.endswith("perplexity 2.72")
     assert test.endswith("perplexity 162,754.79")
     assert all(len(line) <= 100 for line in (last, best, test))
-    assert split_lines({}) == []
+    assert split_lines({}, {}) == []
+
+
+def test_the_lines_say_on_how_few_rows_where_not_on_all():
+    figures = {f"{prefix}/{k}": v for prefix in ("val", "test") for k, v in figures_of(2.0).items()}
+    figures |= {"num_steps": 10, "val/num_rows": 40, "test/num_rows": 1118}
+    rows = {"train": 9000, "validation": 900, "test": 1120}
+    assert split_lines(figures, rows)[-1] == (
+        "measured: validation on 40 of its 900 rows, test on 1,118 of its 1,120 rows"
+    )
+    assert len(split_lines(figures, {"validation": 40, "test": 1118})) == 2
 
 
 def test_a_perplexity_is_finite_and_no_longer_than_it_is_worth():
