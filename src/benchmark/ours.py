@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
@@ -27,6 +28,7 @@ from src.training.start import prepare
 def train_ours(job: Job, stopwatch: Stopwatch) -> None:
     """Train with our module, data, callbacks and Lightning's Trainer."""
     machine = decide(job.config, find_place())
+    torch.set_num_threads(machine.threads)
     run = prepare(job.config, SFT(job.config), machine, job.folder, [])
     trainer: Any = run.trainer
     trainer.callbacks.append(Laps(stopwatch))
@@ -62,6 +64,7 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
         keep_freed_memory()
     model = build_model(config, load_tokenizer(config.model_folder))
     machine = decide(config, find_place())
+    torch.set_num_threads(machine.threads)
     step = TrainingStep.of(config, machine, model.config, config.block_size)
     micro = choose_batching(config, machine, step, {}).micro_batch_size
     data = open_data_module(config, micro)
