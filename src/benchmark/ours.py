@@ -1,5 +1,6 @@
 """Our training, as ``python -m src.train`` runs it, and the same step in a bare PyTorch loop."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,14 +26,18 @@ from src.training.plan import choose_batching
 from src.training.start import prepare
 
 
-def train_ours(job: Job, stopwatch: Stopwatch) -> None:
-    """Train with our module, data, callbacks and Lightning's Trainer."""
+def train_ours(job: Job, stopwatch: Stopwatch, follows: bool = True) -> None:
+    """Train with our module, data, callbacks and Lightning's Trainer.
+
+    ``follows``: its threads leave a busy core to the program that keeps it busy.
+    """
     machine = decide(job.config, find_place())
     torch.set_num_threads(machine.threads)
     run = prepare(job.config, SFT(job.config), machine, job.folder, [])
     trainer: Any = run.trainer
     trainer.callbacks.append(Laps(stopwatch))
-    run.fit()
+    with run.beside_others() if follows else nullcontext():
+        run.fit()
 
 
 class Laps(L.Callback):

@@ -217,7 +217,10 @@ def _cores(config: TrainConfig, machine: Machine) -> str:
     asked, workers = config.data.num_workers, usable_workers(config.data.num_workers)
     parts = [f"{machine.threads} thread" + ("s" if machine.threads > 1 else "")]
     if asked:
-        parts.append(f"{workers} workers" + (f" of {asked} asked for" if workers < asked else ""))
+        parts.append(
+            f"{workers} worker{'s' * (workers != 1)}"
+            + (f" of {asked} asked for" if workers < asked else "")
+        )
     each = " for each process" if machine.place.local_size > 1 else ""
     return f"{machine.cores}, {free} free now: {', '.join(parts)}{each}"
 

@@ -138,7 +138,7 @@ class Run:
             UserError: for what a person can mend.
         """
         try:
-            with signals.taken(), self._beside_others():
+            with signals.taken(), self.beside_others():
                 self._execute()
         except signals.Stop as stop:
             log.info("go on with: %s", command("train", resume=self.folder))
@@ -165,7 +165,7 @@ class Run:
             self.loggers.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
 
-    def _beside_others(self) -> AbstractContextManager[Any]:
+    def beside_others(self) -> AbstractContextManager[Any]:
         """Leave a core to a program that keeps it busy; several processes share all among them."""
         machine = self.plan.machine
         if machine.device != "cpu" or machine.place.world_size > 1 or machine.threads == 1:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from src import shared_cores
+from src.data import order
 from src.errors import UserError
 from src.free_cores import Load, allowed_cores
 from src.shared_cores import can_move
@@ -52,15 +53,14 @@ def test_a_resumed_run_keeps_its_threads_and_its_bits(quick_run, monkeypatch, th
     assert read_record(whole).settings["threads"] == 2
     assert f"cores      {len(allowed_cores())}, " in text_of(caplog)
     assert "free now: 2 threads" in text_of(caplog)
+    monkeypatch.setattr(run, "load_now", lambda: ONE_BUSY)  # from here on a core is busy
+    monkeypatch.setattr(shared_cores, "PERIOD", 1000.0)
     with monkeypatch.context() as patch:
         kill_at(patch, 8, "on_train_batch_end")
         with pytest.raises(Killed):
             quick_run(*LAYOUT, "trainer.threads=2", folder="killed")
     threads_seen.clear()
     assert torch.get_num_threads() == 1  # of this process: a new run would take as many
-    # Where it goes on, a core is busy.
-    monkeypatch.setattr(run, "load_now", lambda: ONE_BUSY)
-    monkeypatch.setattr(shared_cores, "PERIOD", 1000.0)
     caplog.clear()
     resumed = quick_run(*LAYOUT, "resume=auto", folder="killed")
     assert set(threads_seen) == {2}
@@ -129,3 +129,19 @@ def test_threads_are_decided_from_the_free_cores(monkeypatch, overrides, place, 
 def test_a_wrong_number_of_threads_is_one_line(value):
     with pytest.raises(UserError, match=r"trainer\.threads=.*must be at least 1, or auto"):
         train_config(f"trainer.threads={value}")
+
+
+def test_workers_never_exceed_the_cores(quick_run, monkeypatch, caplog):
+    monkeypatch.setattr(order, "spare_cores", lambda processes: 1)
+    caplog.set_level("INFO")
+    loaders = []
+    original = order.DataLoader
+
+    def loader(*args, **options):
+        loaders.append(options["num_workers"])
+        return original(*args, **options)
+
+    monkeypatch.setattr(order, "DataLoader", loader)
+    quick_run(*LAYOUT, "data.num_workers=4", "max_steps=2")
+    assert max(loaders) == 1
+    assert "1 worker of 4 asked for" in text_of(caplog)
