@@ -43,6 +43,7 @@ class ChatConfig(GenerationKeys):
     system: str | None
     model_path: str | None
     device: str
+    threads: Annotated[int | str, at_least(1).or_auto()]
     num_answers: Annotated[int, at_least(1)]
     format: Annotated[str, one_of(FORMATS)]
 
@@ -74,10 +75,13 @@ def chat(config: DictConfig, **text: str) -> None:
         raise UserError("format and num_answers are for one prompt: add prompt=... or pipe it in")
 
     model_path, assistant = _load(settings)
-    if settings.prompt is None:
-        _talk(assistant, settings, model_path)
-    else:
-        _answer(assistant, settings, model_path, settings.prompt)
+    from src.shared_cores import shared_cores
+
+    with shared_cores(settings.threads, assistant.model.wte.weight.device.type):
+        if settings.prompt is None:
+            _talk(assistant, settings, model_path)
+        else:
+            _answer(assistant, settings, model_path, settings.prompt)
 
 
 def _load(settings: ChatConfig) -> "tuple[str, Assistant]":

@@ -62,6 +62,7 @@ class EvaluateConfig:
     seed: Annotated[int, within("[0, 2^32)")]
     precision: Annotated[str, one_of(PRECISIONS)]
     device: str
+    threads: Annotated[int | str, at_least(1).or_auto()]
     output: str | None
     name: str | None
 
@@ -93,6 +94,7 @@ def evaluate(config: DictConfig, **text: str) -> None:
     from src.evaluation.report import write_report
     from src.evaluation.results import build_results
     from src.evaluation.table import table_lines
+    from src.shared_cores import shared_cores
     from src.talk.screen import waiting
 
     with waiting("looking for the models and reading the rows"):
@@ -102,7 +104,7 @@ def evaluate(config: DictConfig, **text: str) -> None:
         origin, others = _choose_rows(settings, config, candidates)
         rows = _rows(settings, origin)
         how = _how(settings, rows)
-    with _output(folder):
+    with _output(folder), shared_cores(settings.threads, how.device.type):
         judged = judge_all(candidates, rows, how, endpoints)
         for model in judged:
             if settings.prompts is None and model.candidate.may_have_learned(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from src.control_groups import CGROUPS, PROC, group_folders, number_in, statistics_in
 from src.errors import UserError
 
 GIB = 2**30
@@ -28,14 +29,14 @@ class Group(NamedTuple):
 
     def room(self, folder: Path) -> int:
         """Return the bytes that may still be taken in the group of a folder."""
-        limits = [_number(folder / name) for name in self.limits]
+        limits = [number_in(folder / name) for name in self.limits]
         known = [limit for limit in limits if limit is not None and limit < NO_LIMIT]
-        statistics = _statistics(folder / "memory.stat")
+        statistics = statistics_in(folder / "memory.stat")
         if limit := statistics.get("hierarchical_memory_limit"):  # of groups that are not seen here
             known.append(limit)
         if not known or min(known) >= NO_LIMIT:
             return NO_LIMIT
-        used = (_number(folder / self.used) or 0) - statistics.get(self.reclaimable, 0)
+        used = (number_in(folder / self.used) or 0) - statistics.get(self.reclaimable, 0)
         return max(0, min(known) - max(0, used))
 
 
@@ -43,9 +44,7 @@ VERSION_1 = Group(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_in
 VERSION_2 = Group(("memory.max", "memory.high"), "memory.current", "inactive_file")
 
 
-def free_memory(
-    num_processes: int = 1, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
-) -> int:
+def free_memory(num_processes: int = 1, proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """Return the bytes that each of ``num_processes`` may still take.
 
     The least of what the machine has free, what the control groups allow and what
@@ -62,7 +61,7 @@ def free_memory(
     return min(shared // num_processes, _address_space(proc))
 
 
-def has_hard_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> bool:
+def has_hard_limit(proc: Path = PROC, cgroups: Path = CGROUPS) -> bool:
     """Whether a control group or ``ulimit -v`` allows less than the machine has free."""
     import psutil
 
@@ -72,53 +71,9 @@ def has_hard_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgr
 
 def group_room(proc: Path, cgroups: Path) -> int:
     """Return the bytes that this process's control group, and those that hold it, still allow."""
-    rooms = [NO_LIMIT]
-    for mount, path, version in _groups(proc, cgroups):
-        names = [name for name in path.split("/") if name not in ("", ".", "..")]
-        for depth in range(len(names) + 1):
-            folder = mount.joinpath(*names[:depth])
-            if folder.is_dir():
-                rooms.append(version.room(folder))
-    return min(rooms)
-
-
-def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, str, Group]]:
-    """Yield where groups are mounted and the path of this process's group there.
-
-    In a container the path may be the host's, which is not there: then the mount is its group.
-    """
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = ["0::/"]
-    for line in lines:
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0":
-            yield cgroups, path, VERSION_2
-            yield cgroups / "unified", path, VERSION_2
-        elif "memory" in controllers.split(","):
-            yield cgroups / controllers, path, VERSION_1
-            if controllers != "memory":
-                yield cgroups / "memory", path, VERSION_1
-
-
-def _number(path: Path) -> int | None:
-    """Return the number in a file; None: there is no file, or no limit."""
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
-
-
-def _statistics(path: Path) -> dict[str, int]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    pairs = [line.split() for line in lines]
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    folders = group_folders("memory", proc, cgroups)
+    rooms = [(VERSION_1 if version == 1 else VERSION_2).room(folder) for version, folder in folders]
+    return min(rooms, default=NO_LIMIT)
 
 
 def _address_space(proc: Path) -> int:

@@ -37,6 +37,7 @@ def serve(config: DictConfig, **text: str) -> None:
     from src.serving.app import create_app
     from src.serving.engine import Engine
     from src.serving.server import make_server
+    from src.shared_cores import shared_cores
     from src.talk.assistant import load_assistant
     from src.talk.model_folder import newest_model_folder
 
@@ -54,7 +55,10 @@ def serve(config: DictConfig, **text: str) -> None:
     def ready() -> None:
         say(_welcome(settings, folder, listener.getsockname()[1]), sys.stderr)
 
-    with Engine(decoder, assistant.end_ids, settings.max_queue) as engine:
+    with (
+        shared_cores(settings.threads, assistant.model.wte.weight.device.type),
+        Engine(decoder, assistant.end_ids, settings.max_queue) as engine,
+    ):
         app = create_app(assistant, engine, settings)
         server = make_server(app, engine, settings, ready)
         # Python's collector looks through everything at times, and nobody is answered meanwhile:

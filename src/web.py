@@ -24,6 +24,7 @@ class WebConfig:
     model_path: str | None
     compare_with: str | None
     device: str
+    threads: Annotated[int | str, at_least(1).or_auto()]
     host: str
     port: Annotated[int, PORT]
     sample_prompts: list[str] | None
@@ -48,10 +49,15 @@ def web(config: DictConfig, **text: str) -> None:
     from src.page.models import Models
     from src.page.options import page_options, sample_prompts
     from src.page.server import PageServer
+    from src.shared_cores import shared_cores
     from src.talk.model_folder import model_folders, newest_model_folder
 
     signal.signal(signal.SIGTERM, _stop)
-    with bind(settings.host, settings.port) as listener:
+    device = choose_device(settings.device)
+    with (
+        shared_cores(settings.threads, device.type),
+        bind(settings.host, settings.port) as listener,
+    ):
         try:
             listener.listen()  # now: nobody takes the port while the models are loaded
         except OSError as error:
@@ -59,7 +65,7 @@ def web(config: DictConfig, **text: str) -> None:
         address, port = listener.getsockname()[:2]
         model_path = settings.model_path or str(newest_model_folder(RUNS))
         chosen = [model_path, settings.compare_with] if settings.compare_with else [model_path]
-        models = Models(choose_device(settings.device))
+        models = Models(device)
         for name in chosen:  # a mistake ends the command and does not wait for the first question
             models.get(name)
         names = first_names([*chosen, *map(str, model_folders(RUNS))])

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from src.benchmark.config import BenchmarkConfig
+from src.benchmark.cores import Cores
 from src.benchmark.generate import Generate
 from src.benchmark.inputs import describe_inputs, write_inputs
 from src.benchmark.learn import Learn
@@ -32,7 +33,7 @@ from src.wording.nearest import choice_question, path_question
 log = logging.getLogger(__name__)
 
 # A new part is one file and one line here.
-PARTS: tuple[Part, ...] = (Train(), Prepare(), Pack(), Generate(), Learn())
+PARTS: tuple[Part, ...] = (Train(), Prepare(), Pack(), Generate(), Cores(), Learn())
 ALL = "all"
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32  # blocks: as the article's 2080Ti, as its A100
 

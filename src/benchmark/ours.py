@@ -1,9 +1,11 @@
 """Our training, as ``python -m src.train`` runs it, and the same step in a bare PyTorch loop."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
@@ -24,13 +26,18 @@ from src.training.plan import choose_batching
 from src.training.start import prepare
 
 
-def train_ours(job: Job, stopwatch: Stopwatch) -> None:
-    """Train with our module, data, callbacks and Lightning's Trainer."""
+def train_ours(job: Job, stopwatch: Stopwatch, follows: bool = True) -> None:
+    """Train with our module, data, callbacks and Lightning's Trainer.
+
+    ``follows``: its threads leave a busy core to the program that keeps it busy.
+    """
     machine = decide(job.config, find_place())
+    torch.set_num_threads(machine.threads)
     run = prepare(job.config, SFT(job.config), machine, job.folder, [])
     trainer: Any = run.trainer
     trainer.callbacks.append(Laps(stopwatch))
-    run.fit()
+    with run.beside_others() if follows else nullcontext():
+        run.fit()
 
 
 class Laps(L.Callback):
@@ -62,6 +69,7 @@ def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:
         keep_freed_memory()
     model = build_model(config, load_tokenizer(config.model_folder))
     machine = decide(config, find_place())
+    torch.set_num_threads(machine.threads)
     step = TrainingStep.of(config, machine, model.config, config.block_size)
     micro = choose_batching(config, machine, step, {}).micro_batch_size
     data = open_data_module(config, micro)

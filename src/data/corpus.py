@@ -31,7 +31,7 @@ import numpy as np
 from src.data.build_lock import build_lock
 from src.data.checksums import find_damage, write_checksums
 from src.data.conversation import Conversation
-from src.data.encoding import encode_all, spare_cores
+from src.data.encoding import encode_all, num_helpers
 from src.data.joining import Joining, is_single_turn
 from src.data.report import PromptOverlap, RowReport, prompt_hash
 from src.data.sources import SPLITS, Source
@@ -230,7 +230,7 @@ def _write(
             origins.append((np.array(splits), np.array(joinable), columns))
             yield list(conversations)
 
-    with closing(encode_all(batches(), tokenizer, supervise, spare_cores())) as encoded:
+    with closing(encode_all(batches(), tokenizer, supervise, num_helpers())) as encoded:
         for examples in encoded:
             splits, joinable, columns = origins.popleft()
             for split, number in sorted(set(zip(splits, columns["sources"], strict=True))):

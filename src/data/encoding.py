@@ -30,6 +30,7 @@ from src.data.template import Examples, encode_examples
 from src.data.tokenizer import Tokenizer
 from src.data.words import WordEncoder
 from src.errors import UserError
+from src.free_cores import spare_cores
 
 NUM_FIRST = 4  # batches that this process encodes before it starts others
 NUM_WAITING = 2  # batches for each process: the current one and the next
@@ -69,10 +70,9 @@ def encode_all(
             yield pending.popleft().result()
 
 
-def spare_cores() -> int:
-    """Return the number of processes that can run beside this one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(MAX_PROCESSES, (cores or 1) - 1)
+def num_helpers() -> int:
+    """Return the number of processes that can encode beside this one."""
+    return min(MAX_PROCESSES, spare_cores())
 
 
 class Pool:

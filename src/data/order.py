@@ -4,6 +4,7 @@ A resumed run, another number of devices and another micro-batch size see exactl
 batches, and the number of targets of each is known before it is loaded.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from src import signals
 from src.data.batch import Batch
 from src.data.blocks import FILLER, Blocks
 from src.errors import UserError
+from src.free_cores import spare_cores
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,12 @@ class MicroBatches(Dataset):
         return {**batch, "num_tokens": int(num_tokens)}
 
 
+def usable_workers(asked: int) -> int:
+    """Return how many workers can load batches beside each process of this machine."""
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's name; see ``Place``
+    return min(asked, spare_cores(num_processes))
+
+
 def data_loader(
     batches: MicroBatches, start: int, num_workers: int, pin_memory: bool
 ) -> DataLoader:
@@ -115,7 +123,7 @@ def data_loader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
-        num_workers=num_workers,
+        num_workers=usable_workers(num_workers),
         pin_memory=pin_memory,
         worker_init_fn=signals.follow_parent,
         generator=torch.Generator(),  # else each loader would draw from the generator of dropout

@@ -31,6 +31,8 @@ INDIFFERENT = (
     "device",
     "micro_batch_size",
     "packing",
+    "threads",
+    "trainer.threads",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",

@@ -25,6 +25,7 @@ class ServeConfig:
     model_path: str | None
     model_name: str
     device: str
+    threads: Annotated[int | str, at_least(1).or_auto()]
     api_key: str | None
     allow_origins: list[str] | None
     allowed_hosts: list[str] | None

@@ -1,13 +1,14 @@
 """What starts the jobs of a sweep, and how they share a machine."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig
+
+from src.free_cores import num_cores
 
 # What a person writes, and the package that does it; all are in the extra ``sweep``.
 NEEDS = {
@@ -38,7 +39,7 @@ def side_by_side(hydra: DictConfig) -> int | None:
         return 1
     at_most = sweeper.get("n_jobs") or sweeper.get("max_batch_size")
     if _is(launcher, "JoblibLauncher"):
-        processes = launcher.n_jobs if launcher.n_jobs > 0 else os.cpu_count() or 1
+        processes = launcher.n_jobs if launcher.n_jobs > 0 else num_cores()
         return min(at_most or processes, processes)
     if at_most is None and "n_jobs" in sweeper:  # a study learns nothing from all at once
         return 1
@@ -77,7 +78,7 @@ def threads_of_a_job(hydra: DictConfig) -> int | None:
         return None
     if hydra.launcher.cpus_per_task is not None:
         return int(hydra.launcher.cpus_per_task)
-    cores = os.cpu_count() or 1
+    cores = num_cores()
     return max(1, cores // (side_by_side(hydra) or cores))
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from src.errors import UserError
+from src.free_cores import load_now, num_cores
 from src.free_memory import free_memory, has_hard_limit
 from src.model.device import choose_device, compute_capability
+from src.shared_cores import auto_threads, can_move, choose_threads
 from src.training.config import AUTO, PRECISIONS, Precision, TrainConfig, TrainerConfig
 from src.training.distributed import choose_strategy
 from src.training.place import Place
@@ -24,6 +26,9 @@ class Machine:
     memory: int  # bytes that a process can train in
     precision: Precision
     strategy: str  # single, ddp or fsdp
+    cores: int = 1  # that a process may use
+    free_cores: int = 1  # of them, those that no other program kept busy at the start
+    threads: int = 1  # that compute; another number rounds otherwise
     is_limited: bool = False  # a container or ``ulimit`` allows less memory than the machine has
 
     @property
@@ -40,6 +45,7 @@ def decide(config: TrainConfig, place: Place) -> Machine:
     """
     device = choose_device(config.trainer.accelerator, "trainer.accelerator").type
     precision = choose_precision(config.trainer, device)
+    free = min(load_now().num_free(), num_cores())
     return Machine(
         place=place,
         device=device,
@@ -47,8 +53,21 @@ def decide(config: TrainConfig, place: Place) -> Machine:
         memory=device_memory(device, place.local_size),
         precision=precision,
         strategy=choose_strategy(config.trainer, precision, place.world_size),
+        cores=num_cores(),
+        free_cores=free,
+        threads=decide_threads(config, place, device, free),
         is_limited=device == "cpu" and has_hard_limit(),
     )
+
+
+def decide_threads(config: TrainConfig, place: Place, device: str, free: int) -> int:
+    """Return how many threads compute: as configured, or as many as ``free`` cores serve well."""
+    if isinstance(config.trainer.threads, int):
+        return config.trainer.threads
+    most = auto_threads(place.local_size, config.data.num_workers)
+    if device != "cpu" or place.world_size > 1:  # they share the cores, whoever is beside them
+        return most
+    return choose_threads(most, free, can_move())
 
 
 def keep_freed_memory() -> bool:

@@ -73,6 +73,7 @@ class Plan:
             "device": self.machine.device,
             "devices": self.machine.place.local_size,
             "precision": self.machine.precision,
+            "threads": self.machine.threads,
             "micro_batch_size": self.batching.micro_batch_size,
         }
 

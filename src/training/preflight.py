@@ -4,11 +4,12 @@ from pathlib import Path
 
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
-from src.data.order import Batching
+from src.data.order import Batching, usable_workers
 from src.data.report import OVER_MAX_ROWS, RowReport
 from src.data.sources import SPLITS
 from src.training.config import AUTO, TrainConfig
 from src.training.ending import ending
+from src.training.machine import Machine
 from src.training.memory import GIB, TrainingStep
 from src.training.optimizer import warmup_steps
 from src.training.origin import Origin
@@ -54,6 +55,7 @@ def preflight_report(
         "device": f"{devices}{machine.device}, {machine.precision}"
         + (f", {machine.strategy}" if several else "")
         + (", compiled" if config.trainer.compile else ""),
+        "cores": _cores(config, machine),
         "memory": _memory(plan),
         "run folder": str(run_folder),
     }
@@ -99,6 +101,12 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule, plan: Plan) ->
                 f"that is in train too ({exactly:,} exactly, {nearly - exactly:,} but for case, "
                 f"spaces and punctuation): their {split} figures flatter the model"
             )
+    machine = plan.machine
+    if machine.threads > machine.cores:
+        warnings.append(
+            f"{machine.threads} threads share {machine.cores} cores: trainer.threads=auto takes as "
+            f"many as there are"
+        )
     return warnings + [f"rows left out: {line}" for line in data.report.explain()]
 
 
@@ -201,6 +209,20 @@ def _memory(plan: Plan) -> str:
         f"about {total:.1f} GiB of {plan.machine.memory / GIB:.1f}{free}: {state:.1f} of weights "
         f"and optimizer, {activations:.1f} of activations{how}"
     )
+
+
+def _cores(config: TrainConfig, machine: Machine) -> str:
+    """Return how many cores there are, how many of them are free, and what the run takes."""
+    free = "all" if machine.free_cores >= machine.cores else f"{machine.free_cores}"
+    asked, workers = config.data.num_workers, usable_workers(config.data.num_workers)
+    parts = [f"{machine.threads} thread" + ("s" if machine.threads > 1 else "")]
+    if asked:
+        parts.append(
+            f"{workers} worker{'s' * (workers != 1)}"
+            + (f" of {asked} asked for" if workers < asked else "")
+        )
+    each = " for each process" if machine.place.local_size > 1 else ""
+    return f"{machine.cores}, {free} free now: {', '.join(parts)}{each}"
 
 
 def _joined(data: ChatDataModule) -> str:

@@ -18,9 +18,19 @@ from src.training.config import PRECISIONS, TrainConfig
 RECORD = "run.json"
 METRICS = "metrics.json"  # a run that holds it is finished
 MOST_BYTES = 2**20
-DECIDED = ("device", "devices", "precision", "corpus", "packing")  # in the settings, yet not asked
+DECIDED = (
+    "device",
+    "devices",
+    "precision",
+    "threads",
+    "corpus",
+    "packing",
+)  # in the settings, yet not asked
 FREE = ("objective",)  # its names are those of its own class, which checks them
-KINDS: dict[str, Any] = {"devices": int, "micro_batch_size": int, "device": str, "precision": str}
+KINDS: dict[str, Any] = {
+    **{"devices": int, "micro_batch_size": int, "threads": int},
+    **{"device": str, "precision": str},
+}
 DEVICES = ("cpu", "cuda", "mps")
 
 Values = dict[str, Any]

@@ -7,7 +7,7 @@ was chosen for the machine. It is written once; a resumed run reads it and chang
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from src import signals
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.files import atomic
-from src.model.device import choose_device
 from src.model.footprint import FLOAT32, num_parameters
 from src.streams import say
 from src.training import finished, lock, slurm
-from src.training.config import AUTO, PRECISIONS, TrainConfig
+from src.training.config import AUTO, TrainConfig
 from src.training.machine import choose_precision
 from src.training.plan import Plan
 from src.training.record import METRICS, RECORD, is_finished, read_record
@@ -44,6 +43,7 @@ MAY_CHANGE = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.precision",  # what is decided of it is compared: precision
+    "trainer.threads",  # likewise: threads
     "trainer.log_every_n_steps",
     "trainer.checkpoint_every_n_steps",
     "trainer.keep_every_n_steps",
@@ -197,33 +197,6 @@ def own_overrides(overrides: Sequence[str]) -> list[str]:
     return [o for o in overrides if not o.startswith(("resume=", "sweep=", "hydra", "-"))]
 
 
-def as_decided(config: TrainConfig, decided: Mapping[str, Any]) -> TrainConfig:
-    """Return the config of a run that goes on, with what was open as it was decided.
-
-    Raises:
-        UserError: this machine cannot do it; says what it can.
-    """
-    trainer = config.trainer
-    names = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
-    if trainer.accelerator == AUTO and "device" in decided:
-        device, here = decided["device"], choose_device(AUTO).type
-        if device in (here, "cpu"):
-            trainer = replace(trainer, accelerator=names[device])
-        else:
-            log.warning("warning: that run had device=%s, which is not here: %s", device, here)
-    if trainer.precision == AUTO and "precision" in decided:
-        trainer = replace(trainer, precision=decided["precision"])
-        try:
-            choose_precision(trainer, choose_device(trainer.accelerator).type)
-        except UserError as error:
-            raise UserError(
-                f"resume={config.resume}: that run had precision={decided['precision']}. {error}. "
-                f"Go on where it began, or with trainer.precision={PRECISIONS[0]}, rounded "
-                f"otherwise"
-            ) from error
-    return replace(config, trainer=trainer)
-
-
 def check_size(config: TrainConfig, run_folder: Path) -> None:
     """Check that the checkpoints can hold the weights of ``config``, before they are made.
 
@@ -275,10 +248,8 @@ def write_record(
             continue
         if what := next((text for name, text in CHANGED.items() if key.startswith(name)), None):
             raise UserError(f"resume={config.resume}: {what}, or start a new run")
-        if key == "precision" and not _is_possible(before[key], config, plan):
-            log.warning(
-                "warning: that run had precision=%s; %s rounds otherwise", before[key], value
-            )
+        if key == "threads" or (key == "precision" and not _is_possible(before[key], config, plan)):
+            log.warning("warning: that run had %s=%s; %s rounds otherwise", key, before[key], value)
             continue
         raise UserError(
             f"resume={config.resume}: that run had {key}={before.get(key)}, not {value}; leave it "

@@ -4,6 +4,7 @@ import logging
 import sys
 import textwrap
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from src import phases, signals
 from src.data.datamodule import ChatDataModule
 from src.errors import UserError
 from src.files import atomic
+from src.free_cores import load_now
 from src.free_memory import out_of_memory
 from src.model.gpt2 import GPT2
+from src.shared_cores import Follower
 from src.training import finished
 from src.training.best import BestModel, check_patience
 from src.training.card import Card
@@ -135,7 +138,7 @@ class Run:
             UserError: for what a person can mend.
         """
         try:
-            with signals.taken():
+            with signals.taken(), self.beside_others():
                 self._execute()
         except signals.Stop as stop:
             log.info("go on with: %s", command("train", resume=self.folder))
@@ -161,6 +164,13 @@ class Run:
             signals.defer(False)
             self.loggers.close()
         raise too_large  # out here, where it holds none of the frames that fill the device
+
+    def beside_others(self) -> AbstractContextManager[Any]:
+        """Leave a core to a program that keeps it busy; several processes share all among them."""
+        machine = self.plan.machine
+        if machine.device != "cpu" or machine.place.world_size > 1 or machine.threads == 1:
+            return nullcontext()
+        return Follower(machine.threads, load_now(), say=log.info)
 
     def _can_start_again(self) -> bool:
         """Whether nothing is lost yet; several processes may be at different places."""

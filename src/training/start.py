@@ -15,8 +15,10 @@ from src.data.datamodule import open_data
 from src.errors import UserError
 from src.files import atomic
 from src.model.device import choose_device
+from src.shared_cores import threads_in_torch
 from src.training import finished, kept, lock, status
 from src.training.config import TrainConfig
+from src.training.decided import as_decided
 from src.training.distributed import choose_devices
 from src.training.hparams import Choices
 from src.training.launch import Processes
@@ -32,7 +34,6 @@ from src.training.preflight import preflight_report, preflight_warnings
 from src.training.provenance import note_end, note_start
 from src.training.record import RECORD, is_finished, read_machine, read_record
 from src.training.resume import (
-    as_decided,
     check_size,
     finished_lines,
     hold,
@@ -88,7 +89,8 @@ def start_run(
     hold(run_folder)
     status.write_begin(run_folder)
     try:
-        stopped_by = _start_run(config, objective, run_folder, overrides, joining, choices)
+        with threads_in_torch(torch.get_num_threads()):  # a later run of this process decides anew
+            stopped_by = _start_run(config, objective, run_folder, overrides, joining, choices)
     except BaseException as error:
         status.write_error(run_folder, error)
         raise
@@ -120,6 +122,7 @@ def _start_run(
     )
     with Processes(num_devices) as processes:
         machine = decide(config, processes.place)
+        torch.set_num_threads(machine.threads)
         run = prepare(config, objective(config), machine, run_folder, overrides, choices)
         processes.start(joining)
         try:

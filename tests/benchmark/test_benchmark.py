@@ -125,7 +125,10 @@ def test_a_path_alone_names_a_file_with_all_that_is_a_files():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("what=trian", "what=trian: must be one of train, prepare, pack, generate, learn, all"),
+        (
+            "what=trian",
+            "what=trian: must be one of train, prepare, pack, generate, cores, learn, all",
+        ),
         ("variants=[our]", "variants: what=all has no our; it has article, article_as_written"),
         ("repeats=0", "repeats=0: must be at least 1"),
         ("num_rows=0", "num_rows=0: must be at least 1"),

@@ -277,7 +277,7 @@ def test_a_signal_while_rows_are_encoded_leaves_no_part_and_no_process(
 ):
     """Another process encodes from the first batch on; the signal comes anywhere."""
     monkeypatch.setattr(encoding, "NUM_FIRST", 0)
-    monkeypatch.setattr(corpus, "spare_cores", lambda: 1)
+    monkeypatch.setattr(corpus, "num_helpers", lambda: 1)
 
     def stop(*_):
         raise Signal

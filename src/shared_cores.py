@@ -1,0 +1,298 @@
+"""Threads that leave a core to the program that keeps it busy.
+
+OpenMP's threads wait for each other by turning in a loop. If one of them does not get its core, the
+others burn theirs until it does: beside one busy core, two threads are three times slower than one.
+Another number of threads adds numbers in another order, so the bits are others. Hence:
+
+    the number of threads    is chosen at the start: of as many as there are cores, the most that
+                             the free ones serve in even rounds
+    where they run           follows the load: on the free cores only, two threads on one in turns
+    how they wait            while they share a core, they soon sleep instead of turning
+
+What is computed is the same, bit by bit, whatever runs beside it. Where threads cannot be moved
+(no Linux, no libgomp) there are at most as many as cores are free.
+"""
+
+import ctypes
+import math
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+from src.checks import AUTO
+from src.free_cores import (
+    BUSY,
+    Load,
+    Look,
+    allowed_cores,
+    keep_mask,
+    load_now,
+    look,
+    num_cores,
+    spare_cores,
+)
+
+EVEN = 0.9  # threads in rounds on fewer cores: the share of core time that they use, at least
+PERIOD = 0.5  # seconds between two looks
+QUIET = 0.2  # of a core: others that use less of it have left it
+MAPS, TASKS = Path("/proc/self/maps"), Path("/proc/self/task")
+
+Say = Callable[[str], object]
+
+
+def choose_threads(most: int, free: int, can_move: bool) -> int:
+    """Return how many threads to compute with beside other programs.
+
+    Args:
+        most: threads, where all cores are free.
+        free: cores that are free.
+        can_move: whether threads can be kept on the free cores.
+    """
+    if free >= most or not can_move:
+        return min(most, free)
+    even = (n for n in range(most, free, -1) if n >= EVEN * free * math.ceil(n / free))
+    return next(even, free)
+
+
+def auto_threads(num_processes: int = 1, num_workers: int = 0) -> int:
+    """Return how many threads each of ``num_processes`` of this machine may use at most.
+
+    As many as torch would take (so ``OMP_NUM_THREADS`` counts), within its share of the cores; the
+    workers that read for it have theirs.
+    """
+    import torch
+
+    share = num_cores() // num_processes - min(num_workers, spare_cores(num_processes))
+    return max(1, min(torch.get_num_threads(), share))
+
+
+@contextmanager
+def threads_in_torch(number: int) -> Iterator[None]:
+    """Compute with so many threads, and as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def shared_cores(threads: int | str, device: str) -> Iterator[None]:
+    """Compute meanwhile beside other programs, with ``threads`` or as many as are good (auto).
+
+    Args:
+        threads: a number, or ``auto``.
+        device: what computes: on a GPU, threads have little to do and follow nothing.
+    """
+    most = auto_threads() if threads == AUTO else int(threads)
+    if device != "cpu" or most == 1:
+        with threads_in_torch(most):
+            yield
+        return
+    load = load_now()
+    follower = Follower(most, load, adapts=threads == AUTO)
+    with threads_in_torch(follower.threads), follower:
+        yield
+
+
+def follow_load() -> None:
+    """Take the number of threads that fits the load now; for the thread that computes.
+
+    It does nothing outside ``shared_cores``, nor where the number of threads is fixed.
+    """
+    if _followers:
+        _followers[-1].adapt()
+
+
+def can_move() -> bool:
+    """Whether threads can be kept on some cores, and wait in another way meanwhile."""
+    return hasattr(os, "sched_setaffinity") and _libgomp() is not None
+
+
+def _libgomp() -> ctypes.CDLL | None:
+    """Return the OpenMP library of torch, if it is GNU's; None where torch is not imported."""
+    try:
+        lines = MAPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
+    return ctypes.CDLL(min(paths)) if paths else None
+
+
+class ShortWaits:
+    """Lets OpenMP's threads sleep soon when they wait.
+
+    libgomp turns 300,000 times before it sleeps, and 100 times where it has more threads than cores
+    (GOMP_SPINCOUNT in its manual). So a team of threads that do nothing is kept meanwhile.
+
+    Args:
+        num_threads: how many sleep.
+    """
+
+    def __init__(self, num_threads: int):
+        self._begun, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._keep, args=(num_threads,), daemon=True)
+        self._thread.start()
+        self._begun.wait()
+
+    def _keep(self, num_threads: int) -> None:
+        libgomp = _libgomp()
+        assert libgomp is not None
+        nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # free(NULL)
+        run = libgomp.GOMP_parallel
+        run.argtypes, run.restype = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_uint] * 2], None
+        run(nothing, None, num_threads + 1, 0)  # this one, and those that sleep
+        self._begun.set()
+        self._over.wait()
+
+    def end(self) -> None:
+        """Let the threads wait as before."""
+        self._over.set()
+        self._thread.join()
+
+
+class Follower:
+    """Keeps the threads of this process on the cores that others leave free, as a context.
+
+    Args:
+        threads: how many compute; if it ``adapts``, at most.
+        load: now, at the beginning.
+        adapts: whether their number may change with the load.
+        say: takes a sentence when a core is lost for the first time.
+    """
+
+    def __init__(
+        self, threads: int, load: Load, adapts: bool = False, say: Say = lambda text: None
+    ):
+        self.most, self.adapts, self.say = threads, adapts, say
+        self.can_move = can_move()
+        self.allowed = allowed_cores()
+        self.used = self.allowed  # the cores that the threads are on
+        self.free = min(load.num_free(), len(self.allowed))
+        self.threads = choose_threads(threads, self.free, self.can_move) if adapts else threads
+        self._load = load
+        self._waits: ShortWaits | None = None
+        self._is_rising = self._was_said = False
+        self._chance = random.Random()  # of its own: a run draws from the other
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="cores", daemon=True)
+
+    def __enter__(self) -> "Follower":
+        _followers.append(self)
+        keep_mask(self.allowed)
+        self._last = look()
+        if self.most > 1:  # one thread waits for nobody, and the scheduler finds its core
+            if self.can_move:
+                self._move(self._cores(self._load))
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._move(self.allowed)
+        keep_mask(None)
+        _followers.remove(self)
+
+    def _watch(self) -> None:
+        # Two processes that look at the same moments would flee from each other for ever.
+        while not self._stop.wait(PERIOD * self._chance.uniform(0.8, 1.2)):
+            self.see(look())
+
+    def see(self, now: Look) -> None:
+        """Follow what was used since the last look."""
+        load, self._last = Load.between(self._last, now, self.allowed), now
+        free, at_rest = (
+            min(load.num_free(tolerance), len(self.allowed)) for tolerance in (BUSY, QUIET)
+        )
+        is_rising = at_rest > self.free
+        if free < self.free:
+            self.free = free
+        elif is_rising and self._is_rising:  # twice in a row: it is no pause of the other
+            self.free = at_rest
+        self._is_rising = is_rising
+        if self.can_move:
+            self._move(self._cores(load))
+
+    def _cores(self, load: Load) -> frozenset[int]:
+        """Return the cores to be on: as many as are free, those that others use least."""
+        if self.free >= min(self.threads, len(self.allowed)):
+            return self.allowed
+        within = sum(load.by_core.get(core, 0.0) for core in self.used) - load.own
+        by_others = {
+            core: within / len(self.used) if core in self.used else load.by_core.get(core, 0.0)
+            for core in self.allowed
+        }
+        order = sorted(self.allowed, key=lambda core: (by_others[core], self._chance.random()))
+        best = frozenset(order[: self.free])
+        if len(self.used) == self.free:
+            gain = sum(by_others[c] for c in self.used) - sum(by_others[c] for c in best)
+            if gain < BUSY or self._chance.random() < 0.5:  # another of us may want it, too
+                return self.used
+        return best
+
+    def _move(self, cores: frozenset[int]) -> None:
+        """Keep all threads of this process on ``cores``, and let them wait as it fits."""
+        if cores == self.used:
+            return
+        is_whole = cores == self.allowed
+        if not is_whole and self._waits is None:
+            spare = 0 if self.adapts else self.threads - 1  # those that are there in any case
+            self._waits = ShortWaits(max(1, len(self.allowed) - spare))
+        move_threads(self.used, cores)
+        self.used = cores
+        if is_whole and self._waits is not None:
+            self._waits.end()
+            self._waits = None
+        if not is_whole and not self._was_said:
+            self._was_said = True
+            busy = len(self.allowed) - len(cores)
+            self.say(
+                f"other programs keep {busy} of {len(self.allowed)} cores busy: {self.threads} "
+                f"threads share {len(cores)} meanwhile"
+            )
+
+    def adapt(self) -> None:
+        """Compute with as many threads as fit the load; for the thread that computes."""
+        if not self.adapts:
+            return
+        import torch
+
+        self.threads = choose_threads(self.most, self.free, self.can_move)
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+
+
+def move_threads(before: frozenset[int], cores: frozenset[int]) -> None:
+    """Let all threads of this process, and those of its children that were on the same cores.
+
+    A process starts on the cores of its parent, and would stay there.
+    """
+    for task in TASKS.iterdir():
+        _move(int(task.name), cores)
+        with suppress(OSError):  # it has ended, or the kernel does not say
+            for child in (task / "children").read_text(encoding="utf-8").split():
+                for thread in Path(f"/proc/{child}/task").iterdir():
+                    if os.sched_getaffinity(int(thread.name)) == before:
+                        _move(int(thread.name), cores)
+
+
+def _move(thread: int, cores: frozenset[int]) -> None:
+    with suppress(OSError):  # it has ended, or its cores were taken away meanwhile
+        os.sched_setaffinity(thread, cores)
+
+
+_followers: list[Follower] = []
