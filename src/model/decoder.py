@@ -51,7 +51,7 @@ class Decoder:
     Args:
         model: all but fp32 copy the weights that it has now.
         num_slots: the most sequences at a time.
-        weights: auto, fp32, fp16, bf16 or int8.
+        weights: auto, fp32, fp16, bf16 or int8; or the model's weights packed before.
         num_positions: the most that a sequence may have, prompt and reply; None: as the model.
         remembers: whether a prompt is read only from where it differs from the last sequence of
             its row, for the turns of a conversation. Its scores may then differ in the last bits:
@@ -62,12 +62,13 @@ class Decoder:
         self,
         model: GPT2,
         num_slots: int,
-        weights: str,
+        weights: str | DecodingWeights,
         num_positions: int | None = None,
         *,
         remembers: bool = False,
     ):
-        self.weights = DecodingWeights(model, weights)
+        is_packed = isinstance(weights, DecodingWeights)
+        self.weights = weights if is_packed else DecodingWeights(model, weights)
         self.device = model.wte.weight.device
         most = model.config.n_positions
         self.num_positions = min(num_positions or most, most)

@@ -87,6 +87,7 @@ class DecodingWeights:
         with torch.inference_mode():
             self.wte, self.wpe = model.wte.weight.detach(), model.wpe.weight.detach()
             linears = iter(_pack_all(self.kind, model))
+            self.head = next(linears)
             self.layers = [
                 Layer(
                     _norm(block.ln_1),
@@ -99,7 +100,6 @@ class DecodingWeights:
                 for block in model.h
             ]
             self.ln_f = _norm(model.ln_f)
-            self.head = next(linears)
 
     def forward(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Return the last hidden states (N, D) of tokens ``ids`` (N,) at ``positions`` (N,)."""
@@ -142,15 +142,16 @@ def _beyond_fp16(model: GPT2) -> Iterator[tuple[str, float]]:
 
 
 def _pack_all(kind: str, model: GPT2) -> list[Linear]:
-    """Return the products of all layers, four each, and the head's."""
+    """Return the product of the head, then those of all layers, four each."""
     linear = LINEARS[kind]
     modules = [
         module
         for block in model.h
         for module in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
     ]
-    jobs = [(linear, module.weight.detach(), module.bias.detach()) for module in modules]
-    jobs.append((_head(kind, model.wte.weight), model.wte.weight.detach(), None))
+    # The head, the largest, comes first: threads are then done at the same time.
+    jobs = [(_head(kind, model.wte.weight), model.wte.weight.detach(), None)]
+    jobs += [(linear, module.weight.detach(), module.bias.detach()) for module in modules]
     if not (kind == "fp16" and has_fbgemm(model.wte.weight)):
         return [each(weight, bias) for each, weight, bias in jobs]
 
@@ -160,7 +161,7 @@ def _pack_all(kind: str, model: GPT2) -> list[Linear]:
         with torch.inference_mode():  # a thread's own
             return job[0](*job[1:])
 
-    # FBGEMM packs with one thread, 20 ns a weight.
+    # FBGEMM packs with one thread.
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         return list(threads.map(pack, jobs))
 
