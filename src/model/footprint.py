@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from src.model.attention import Backend, GroupedAttention, choose_backend
 from src.model.config import GPT2Config
-from src.model.loss import CHUNK, CPU_TILE, GPU_TILE, VOCABULARY_MULTIPLE
+from src.model.head import VOCABULARY_MULTIPLE
+from src.model.loss import CHUNK, CPU_TILE, GPU_TILE
 
 FLOAT32 = 4
 
