@@ -20,6 +20,7 @@ from src.model.head import cast_head, compute_dtype, head_gradient, rows_and_hea
 
 CHUNK = 1024  # rows whose scores are in memory at once, in the compute type
 CPU_TILE = 32  # rows whose scores are in fp32 at once: few enough for the cache
+GPU_TILE = 256
 
 
 class TokenScores(NamedTuple):
@@ -110,7 +111,7 @@ def _tiles(rows: Tensor, head: Tensor, vocab_size: int) -> Iterator[tuple[slice,
 
 
 def _tile_slices(scores: Tensor) -> Iterator[slice]:
-    size = CPU_TILE if scores.device.type == "cpu" else CHUNK
+    size = CPU_TILE if scores.device.type == "cpu" else GPU_TILE
     for start in range(0, len(scores), size):
         yield slice(start, min(start + size, len(scores)))
 

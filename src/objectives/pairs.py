@@ -7,7 +7,6 @@ whatever K (Ouyang et al., arXiv:2203.02155, 3.5).
 Shape letters: N replies, P pairs.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,11 +35,17 @@ def bradley_terry(margins: Tensor, label_smoothing: float) -> Tensor:
     return loss - label_smoothing * F.logsigmoid(-margins) if label_smoothing else loss
 
 
-def rank_gaps(pairs: Tensor, num_replies: int) -> Tensor:
-    """Return how many places apart the two of each pair are in their ranking (P,), from 1.
+def squared(margins: Tensor, beta: float, label_smoothing: float) -> Tensor:
+    """Return IPO's loss (P,): the squared distance of each margin from 1 / (2 beta).
 
-    The place of a reply is the number of those that are better.
+    Azar et al., arXiv:2310.12036, equation 17, with mean log-ratios per token, as its authors told
+    TRL that they use.
+
+    Args:
+        margins: (P,) of the better reply over the worse one, in log-ratios per token.
+        beta: how strongly the reference holds, their tau.
+        label_smoothing: the share of labels that are taken to be the wrong way round.
     """
-    better, worse = pairs.unbind(1)
-    places = torch.bincount(worse, minlength=num_replies) if len(pairs) else worse
-    return places[worse] - places[better]
+    target = 1 / (2 * beta)
+    loss = (1 - label_smoothing) * (margins - target).square()
+    return loss + label_smoothing * (margins + target).square() if label_smoothing else loss

@@ -32,6 +32,7 @@ from src.training.memory import TrainingStep
 from src.training.metrics import BatchSums
 from src.training.module import TrainingModule
 from src.training.objective import Best
+from src.wording.command_line import command
 
 LARGEST_PERPLEXITY = 1e9  # beyond it the number says nothing, and soon overflows
 
@@ -133,6 +134,10 @@ class SFT:
         """Add nothing."""
         return step
 
+    def learner(self, model: GPT2) -> GPT2:
+        """Return the model as it is."""
+        return model
+
     def data(
         self,
         tokenizer: Tokenizer,
@@ -213,6 +218,15 @@ class SFT:
         self.showcase.show()
         beside = comparison_lines(self.config.reference, figures, self.showcase.rows)
         return [*split_lines(figures), *exact_match_lines(figures), *beside]
+
+    def use(self, folder: Path) -> list[str]:
+        """Return the command that talks to it."""
+        return [talk_line(folder)]
+
+
+def talk_line(folder: Path) -> str:
+    """Return the command with which a person talks to the model in ``folder``."""
+    return f'talk to it:   {command("chat", model_path=folder)} prompt="Who are you?"'
 
 
 def split_lines(figures: Mapping[str, float]) -> list[str]:

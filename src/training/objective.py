@@ -57,6 +57,10 @@ class Objective(Protocol):
         """Return the step for the memory estimate, with what this objective adds to it."""
         ...
 
+    def learner(self, model: GPT2) -> GPT2:
+        """Return what learns, made of the language model of ``conf/model``."""
+        ...
+
     def data(
         self,
         tokenizer: Tokenizer,
@@ -103,4 +107,8 @@ class Objective(Protocol):
 
     def summary_lines(self, figures: Mapping[str, float]) -> list[str]:
         """Return the lines in which the summary tells how it went; may show a table first."""
+        ...
+
+    def use(self, folder: Path) -> list[str]:
+        """Return the lines in which the summary tells how the result in ``folder`` is used."""
         ...

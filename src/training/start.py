@@ -163,7 +163,7 @@ def prepare(
     origin = origin_of(config, run_folder)
     check_settings(origin, config)
     with phases.phase("model"):
-        model = build_model(config, tokenizer, origin)
+        model = build_model(config, tokenizer, origin, objective.learner)
     max_length = model.config.n_positions
     block_size = choose_block_size(config.data.block_size, max_length)
     step = objective.step(TrainingStep.of(config, machine, model.config, block_size))
