@@ -38,8 +38,9 @@ def choose_block_size(block_size: int | None, num_positions: int) -> int:
 class Blocks:
     """The blocks of one split.
 
-    A document that is too long loses its tail (and so its end token). A unit that then has no
-    target, or is longer than a block, is dropped. Both are counted.
+    A document that is too long loses its tail (and so its end token), unless its targets want
+    ``whole_units``: then its unit is dropped. A unit that then has no target, or is longer than a
+    block, is dropped. Both are counted.
     """
 
     corpus: Corpus
@@ -89,7 +90,10 @@ class Blocks:
         lengths = np.minimum(corpus.lengths, max_length)
         counts = targets.count(corpus, lengths)
         unit_lengths = _sums(lengths, units)
-        usable = np.flatnonzero((_sums(counts, units) > 0) & (unit_lengths <= block_size))
+        fits = unit_lengths <= block_size
+        if targets.whole_units:
+            fits &= _sums(corpus.lengths > max_length, units) == 0
+        usable = np.flatnonzero((_sums(counts, units) > 0) & fits)
         num_usable = len(usable)
         if copies is not None:
             usable = np.repeat(usable, copies[usable])
@@ -220,15 +224,16 @@ class Blocks:
             "position_ids": torch.from_numpy(position_ids).view(num_blocks, size),
             "cu_seqlens": torch.from_numpy(cu_seqlens),
             "max_seqlen": int(np.diff(cu_seqlens).max()),
-            **self.targets.collate(documents),
+            **self.targets.collate(documents, self.corpus),
             "denominator": denominator,
             "num_tokens": sum(len(document.input_ids) for document in documents),
         }
 
     def _document(self, number: int, start: int) -> Document:
-        first = self.corpus.offsets[self.corpus_index[number]]
+        row = int(self.corpus_index[number])
+        first = self.corpus.offsets[row]
         tokens = slice(first, first + self.lengths[number])
-        return Document(start, self.corpus.input_ids[tokens], self.corpus.supervised[tokens])
+        return Document(row, start, self.corpus.input_ids[tokens], self.corpus.supervised[tokens])
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
