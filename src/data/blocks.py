@@ -81,12 +81,12 @@ class Blocks:
             end_id: the token of padding.
             max_length: of a document; None: a block.
             targets: what is due; None: labels.
-            units: (units + 1,) offsets into the documents; None: each document is a unit.
+            units: (units + 1,) offsets into the documents; None: those of the corpus.
             copies: (units,) how often each unit is in the blocks; None: once.
         """
         max_length = min(max_length or block_size, block_size)
         targets = targets or Labels()
-        units = np.arange(len(corpus.lengths) + 1) if units is None else units
+        units = corpus.units if units is None else units
         lengths = np.minimum(corpus.lengths, max_length)
         counts = targets.count(corpus, lengths)
         unit_lengths = _sums(lengths, units)
@@ -191,6 +191,12 @@ class Blocks:
     def _sum_by_block(self, per_document: np.ndarray) -> np.ndarray:
         per_unit = _sums(per_document, self.units)
         return _sums(per_unit[self.packing.examples], self.packing.offsets)
+
+    @cached_property
+    def corpus_units(self) -> np.ndarray:
+        """The numbers of the units of the corpus that are in the blocks, each once."""
+        units = np.searchsorted(self.corpus.units, self.corpus_index, side="right") - 1
+        return np.unique(units)
 
     def documents(self, block: int) -> np.ndarray:
         """Return the numbers (documents,) of a block's documents, in their order."""

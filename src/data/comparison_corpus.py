@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from src.data.corpus import Corpus
+from src.data.comparison import Comparison
+from src.data.corpus import Columns, Corpus, DTypes
+from src.data.template import Examples
 
 
 class Group(NamedTuple):
@@ -31,6 +33,9 @@ class ComparisonCorpus(Corpus):
     begins here. Supervised are the tokens of the reply, its end token included.
     """
 
+    kind: ClassVar[str] = "comparisons"
+    columns: ClassVar[DTypes] = {**Corpus.columns, "ranks": np.int32, "firsts": np.bool_}
+
     ranks: np.ndarray
     firsts: np.ndarray
 
@@ -38,6 +43,21 @@ class ComparisonCorpus(Corpus):
     def units(self) -> np.ndarray:
         """Where each group starts (groups + 1,), and the number of replies."""
         return np.append(np.flatnonzero(self.firsts), len(self))
+
+    @classmethod
+    def values(cls, rows: Sequence[Comparison]) -> Columns:
+        """Return ranks, firsts and whether each reply ended (replies,)."""
+        firsts = np.concatenate([np.arange(len(row.replies)) == 0 for row in rows])
+        return {
+            "ranks": np.array([rank for row in rows for rank in row.ranks]),
+            "firsts": firsts,
+            "ended": np.array([ended for row in rows for ended in row.ended]),
+        }
+
+    @classmethod
+    def finish(cls, examples: Examples, values: Columns) -> Examples:
+        """Return the replies without the end token of those that were cut off."""
+        return examples.without(examples.offsets[1:][~values["ended"]] - 1)
 
     @classmethod
     def of(cls, groups: Sequence[Group]) -> "ComparisonCorpus":

@@ -1,8 +1,8 @@
 """The data of objectives that learn from comparisons."""
 
-from src.data.datamodule import ChatDataModule
+from src.data.comparison_datamodule import ComparisonDataModule
 from src.data.order import Batching
-from src.data.sources import Source
+from src.data.source import Source
 from src.data.tokenizer import Tokenizer
 from src.training.config import TrainConfig
 
@@ -14,6 +14,16 @@ def comparison_data(
     block_size: int,
     max_length: int,
     batching: Batching,
-) -> ChatDataModule:
+) -> ComparisonDataModule:
     """Return packed comparisons: a prompt's replies lie in one block."""
-    raise NotImplementedError
+    return ComparisonDataModule(
+        config.data,
+        tokenizer,
+        source,
+        block_size=block_size,
+        max_length=max_length,
+        batching=batching,
+        max_steps=config.max_steps,
+        max_epochs=config.max_epochs or 1,
+        seed=config.seed,
+    )

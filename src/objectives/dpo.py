@@ -15,9 +15,10 @@ from typing import ClassVar
 import lightning as L
 
 from src.data.blocks import Blocks
+from src.data.comparison_reader import ComparisonReader
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.data.sources import Source
+from src.data.source import Reader, Source
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.model.gpt2 import GPT2
@@ -42,6 +43,7 @@ class DPO:
     """The objective of ``DPOModule``; see ``Objective``."""
 
     Config: ClassVar[type[ObjectiveConfig]] = DPOConfig
+    reader: ClassVar[Reader] = ComparisonReader
     best: ClassVar[Best] = Best("val/loss")
     bar: ClassVar[Mapping[str, tuple[str, str]]] = {
         "loss": ("train/loss", "{:.4f}"),

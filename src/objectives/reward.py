@@ -17,10 +17,11 @@ from torch import Tensor
 
 from src.checks import at_least, check, within
 from src.data.blocks import Blocks
+from src.data.comparison_reader import ComparisonReader
 from src.data.comparison_targets import ComparisonBatch
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.data.sources import Source
+from src.data.source import Reader, Source
 from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
 from src.model.scalar import ScalarGPT2, resized
@@ -109,6 +110,7 @@ class Reward:
     """The objective of ``RewardModule``; see ``Objective``."""
 
     Config: ClassVar[type[ObjectiveConfig]] = RewardConfig
+    reader: ClassVar[Reader] = ComparisonReader
     best: ClassVar[Best] = Best("val/loss")
     bar: ClassVar[Mapping[str, tuple[str, str]]] = {
         "loss": ("train/loss", "{:.4f}"),

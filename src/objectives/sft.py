@@ -15,9 +15,10 @@ from torch import Tensor
 
 from src.data.batch import Batch
 from src.data.blocks import Blocks
+from src.data.conversation import RowReader
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.data.sources import Source
+from src.data.source import Reader, Source
 from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
 from src.model.loss import LossSums, WeightedLossSums, prompt_weighted_loss, supervised_loss
@@ -111,6 +112,7 @@ class SFT:
     """The objective of ``SFTModule``; see ``Objective``."""
 
     Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
+    reader: ClassVar[Reader] = RowReader
     best: ClassVar[Best] = Best("val/loss")
     bar: ClassVar[Mapping[str, tuple[str, str]]] = {
         "loss": ("train/loss", "{:.4f}"),

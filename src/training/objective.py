@@ -15,7 +15,7 @@ import lightning as L
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.data.sources import Source
+from src.data.source import Reader, Source
 from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
 from src.training.config import ObjectiveConfig, TrainConfig
@@ -41,12 +41,14 @@ class Objective(Protocol):
     """What is learned in one run.
 
     Config: the values of its file in ``conf/objective``.
+    reader: what a row is read as.
     best: the figure that chooses the weights, as ``val/loss``.
     bar: what the progress bar shows: label -> figure and how it is written.
     table: the figures by which TensorBoard's table of runs compares, by their tags.
     """
 
     Config: ClassVar[type[ObjectiveConfig]]
+    reader: ClassVar[Reader]
     best: ClassVar[Best]
     bar: ClassVar[Mapping[str, tuple[str, str]]]
     table: ClassVar[Sequence[str]]
