@@ -35,6 +35,7 @@ from src.training.lora import merged
 from src.training.memory import TrainingStep
 from src.training.module import TrainingModule
 from src.training.objective import Best
+from src.training.purpose import TALKS, Purpose
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,13 @@ class DPO:
         "val_loss": ("val/loss", "{:.4f}"),
         "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
     }
+    purpose: ClassVar[Purpose] = TALKS._replace(
+        does="answers questions as people preferred",
+        figures=(
+            "Loss is in nats a prompt; accuracy is the share of the pairs of replies in which the "
+            "one that people preferred has gained more likelihood over the reference."
+        ),
+    )
     table: ClassVar[Sequence[str]] = (
         "val/loss",
         "val/accuracy",

@@ -36,6 +36,7 @@ from src.training.memory import TrainingStep
 from src.training.metrics import NamedSums
 from src.training.module import TrainingModule
 from src.training.objective import Best
+from src.training.purpose import Purpose
 
 
 @dataclass
@@ -106,6 +107,41 @@ def batch_rewards(model: ScalarGPT2, batch: ComparisonBatch) -> Tensor:
     return model.rewards(hidden, batch["last_index"])
 
 
+PYTHON = """\
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+path = "."  # this folder, or its name on the hub
+tokenizer = AutoTokenizer.from_pretrained(path)
+model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+messages = [
+    {"role": "user", "content": "Who are you?"},
+    {"role": "assistant", "content": "A model."},
+]
+inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+with torch.no_grad():
+    print(model(**inputs).logits.item())
+```"""
+
+SCORES = Purpose(
+    task="text-classification",
+    tag="reward-model",
+    does="says how much people would like a reply, as a number",
+    how=(
+        "## How to score with it\n\n"
+        "With [transformers](https://huggingface.co/docs/transformers); in a batch, its pad token "
+        f"stands behind a reply's end token:\n\n{PYTHON}"
+    ),
+    figures=(
+        "Loss is in nats a prompt; accuracy is the share of the pairs of replies that it puts in "
+        "people's order. Differences of rewards are log-odds; their mean over the validation "
+        "replies is 0."
+    ),
+    limit="Replies that are made to please it please people less: look at them, too.",
+)
+
+
 class Reward:
     """The objective of ``RewardModule``; see ``Objective``."""
 
@@ -118,6 +154,7 @@ class Reward:
         "val_loss": ("val/loss", "{:.4f}"),
         "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
     }
+    purpose: ClassVar[Purpose] = SCORES
     table: ClassVar[Sequence[str]] = (
         "val/loss",
         "val/accuracy",

@@ -33,6 +33,7 @@ from src.training.memory import TrainingStep
 from src.training.metrics import BatchSums
 from src.training.module import TrainingModule
 from src.training.objective import Best
+from src.training.purpose import TALKS, Purpose
 from src.wording.command_line import command
 
 LARGEST_PERPLEXITY = 1e9  # beyond it the number says nothing, and soon overflows
@@ -120,6 +121,7 @@ class SFT:
         "val_loss": ("val/loss", "{:.4f}"),
         "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
     }
+    purpose: ClassVar[Purpose] = TALKS
     table: ClassVar[Sequence[str]] = (
         "val/loss",
         "val/accuracy",

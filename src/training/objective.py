@@ -21,6 +21,7 @@ from src.model.gpt2 import GPT2
 from src.training.config import ObjectiveConfig, TrainConfig
 from src.training.memory import TrainingStep
 from src.training.module import TrainingModule
+from src.training.purpose import Purpose
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Objective(Protocol):
     reader: what a row is read as.
     best: the figure that chooses the weights, as ``val/loss``.
     bar: what the progress bar shows: label -> figure and how it is written.
+    purpose: what it makes of a model, in words.
     table: the figures by which TensorBoard's table of runs compares, by their tags.
     """
 
@@ -51,6 +53,7 @@ class Objective(Protocol):
     reader: ClassVar[Reader]
     best: ClassVar[Best]
     bar: ClassVar[Mapping[str, tuple[str, str]]]
+    purpose: ClassVar[Purpose]
     table: ClassVar[Sequence[str]]
 
     def __init__(self, config: TrainConfig): ...

@@ -74,7 +74,7 @@ class Run:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
         self.training_log = TrainingLog()
-        self.card = Card(config, data, plan, run_folder.resolve().name)
+        self.card = Card(config, data, plan, run_folder.resolve().name, objective.purpose)
         rank = plan.machine.place.rank
         trainer = config.trainer
         check_patience(trainer.patience, self.has("validation"))

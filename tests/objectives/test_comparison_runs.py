@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from src.talk.reward_folder import load_reward_folder
-from tests.training.conftest import curves, metrics, small_run  # noqa: F401
+from tests.training.conftest import SMALL, curves, metrics, small_run  # noqa: F401
+from tests.training.test_distributed import finish, start
 from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
 
 OWN = (
@@ -62,6 +63,9 @@ def test_a_reward_model_learns_what_people_prefer(run, caplog):
     assert "the longer reply:" in caplog.text
     assert "probes: a preferred reply scores above what is made of it: empty" in caplog.text
     assert str(folder / "reward_model") in caplog.text
+    card = (folder / "reward_model" / "README.md").read_text()
+    assert "AutoModelForSequenceClassification" in card
+    assert "answers questions" not in card
     assert not (folder / "model").exists()  # which chat would pick up
 
 
@@ -145,3 +149,33 @@ def test_the_batch_may_be_cut_any_way(run, objective, size):
     for tag in ("train/loss", "val/loss", "train/accuracy", "grad_norm"):
         one, other = (list(curves(folder)[tag].values()) for folder in (whole, cut))
         assert other == pytest.approx(one, rel=1e-4, abs=1e-5), tag
+
+
+def test_figures_stand_by_source_too(small_run, tmp_path):  # noqa: F811
+    ranked = [
+        {"prompt": f"Say {n}", "replies": ["one two", "three", "four"], "ranks": [1, 2, 3]}
+        for n in range(60)
+    ]
+    pairs = [{"prompt": f"Ask {n}", "chosen": "one", "rejected": "two"} for n in range(60)]
+    for name, rows in (("ranked", ranked), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sources = ", ".join(f"{{path: '{tmp_path / n}.jsonl'}}" for n in ("ranked", "pairs"))
+    own = ("data=file", f"data.sources=[{sources}]", "data.max_rows=null", "max_steps=2")
+    found = metrics(small_run(*own, *DPO))
+    assert {"best_val/accuracy/ranked", "best_val/accuracy/pairs"} <= found.keys()
+    assert "best_val/accuracy_gap_2/ranked" in found
+    assert "best_val/accuracy_gap_2/pairs" not in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [REWARD, DPO], ids=["reward", "dpo"])
+def test_two_processes_learn_what_one_learns(run, comparisons, objective, tmp_path):
+    own = (*SMALL, "data=file", f"data.path={comparisons}", *objective, "trainer.accelerator=cpu")
+    one = run(*objective, "trainer.accelerator=cpu", folder="one")
+    two = tmp_path / "two"
+    corpora = f"data.corpus_dir={tmp_path / 'corpora'}"
+    process = start(*own, corpora, "trainer.devices=2", f"hydra.run.dir={two}")
+    finish(process)
+    for tag in ("train/loss", "val/loss", "val/accuracy", "grad_norm"):
+        expected, found = (list(curves(folder)[tag].values()) for folder in (one, two))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5), tag

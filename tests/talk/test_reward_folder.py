@@ -95,3 +95,11 @@ def test_a_language_model_is_no_reward_model(tokenizer, tmp_path):
     tokenizer.save(folder)
     with pytest.raises(UserError, match=r"no reward model: there is no score.weight"):
         load_reward_folder(str(folder))
+
+
+def test_a_reward_model_does_not_talk(reward_model, tokenizer, tmp_path):
+    from src.talk.model_folder import load_model_folder
+
+    save_reward_folder(tmp_path / "reward_model", reward_model, tokenizer, offset=0.0)
+    with pytest.raises(UserError, match="a reward model, which gives a reply a number"):
+        load_model_folder(str(tmp_path / "reward_model"))
