@@ -1,8 +1,9 @@
 """Where rows come from: files, hub data sets, the embedded corpus, or several of these."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from src.data.config import DataConfig, SourceConfig
 from src.data.conversation import Conversation
@@ -102,17 +103,35 @@ def _open_one(config: DataConfig, label: str = "rows", weight: float = 1.0) -> S
 
 
 def _sample_parts(config: DataConfig) -> tuple[list[Part], str]:
-    from src.data.sample import sample_rows
-
     if config.path is not None:
         raise UserError(f"data.path={config.path}: the embedded rows have no path; add data=file")
-    rows = sample_rows()
-    part = Part("the embedded corpus", None, lambda: enumerate(rows, 1), "row")
-    return [part], _samplehash_of()
+    name = config.name or "conversations"
+    if name not in EMBEDDED:
+        raise UserError(
+            f"data.name={config.name}: the embedded rows are {' or '.join(EMBEDDED)}; for your own "
+            f"add data=file"
+        )
+    rows = _embedded(name)
+    part = Part(EMBEDDED[name], None, lambda: enumerate(rows, 1), "row")
+    return [part], _embedded_hash(name)
+
+
+EMBEDDED = {
+    "conversations": "the embedded corpus",
+    "demonstrations": "the embedded demonstrations",
+}
+
+
+def _embedded(name: str) -> Sequence[Mapping[str, Any]]:
+    if name == "demonstrations":
+        from src.data.sample.demonstrations import demonstration_rows
+
+        return demonstration_rows()
+    from src.data.sample import sample_rows
+
+    return sample_rows()
 
 
 @cache
-def _samplehash_of() -> str:
-    from src.data.sample import sample_rows
-
-    return hash_of(sample_rows())
+def _embedded_hash(name: str) -> str:
+    return hash_of(_embedded(name))
