@@ -26,6 +26,7 @@ class InspectConfig:
     """The values of ``conf/inspect_data.yaml``."""
 
     data: DataConfig
+    rows: Annotated[str, one_of(("conversations", "comparisons"))]
     model: ModelConfig
     seed: Annotated[int, within("[0, 2^32)")]
     num_blocks: Annotated[int, at_least(0)]
@@ -40,7 +41,7 @@ def inspect_data(config: DictConfig) -> None:
     """Print what the rows become, to standard output."""
     settings = typed(InspectConfig, config)
     if settings.format == "json":
-        _print_json(settings.data)
+        _print_json(settings)
         return
 
     from rich.console import Console
@@ -48,15 +49,20 @@ def inspect_data(config: DictConfig) -> None:
     with Console(stderr=True).status("reading and encoding the rows"):
         # After the config is checked, for the imports take seconds.
         from src.data.blocks import choose_block_size
+        from src.data.comparison_datamodule import ComparisonDataModule
         from src.data.datamodule import ChatDataModule, open_data
         from src.data.order import Batching
         from src.inspection import viewer
 
+        kind = ComparisonDataModule if settings.rows == "comparisons" else ChatDataModule
         positions = _num_positions(settings.model)
         source, tokenizer = open_data(
-            settings.data, settings.model.tokenizer, settings.model.vocab_size
+            settings.data,
+            settings.model.tokenizer,
+            settings.model.vocab_size,
+            kind.reader,
         )
-        data = ChatDataModule(
+        data = kind(
             settings.data,
             tokenizer,
             source,
@@ -88,14 +94,17 @@ def _num_positions(config: ModelConfig) -> int:
         return config.n_positions
 
 
-def _print_json(config: DataConfig) -> None:
+def _print_json(settings: InspectConfig) -> None:
     """Print what is read, before anything is encoded."""
+    from src.data.comparison_reader import ComparisonReader
+    from src.data.conversation import RowReader
     from src.data.sources import open_source
     from src.inspection.conversations import json_lines
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
-    for line in json_lines(open_source(config)):
+    reader = ComparisonReader if settings.rows == "comparisons" else RowReader
+    for line in json_lines(open_source(settings.data).read_by(reader)):
         print(line)
 
 

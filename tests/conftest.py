@@ -73,6 +73,8 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
             "test_split": None,
             "validation_fraction": 0.0,
             "test_fraction": 0.0,
+            "share": None,
+            "part": None,
             "columns": None,
             "encoding": None,
             "on_bad_row": "stop",

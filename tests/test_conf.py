@@ -36,7 +36,7 @@ def presets(group: str) -> list[str]:
 EVERY = [
     *(
         f"{group}={name}"
-        for group in ("hardware", "model", "generation")
+        for group in ("hardware", "model", "generation", "objective")
         for name in presets(group)
     ),
     *(f"experiment={name}" for name in presets("experiment")),

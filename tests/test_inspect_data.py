@@ -246,3 +246,49 @@ def test_a_model_that_the_hub_does_not_give_is_said(overrides, capsys, monkeypat
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         inspect_data(compose("inspect_data", own))
     assert "warning: these are blocks for model.n_positions=256: " in capsys.readouterr().err
+
+
+RANKED = [
+    {"prompt": "a", "chosen": "yes", "rejected": "no", "margin": 2},
+    {"prompt": "b", "replies": ["x", "y", "z"], "ranks": [2, 2, 1], "ended": [False, True, True]},
+    {"prompt": "c", "replies": ["x", "y"], "ranks": [1, 1]},
+]
+
+
+@pytest.fixture
+def ranked(overrides, tmp_path) -> list[str]:
+    path = tmp_path / "ranked.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in RANKED))
+    kept = [o for o in overrides if not o.startswith(("data.path", "data.validation_split"))]
+    return [*kept, f"data.path={path}", "data.validation_fraction=0", "rows=comparisons"]
+
+
+def test_comparisons_are_shown_by_prompt_with_their_ranks(ranked, capsys, monkeypatch):
+    lines = shown([*ranked, "data.block_size=200"], capsys, monkeypatch)
+    text = "\n".join(lines)
+    assert "dropped: no_preference" in text
+    assert "not used: column margin" in text
+    assert next(line for line in lines if "replies are compared" in line).split()[-3:] == [
+        *("2", "0", "0"),
+    ]
+    start = next(i for i, line in enumerate(lines) if "by rank" in line)
+    block = [line.strip() for line in lines[start:]]
+    first, second = (i for i, line in enumerate(block) if "by rank" in line)
+    assert "prompt 1" in block[first]
+    assert "prompt 2" in block[second]
+    ranks = [line[:2] for line in block if line[:1].isdigit() and "│" in line]
+    assert ranks in (["2.", "2.", "1.", "1.", "2."], ["1.", "2.", "2.", "2.", "1."])
+    assert "⟦·x⟧" in text
+    assert f"⟦·z{END}⟧" in text
+
+
+def test_comparisons_as_json(ranked, capsys, monkeypatch):
+    *rows, report = map(json.loads, shown([*ranked, "format=json"], capsys, monkeypatch))
+    assert rows == [
+        {
+            **{"prompt": "a", "replies": ["yes", "no"], "ranks": [1, 2]},
+            **{"ended": [True, True], "split": "train"},
+        },
+        {**RANKED[1], "split": "train"},
+    ]
+    assert report["report"]["dropped"] == {"no_preference": 1}

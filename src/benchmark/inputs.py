@@ -64,6 +64,8 @@ def write_inputs(
         train_split=None,
         validation_split=None,
         test_split=None,
+        share=None,
+        part=None,
         columns=None,
         max_rows=None,
     )

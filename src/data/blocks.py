@@ -38,8 +38,9 @@ def choose_block_size(block_size: int | None, num_positions: int) -> int:
 class Blocks:
     """The blocks of one split.
 
-    A document that is too long loses its tail (and so its end token). A unit that then has no
-    target, or is longer than a block, is dropped. Both are counted.
+    A document that is too long loses its tail (and so its end token), unless its targets want
+    ``whole_units``: then its unit is dropped. A unit that then has no target, or is longer than a
+    block, is dropped. Both are counted.
     """
 
     corpus: Corpus
@@ -80,16 +81,19 @@ class Blocks:
             end_id: the token of padding.
             max_length: of a document; None: a block.
             targets: what is due; None: labels.
-            units: (units + 1,) offsets into the documents; None: each document is a unit.
+            units: (units + 1,) offsets into the documents; None: those of the corpus.
             copies: (units,) how often each unit is in the blocks; None: once.
         """
         max_length = min(max_length or block_size, block_size)
         targets = targets or Labels()
-        units = np.arange(len(corpus.lengths) + 1) if units is None else units
+        units = corpus.units if units is None else units
         lengths = np.minimum(corpus.lengths, max_length)
         counts = targets.count(corpus, lengths)
         unit_lengths = _sums(lengths, units)
-        usable = np.flatnonzero((_sums(counts, units) > 0) & (unit_lengths <= block_size))
+        fits = unit_lengths <= block_size
+        if targets.whole_units:
+            fits &= _sums(corpus.lengths > max_length, units) == 0
+        usable = np.flatnonzero((_sums(counts, units) > 0) & fits)
         num_usable = len(usable)
         if copies is not None:
             usable = np.repeat(usable, copies[usable])
@@ -188,6 +192,12 @@ class Blocks:
         per_unit = _sums(per_document, self.units)
         return _sums(per_unit[self.packing.examples], self.packing.offsets)
 
+    @cached_property
+    def corpus_units(self) -> np.ndarray:
+        """The numbers of the units of the corpus that are in the blocks, each once."""
+        units = np.searchsorted(self.corpus.units, self.corpus_index, side="right") - 1
+        return np.unique(units)
+
     def documents(self, block: int) -> np.ndarray:
         """Return the numbers (documents,) of a block's documents, in their order."""
         if block == FILLER:
@@ -220,15 +230,16 @@ class Blocks:
             "position_ids": torch.from_numpy(position_ids).view(num_blocks, size),
             "cu_seqlens": torch.from_numpy(cu_seqlens),
             "max_seqlen": int(np.diff(cu_seqlens).max()),
-            **self.targets.collate(documents),
+            **self.targets.collate(documents, self.corpus),
             "denominator": denominator,
             "num_tokens": sum(len(document.input_ids) for document in documents),
         }
 
     def _document(self, number: int, start: int) -> Document:
-        first = self.corpus.offsets[self.corpus_index[number]]
+        row = int(self.corpus_index[number])
+        first = self.corpus.offsets[row]
         tokens = slice(first, first + self.lengths[number])
-        return Document(start, self.corpus.input_ids[tokens], self.corpus.supervised[tokens])
+        return Document(row, start, self.corpus.input_ids[tokens], self.corpus.supervised[tokens])
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

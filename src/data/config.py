@@ -27,6 +27,8 @@ class DataConfig:
     test_split: str | None
     validation_fraction: Annotated[float, within("[0, 0.5)")]
     test_fraction: Annotated[float, within("[0, 0.5)")]
+    share: Any  # a list of numbers
+    part: Annotated[int | None, at_least(1).or_null("for all rows")]
     columns: Any  # names of columns by their roles
     encoding: str | None
     on_bad_row: Annotated[str, one_of(ON_BAD_ROW)]
@@ -46,6 +48,7 @@ class DataConfig:
         path, sources, columns = self.path, self.sources, self.columns
         self.path = self.sources = self.columns = None  # their types are checked here
         check(self, "data.")
+        self.share = _share(self.share, self.part)
         self.path, self.sources = _names(path, "data.path"), sources
         self.columns = _column_names(columns, "data.columns")
         if self.encoding is not None:
@@ -150,6 +153,29 @@ class SourceConfig:
             any(sign in name for sign in "*?[,") or Path(name).suffix in FILE_SUFFIXES
         )
         return is_hub_name(name) and not looks_like_files
+
+
+def _share(value: Any, part: int | None) -> list[float] | None:
+    """Return ``data.share``, checked beside ``data.part``."""
+    if value is None and part is None:
+        return None
+    if value is None or part is None:
+        one, other = ("part", "share") if value is None else ("share", "part")
+        raise UserError(
+            f"data.{one} is set and data.{other} is not: set both, as in "
+            f"data.share=[0.2,0.4,0.4] data.part=1"
+        )
+    numbers = isinstance(value, list) and all(
+        isinstance(n, (int, float)) and not isinstance(n, bool) and 0 < n <= 1 for n in value
+    )
+    if not value or not numbers or sum(value) > 1 + 1e-6:
+        raise UserError(
+            f"data.share={value}: must be a list of shares of the rows, at most 1 together, as in "
+            f"data.share=[0.2,0.4,0.4]"
+        )
+    if part > len(value):
+        raise UserError(f"data.part={part}: data.share has {len(value)} parts, 1 to {len(value)}")
+    return [float(n) for n in value]
 
 
 FILE_SUFFIXES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst", ".zip"}

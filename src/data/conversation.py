@@ -32,6 +32,15 @@ class Conversation(NamedTuple):
     taught: tuple[bool, ...] = ()
     family: str = ""
 
+    @property
+    def first_prompt(self) -> str:
+        """The prompt whose hash decides the split."""
+        return self.turns[0][0]
+
+    def documents(self) -> "list[Conversation]":
+        """Return this alone: a row of conversations is one document."""
+        return [self]
+
 
 class RowReader:
     """Turns rows of one source into conversations; each row by its own columns.
@@ -47,6 +56,8 @@ class RowReader:
         UserError: a role of ``columns`` is misspelt; when called, none of the first
             ``NUM_ODD_ROWS`` rows is a conversation.
     """
+
+    kind = "conversations"
 
     def __init__(
         self,

@@ -4,9 +4,11 @@ The doors call ``setup``, which builds and packs the corpus, themselves: the pre
 its figures before a Trainer exists.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -14,22 +16,24 @@ from torch.utils.data import DataLoader
 
 from src.data.blocks import Blocks
 from src.data.config import DataConfig
-from src.data.conversation import Conversation
+from src.data.conversation import RowReader
 from src.data.corpus import Corpus, build_corpus, corpus_key, read_report
 from src.data.joining import Joining
 from src.data.mixture import Share, copies, shares
+from src.data.opening import open_data as open_data
 from src.data.order import Batching, MicroBatches, ResumableLoader, data_loader
 from src.data.report import RowReport
-from src.data.sources import SPLITS, Source, open_source
+from src.data.source import Reader, Source
+from src.data.sources import SPLITS
 from src.data.subset import subset
 from src.data.targets import Labels, Targets
-from src.data.template import PROMPT_HEADER, RESPONSE_HEADER, with_prompts
-from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from src.data.template import with_prompts
+from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 
 
 class ChatDataModule(L.LightningDataModule):
-    """Packs chat rows into blocks and serves them in global batches.
+    """Packs rows into blocks and serves them in global batches.
 
     Args:
         config: the values of ``conf/data``.
@@ -47,6 +51,9 @@ class ChatDataModule(L.LightningDataModule):
         UserError: prompts cannot be scored beside ``targets``; or from ``setup``, if the rows
             cannot be read or used.
     """
+
+    reader: ClassVar[Reader] = RowReader  # what the rows are read as
+    corpus_type: ClassVar[type[Corpus]] = Corpus
 
     def __init__(
         self,
@@ -70,7 +77,7 @@ class ChatDataModule(L.LightningDataModule):
             )
         self.config = config
         self.tokenizer = tokenizer
-        self.source = source
+        self.source = source if self.reader is RowReader else source.read_by(self.reader)
         self.block_size = block_size
         self.max_length = max_length
         self.batching = batching
@@ -91,6 +98,7 @@ class ChatDataModule(L.LightningDataModule):
             self.supervise,
             Path(self.config.corpus_dir),
             self.joining,
+            self.corpus_type,
         )
 
     def setup(self, stage: str | None = None) -> None:
@@ -99,11 +107,16 @@ class ChatDataModule(L.LightningDataModule):
             return
         self.prepare_data()
         self.report = read_report(self.folder)
-        for split in SPLITS:
-            corpus = Corpus.open(self.folder / split)
+        corpora = {split: self.corpus_type.open(self.folder / split) for split in SPLITS}
+        self.block_size = self.fitting_block_size(list(corpora.values()))
+        for split, corpus in corpora.items():
             self.splits[split] = (
                 self._pack_train(corpus) if split == "train" else self._pack(corpus)
             )
+
+    def fitting_block_size(self, corpora: Sequence[Any]) -> int:
+        """Return the positions of a block, for the corpora of all splits: as asked for."""
+        return self.block_size
 
     def _pack_train(self, corpus: Corpus) -> Blocks:
         config = self.config
@@ -151,7 +164,7 @@ class ChatDataModule(L.LightningDataModule):
         """Return the blocks of each source of a split that has any, or those in its ``limits``."""
         if split not in self.parts:
             whole = self.splits[split]
-            chosen = np.ones(len(whole.corpus.lengths), dtype=bool)
+            chosen = np.ones(len(whole.corpus.units) - 1, dtype=bool)
             if self.is_bounded(split):
                 chosen = subset(whole, self.limits[split] or 1)
             self.parts[split] = self._pack_by_source(whole, chosen)
@@ -165,9 +178,11 @@ class ChatDataModule(L.LightningDataModule):
     def _pack_by_source(self, whole: Blocks, chosen: np.ndarray) -> dict[str, Blocks]:
         if len(self.labels) == 1 and chosen.all():
             return {self.labels[0]: whole} if len(whole) else {}
+        sources = whole.corpus.sources[whole.corpus.units[:-1]]
         parts = {
-            label: self._pack(
-                whole.corpus, ((whole.corpus.sources == number) & chosen).astype(np.int64)
+            label: replace(
+                self._pack(whole.corpus, ((sources == number) & chosen).astype(np.int64)),
+                targets=whole.targets,  # an objective may have added to them
             )
             for number, label in enumerate(self.labels)
         }
@@ -176,7 +191,9 @@ class ChatDataModule(L.LightningDataModule):
     @property
     def key(self) -> str:
         """The hash that names the corpus."""
-        return corpus_key(self.source, self.tokenizer, self.supervise, self.joining)
+        return corpus_key(
+            self.source, self.tokenizer, self.supervise, self.joining, self.corpus_type
+        )
 
     @property
     def supervise(self) -> str:
@@ -218,20 +235,21 @@ class ChatDataModule(L.LightningDataModule):
         counts = self.report.shared_prompts.get(split, {})
         return counts.get("nearly" if nearly else "exactly", 0)
 
-    def conversations(self, split: str) -> list[Conversation]:
-        """Read the conversations of one split again, as text; of a bounded one, those scored."""
-        rows = self.source.conversations(RowReport())
+    def conversations(self, split: str) -> list[Any]:
+        """Read the rows of one split again, as text; of a bounded one, those scored."""
+        rows = self.source.read(RowReport())
         found = [conversation for name, conversation in rows if name == split]
         if self.is_bounded(split):
-            scored = [blocks.corpus_index for blocks in self.by_source(split).values()]
+            scored = [blocks.corpus_units for blocks in self.by_source(split).values()]
             found = [found[row] for row in np.sort(np.concatenate(scored))]
         return found
 
-    def some_conversations(self, split: str, most: int) -> list[Conversation]:
-        """Return some conversations of one split, of each source and family in turn."""
+    def some_conversations(self, split: str, most: int) -> list[Any]:
+        """Return some rows of one split, of each source and family in turn."""
         sources = self.source.sources
         share = -(-most // len(sources))
-        there = np.bincount(self.splits[split].corpus.sources, minlength=len(sources)).tolist()
+        corpus = self.splits[split].corpus
+        there = np.bincount(corpus.sources[corpus.units[:-1]], minlength=len(sources)).tolist()
         counts = [min(share, number) for number in there]
         found = (s.some(split, n) if n else [] for s, n in zip(sources, counts, strict=True))
         return [row for rows in zip_longest(*found) for row in rows if row is not None][:most]
@@ -277,23 +295,3 @@ class ChatDataModule(L.LightningDataModule):
 
     def _pin_memory(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-
-def open_data(
-    config: DataConfig, tokenizer_name: str | None, vocab_size: int
-) -> tuple[Source, Tokenizer]:
-    """Open the source and load its tokenizer; without a name, train one on the training rows.
-
-    Raises:
-        UserError: one of them cannot be opened.
-    """
-    source = open_source(config)
-    if tokenizer_name is not None:
-        return source, load_tokenizer(tokenizer_name)
-    texts = (
-        f"{PROMPT_HEADER}{prompt}\n{RESPONSE_HEADER} {response}"
-        for split, conversation in source.conversations(RowReport())
-        if split == "train"
-        for prompt, response in conversation.turns
-    )
-    return source, train_tokenizer(texts, vocab_size)

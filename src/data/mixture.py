@@ -23,24 +23,26 @@ class Share:
 def shares(blocks: Blocks, labels: Sequence[str], weights: Sequence[float]) -> list[Share]:
     """Return the share of each source in ``blocks``."""
     origin = np.asarray(blocks.corpus.sources)[blocks.corpus_index]
+    is_first = np.isin(blocks.corpus_index, blocks.corpus.units[:-1])  # of its row
     sums = [
         np.bincount(origin, weights=of_each, minlength=len(labels)).astype(np.int64).tolist()
-        for of_each in (np.ones(len(origin)), blocks.lengths, blocks.targets_per_document)
+        for of_each in (is_first, blocks.lengths, blocks.targets_per_document)
     ]
     return [Share(*values) for values in zip(labels, weights, *sums, strict=True)]
 
 
 def copies(corpus: Corpus, weights: Sequence[float], seed: int) -> np.ndarray | None:
-    """Return how often each example (examples,) is in an epoch; None: each once.
+    """Return how often each unit (units,) is in an epoch; None: each once.
 
     A weight of 2.5 is twice, and a third time for half of the rows: those whose prompt's hash,
     mixed with ``seed``, is below the half. Which ones does not change when other rows come or go.
     """
     if all(weight == 1 for weight in weights):
         return None
-    of_each = np.asarray(weights, dtype=np.float64)[corpus.sources]
+    firsts = corpus.units[:-1]
+    of_each = np.asarray(weights, dtype=np.float64)[corpus.sources[firsts]]
     whole = np.floor(of_each)
-    share = mixed(np.asarray(corpus.prompts), seed) / 2.0**64
+    share = mixed(np.asarray(corpus.prompts)[firsts], seed) / 2.0**64
     return (whole + (share < of_each - whole)).astype(np.int64)
 
 

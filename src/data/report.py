@@ -14,7 +14,9 @@ import numpy as np
 from src.data.shapes import ADVICE
 
 OTHERS = ("validation", "test")  # the splits whose prompts should not be in train
-OVER_MAX_ROWS = "over_max_rows"  # a reason to leave a row out that a person asked for
+OVER_MAX_ROWS = "over_max_rows"  # the reasons to leave a row out that a person asked for
+OTHER_PART = "of_another_part"
+ASKED_FOR = (OVER_MAX_ROWS, OTHER_PART)
 SIGNS = bytes(code for code in range(128) if not chr(code).isalnum())  # " ", "?", "\n", ...
 
 
@@ -35,13 +37,16 @@ class RowReport:
     first_unused: dict[str, str] = field(default_factory=dict)
     shared_prompts: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def drop(self, reason: str, place: str, found: str = "", most: int = 1) -> None:
+    def drop(
+        self, reason: str, place: str, found: str = "", most: int = 1, num_rows: int = 1
+    ) -> None:
         """Count a row that is left out, at a ``place`` such as "a.csv, line 7".
 
-        The first ``most`` places of a reason are kept, with what was ``found`` there.
+        The first ``most`` places of a reason are kept, with what was ``found`` there. ``num_rows``
+        stand for one when they are of no use but together.
         """
-        self.dropped[reason] += 1
-        if self.dropped[reason] <= most:
+        self.dropped[reason] += num_rows
+        if self.dropped[reason] - num_rows < most:
             text = f"{place}: {found}" if found else place
             first = self.first_dropped.get(reason)
             self.first_dropped[reason] = f"{first}; {text}" if first else text
@@ -55,10 +60,10 @@ class RowReport:
     def explain(self, most: int = 3) -> list[str]:
         """Return a line for each of the commonest reasons: count, first place, what to do.
 
-        Rows that ``data.max_rows`` leaves out are none: a person asked for that.
+        Rows that ``data.max_rows`` and ``data.part`` leave out are none: a person asked for that.
         """
         lines = []
-        problems = Counter({r: n for r, n in self.dropped.items() if r != OVER_MAX_ROWS})
+        problems = Counter({r: n for r, n in self.dropped.items() if r not in ASKED_FOR})
         for reason, count in problems.most_common(most):
             first = self.first_dropped.get(reason)
             lines.append(

@@ -24,6 +24,17 @@ ADVICE = {
     "image": "images are not read: take such messages out",
     "audio": "audio is not read: take such messages out",
     "unknown_role": "roles are system, user, assistant or their usual names",
+    "no_comparison": "replies that are compared are {prompt, chosen, rejected}, {prompt, replies, "
+    "ranks}, {prompt, replies, scores}, {prompt, replies, best} or {prompt, response, score}; or "
+    "name your columns, for example data.columns={chosen: good, rejected: bad}",
+    "no_ranks": "replies need ranks, scores or best beside them",
+    "different_prompts": "the conversations must be the same up to the last reply",
+    "ends_without_reply": "the last message must be the assistant's: it is what is compared",
+    "no_prompt": "name the column of the prompt, for example data.columns={prompt: question}",
+    "ranks_do_not_match": "each reply needs one",
+    "bad_rank": "ranks and scores are numbers; best counts from 0",
+    "no_preference": "all replies are tied, so there is nothing to learn",
+    "one_reply": "one reply is not better than another: give at least two to a prompt",
     "nothing_taught": "every response has weight 0 or train false",
 }
 REFUSED = {"no_conversation", "tree", "columnar", "one_message_a_row", "tool_log", "plain_text"}

@@ -15,21 +15,23 @@ SEED = 20  # of all runs; changing it changes which rows every bounded figure is
 
 
 def subset(blocks: Blocks, num_blocks: int) -> np.ndarray:
-    """Return which examples (examples of the corpus,) bool are in a subset that fills some blocks.
+    """Return which units (units of the corpus,) bool are in a subset that fills some blocks.
 
     There is a row of each source in it, so it may fill more blocks than ``num_blocks`` if the
     sources are more. Each source has blocks of its own.
 
     Args:
-        blocks: of the whole split, whose units are single rows.
+        blocks: of the whole split.
         num_blocks: that the subset fills, at most.
     """
-    corpus, rows = blocks.corpus, np.unique(blocks.corpus_index)
-    length_of = np.minimum(corpus.lengths, blocks.max_length)
-    sources = np.asarray(corpus.sources)
-    order = rows[np.argsort(mixed(np.asarray(corpus.prompts), SEED)[rows], kind="stable")]
-    _, firsts = np.unique(sources[order], return_index=True)
-    order = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])
+    corpus, rows = blocks.corpus, blocks.corpus_units
+    firsts = corpus.units[:-1]
+    ends = np.cumsum(np.minimum(corpus.lengths, blocks.max_length))
+    length_of = np.diff(np.concatenate([[0], ends])[corpus.units])
+    sources = np.asarray(corpus.sources)[firsts]
+    order = rows[np.argsort(mixed(np.asarray(corpus.prompts)[firsts], SEED)[rows], kind="stable")]
+    _, leading = np.unique(sources[order], return_index=True)  # a row of each source
+    order = np.concatenate([order[np.sort(leading)], np.delete(order, leading)])
 
     def fits(number: int) -> bool:
         chosen = order[:number]
@@ -39,7 +41,7 @@ def subset(blocks: Blocks, num_blocks: int) -> np.ndarray:
         )
         return filled <= num_blocks
 
-    least = len(firsts)
+    least = len(leading)
     tokens = np.cumsum(length_of[order])
     most = int(np.searchsorted(tokens, num_blocks * blocks.block_size, side="right"))
     while least < most:
@@ -48,6 +50,6 @@ def subset(blocks: Blocks, num_blocks: int) -> np.ndarray:
             least = middle
         else:
             most = middle - 1
-    chosen = np.zeros(len(corpus.lengths), dtype=bool)
+    chosen = np.zeros(len(corpus.units) - 1, dtype=bool)
     chosen[order[:least]] = True
     return chosen

@@ -14,8 +14,12 @@ EXAMPLES_AT_A_TIME = 4096  # while labels are counted
 
 
 class Document(NamedTuple):
-    """One example in a batch: where it starts in the flattened positions, and its tokens (L,)."""
+    """One example in a batch: where it starts in the flattened positions, and its tokens (L,).
 
+    ``number``: which of the corpus it is.
+    """
+
+    number: int
     start: int
     input_ids: np.ndarray
     supervised: np.ndarray  # (L,) as in ``Examples``
@@ -25,9 +29,11 @@ class Targets(Protocol):
     """How the targets of a training step are counted and made.
 
     prompt_weight: what a token of a prompt counts in the loss, beside 1 for a target; 0: nothing.
+    whole_units: whether a unit with a document that is too long is dropped, not cut.
     """
 
     prompt_weight: float
+    whole_units: bool
 
     def count(self, examples: Examples, lengths: np.ndarray) -> np.ndarray:
         """Return the number of targets (examples,) in the first ``lengths`` tokens of each."""
@@ -37,8 +43,8 @@ class Targets(Protocol):
         """Return the same of the tokens of prompts that are scored."""
         ...
 
-    def collate(self, documents: Sequence[Document]) -> BatchTargets:
-        """Return the targets of a batch's documents, in their order."""
+    def collate(self, documents: Sequence[Document], examples: Examples) -> BatchTargets:
+        """Return the targets of a batch's documents of ``examples``, in their order."""
         ...
 
 
@@ -48,6 +54,8 @@ class Labels:
     With a ``prompt_weight`` the tokens of prompts have labels, too, apart from the others: the loss
     that is learned from is a mean in which each counts so much.
     """
+
+    whole_units = False
 
     def __init__(self, prompt_weight: float = 0.0):
         self.prompt_weight = prompt_weight
@@ -74,7 +82,7 @@ class Labels:
             labels[part] = running[ends - starts[0]] - running[after_first - starts[0]]
         return labels
 
-    def collate(self, documents: Sequence[Document]) -> BatchTargets:
+    def collate(self, documents: Sequence[Document], examples: Examples) -> BatchTargets:
         """Return ``supervised_index`` and ``labels`` (S,) int64.
 
         With a ``prompt_weight`` also ``prompt_index`` and ``prompt_labels`` (P,) int64.

@@ -112,6 +112,15 @@ class Examples:
         offsets = np.concatenate([[0], np.cumsum(self.lengths[mask])])
         return Examples(self.input_ids[tokens], self.supervised[tokens], offsets)
 
+    def without(self, tokens: np.ndarray) -> "Examples":
+        """Return the examples without the tokens of these numbers, each once."""
+        if not len(tokens):
+            return self
+        kept = np.ones(len(self.input_ids), dtype=bool)
+        kept[tokens] = False
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return Examples(self.input_ids[kept], self.supervised[kept], before[self.offsets])
+
 
 def _context(prompt: str, system: str) -> str:
     return (f"{system}\n\n" if system else "") + f"{PROMPT_HEADER}{prompt}\n"
@@ -151,7 +160,7 @@ def _pieces(conversation: Conversation, supervise: str) -> Iterator[str]:
             yield RESPONSE_HEADER
         else:
             yield _context(prompt, system) + RESPONSE_HEADER
-        yield f" {response}"
+        yield f" {response}" if response else ""
         system = ""
 
 

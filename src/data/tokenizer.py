@@ -25,6 +25,7 @@ from src.errors import UserError
 from src.files import atomic
 from src.hub import local_folder
 
+PAD = "<|pad|>"
 REPLACEMENT = "\ufffd"  # decoded from bytes that make no character, or none yet
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -105,6 +106,16 @@ class Tokenizer:
         """Return a hash of everything that decides the ids, the end token's among them."""
         end = "" if self.end_token == END_OF_TEXT else self.end_token
         return hashlib.sha256((self.backend.to_str() + end).encode()).hexdigest()
+
+    def with_padding(self) -> "Tokenizer":
+        """Return a tokenizer whose pad token is one that no text holds; self, if it has one."""
+        pad = self.names.get("pad_token")
+        if pad != self.end_token and pad in self.special_tokens:
+            return self
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.encode_special_tokens = self._splits_special_tokens
+        backend.add_special_tokens([tokenizers.AddedToken(PAD, special=True, normalized=False)])
+        return Tokenizer(backend, {**self.names, "pad_token": PAD})
 
     def save(self, folder: Path) -> None:
         """Write ``files`` into a folder."""

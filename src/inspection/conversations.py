@@ -4,32 +4,42 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from src.data.comparison import Comparison
+from src.data.prompts import context_row
 from src.data.report import PromptOverlap, RowReport
-from src.data.sources import Source
+from src.data.source import Read, Source
 
 LINE_BREAKS = "\x85\u2028\u2029"
 
 
 def json_lines(source: Source) -> Iterator[str]:
-    """Yield a line for each conversation, in the order of the rows, and a last one, the report.
+    """Yield a line for each row that is used, in their order, and a last one, the report.
 
     Raises:
         UserError: the rows cannot be read or used.
     """
     report, overlap = RowReport(), PromptOverlap()
-    for split, conversation in source.conversations(report):
-        overlap.add([split], [conversation.turns[0][0]])
-        yield _line(
-            {
-                "system": conversation.system,
-                "opening": conversation.opening,
-                "turns": conversation.turns,
-                "taught": conversation.taught or [True] * len(conversation.turns),
-                "split": split,
-            }
-        )
+    for split, row in source.read(report):
+        overlap.add([split], [row.first_prompt])
+        yield _line({**_values(row), "split": split})
     report.shared_prompts = overlap.counts()
     yield _line({"report": report.to_json()})
+
+
+def _values(row: Read) -> dict[str, Any]:
+    if isinstance(row, Comparison):
+        return {
+            **context_row(row.context),
+            "replies": row.replies,
+            "ranks": row.ranks,
+            "ended": row.ended,
+        }
+    return {
+        "system": row.system,
+        "opening": row.opening,
+        "turns": row.turns,
+        "taught": row.taught or [True] * len(row.turns),
+    }
 
 
 def _line(values: dict[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, count, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -89,21 +90,27 @@ class Piece:
 
 @dataclass(frozen=True)
 class BlockView:
-    """One block as the model reads it: the pieces of each document, then padding."""
+    """One block as the model reads it: the pieces of each document, then padding.
+
+    ``ranks``: of each document that is a reply, and the number of its prompt in the block; empty
+    where documents are conversations.
+    """
 
     documents: list[list[Piece]]
     num_tokens: int
     num_taught: int
     num_padding: int
     num_prompt: int  # tokens of prompts that are scored
+    ranks: list[tuple[int, int]] = field(default_factory=list)
 
 
 def view_block(blocks: Blocks, block: int, tokenizer: Tokenizer) -> BlockView:
     """Return block number ``block``, read from the batch that training would use."""
-    batch = blocks.batch(np.array([block]), denominator=0)
+    batch: dict[str, Any] = {**blocks.batch(np.array([block]), denominator=0)}
     ids = batch["input_ids"][0].numpy()
     kinds = np.zeros(len(ids), dtype=np.uint8)
-    kinds[batch["supervised_index"].numpy() + 1] = RESPONSE
+    due = "reply_index" if "reply_index" in batch else "supervised_index"
+    kinds[batch[due].numpy() + 1] = RESPONSE
     if "prompt_index" in batch:
         kinds[batch["prompt_index"].numpy() + 1] = PROMPT
     num_tokens = batch["num_tokens"]
@@ -117,6 +124,9 @@ def view_block(blocks: Blocks, block: int, tokenizer: Tokenizer) -> BlockView:
         num_taught=int((kinds == RESPONSE).sum()),
         num_padding=len(ids) - num_tokens,
         num_prompt=int((kinds == PROMPT).sum()),
+        ranks=list(zip(batch["group"].tolist(), batch["ranks"].tolist(), strict=True))
+        if "ranks" in batch
+        else [],
     )
 
 

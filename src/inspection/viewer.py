@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.data.blocks import Blocks
+from src.data.comparison_targets import Comparisons
 from src.data.datamodule import ChatDataModule
 from src.data.order import shuffled
 from src.data.report import RowReport
@@ -123,7 +124,7 @@ def splits_table(data: ChatDataModule) -> Table:
         ("tokens", [f"{b.num_tokens:,}" for b in splits]),
         ("blocks", [f"{len(b):,}" for b in splits]),
         ("positions that hold a token", [f"{b.utilisation:.2%}" for b in splits]),
-        ("tokens that are taught", [f"{_ratio(b.num_targets, b.num_tokens):.1%}" for b in splits]),
+        _due(splits),
         *(
             [
                 (
@@ -141,6 +142,12 @@ def splits_table(data: ChatDataModule) -> Table:
     ):
         table.add_row(name, *values)
     return table
+
+
+def _due(splits: list[Blocks]) -> tuple[str, list[str]]:
+    if isinstance(splits[0].targets, Comparisons):
+        return "prompts whose replies are compared", [f"{b.num_targets:,}" for b in splits]
+    return "tokens that are taught", [f"{_ratio(b.num_targets, b.num_tokens):.1%}" for b in splits]
 
 
 def _ratio(part: int, total: int) -> float:
@@ -216,7 +223,11 @@ def block_lines(view: BlockView, number: int, output: Output) -> list[Text]:
     lines = [Text(f"  {heading}", style="bold")]
     for index, document in enumerate(view.documents, start=1):
         text = document_text(document, output.coloured)
-        gutter = [f"{index:>5} │ ", "      │ "]
+        if view.ranks:
+            group, rank = view.ranks[index - 1]
+            if index == 1 or group != view.ranks[index - 2][0]:
+                lines.append(Text(f"      │ prompt {group + 1}, its replies by rank", style=QUIET))
+        gutter = [f"{rank:>4}. │ " if view.ranks else f"{index:>5} │ ", "      │ "]
         offsets = line_ends(text.plain, max(output.width - len(gutter[0]), 20))
         for part in text.divide(offsets):
             lines.append(Text.assemble((gutter[0], QUIET), part))

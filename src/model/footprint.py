@@ -1,7 +1,7 @@
 """How much memory GPT-2 takes beside its weights and their gradients.
 
-The sum of what ``gpt2``, ``attention`` and ``loss`` keep for the backward pass, and of what else is
-alive at the peak: in the loss or in the backward pass. Only tensors count, without
+The sum of what ``gpt2``, ``attention``, ``loss`` and ``logprobs`` keep for the backward pass, and
+of what else is alive at the peak: in the loss or in the backward pass. Only tensors count, without
 ``torch.compile``.
 
 Shape letters: N positions of all blocks, T of a block, D width, H heads, L layers, V vocabulary,
@@ -9,12 +9,18 @@ S supervised positions; w bytes of a number in the compute type.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
+from src.model import logprobs
 from src.model.attention import Backend, GroupedAttention, choose_backend
 from src.model.config import GPT2Config
-from src.model.loss import CHUNK, CPU_TILE, GPU_TILE, VOCABULARY_MULTIPLE
+from src.model.head import VOCABULARY_MULTIPLE
+from src.model.loss import CHUNK, CPU_TILE, GPU_TILE
 
 FLOAT32 = 4
+
+Head = Literal["labels", "logprobs", "number"]
+"""What is made of hidden states: the loss of labels, ``token_logprobs``, or one number each."""
 
 
 def block_matrices(shape: GPT2Config) -> int:
@@ -43,6 +49,7 @@ class Footprint:
     adapters: int  # bytes a position that a block keeps for the adapters in it
     supervised_share: float  # of the positions
     document_length: float  # mean over positions
+    kind: Head = "labels"
 
     @property
     def width(self) -> int:
@@ -72,10 +79,12 @@ class Footprint:
     def loss(self, num_blocks: int) -> int:
         """Bytes alive while the loss is computed, beside the activations."""
         d, w = self.shape.n_embd, self.width
-        vocabulary = self.shape.vocab_size
-        if w < FLOAT32:
-            vocabulary += -vocabulary % VOCABULARY_MULTIPLE
+        vocabulary = self._columns
         hidden = FLOAT32 * d * num_blocks * self.block_size
+        if self.kind == "number":
+            return 2 * hidden  # and its gradient
+        if self.kind == "logprobs":
+            return hidden + self._logprobs(num_blocks)
         supervised = self._supervised(num_blocks)
         rows = supervised * d * (2 * FLOAT32 + (w if w < FLOAT32 else 0))
         head = w * vocabulary * d if w < FLOAT32 else 0
@@ -91,6 +100,25 @@ class Footprint:
             total = w * matrix if start == 0 else (FLOAT32 + w) * matrix
         return hidden + rows + head + peak
 
+    def _logprobs(self, num_blocks: int) -> int:
+        """Bytes alive while ``token_logprobs`` runs backward, its rows among them."""
+        d, w, columns = self.shape.n_embd, self.width, self._columns
+        tokens = self._supervised(num_blocks)
+        rows = tokens * d * (2 * FLOAT32 + (w if w < FLOAT32 else 0))
+        chunk = min(logprobs.CHUNK, tokens)
+        tile = min(chunk, logprobs.CPU_TILE if self.device == "cpu" else logprobs.GPU_TILE)
+        scores = w * chunk * columns + (2 if w < FLOAT32 else 1) * FLOAT32 * tile * columns
+        head = w * columns * d if w < FLOAT32 else 0
+        gradient = 0 if self.frozen else FLOAT32 * self.shape.vocab_size * d
+        product = 0 if self.frozen else w * columns * d
+        return rows + head + gradient + max(scores, w * chunk * columns + product)
+
+    @property
+    def _columns(self) -> int:
+        """Rows of the head in the compute type."""
+        vocabulary = self.shape.vocab_size
+        return vocabulary + (-vocabulary % VOCABULARY_MULTIPLE if self.half_precision else 0)
+
     def backward(self, num_blocks: int) -> int:
         """Bytes alive while the last block runs backward, beside the activations."""
         d, w = self.shape.n_embd, self.width
@@ -102,6 +130,8 @@ class Footprint:
         recompute = 0
         if self.activation_checkpointing:
             recompute = self._layer() * positions + self._cast_matrices()
+        if self.kind == "number":  # the embedding is no head: it has one gradient
+            return max(flowing + matrix + recompute, self.head)
         return max(flowing + matrix + recompute, 2 * self.head + 2 * FLOAT32 * supervised * d)
 
     def _tile(self, chunk: int, vocabulary: int) -> int:

@@ -7,24 +7,25 @@ arXiv:2411.09009) and Liger Kernel (Hsu et al., arXiv:2410.10989). torch's chunk
 ``linear_cross_entropy`` (2.13) returns no scores for the accuracy, sums a bf16 loss in bf16, and
 takes ten times as long on a CPU.
 
-GPT-2's scores lie around -35 to -120, where bf16 has steps of 0.25 to 0.5. Only their differences
-count, so below fp32 the mean row is taken off the head before it is rounded: scores then lie around
-0, and so does the part of them that comes from the hidden states' few very large dimensions. The
-rows of d loss / d scores sum to zero, so no gradient changes.
-
 Shape letters: S supervised positions, D width, V vocabulary.
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.model.device import has_kernels
 from src.model.gpt2 import GPT2
+from src.model.head import (
+    VOCABULARY_MULTIPLE,
+    cast_head,
+    compute_dtype,
+    head_gradient,
+    rows_and_head,
+)
 
 if HAS_KERNEL := has_kernels():  # a second to import
     from src.model.fused_scores import score_
@@ -34,8 +35,6 @@ IGNORE_INDEX = -100  # a label that is not scored, in torch's own convention
 CHUNK = 4096  # positions whose scores are in memory at once
 CPU_TILE = 32  # positions whose scores are in fp32 at once: few enough for the cache
 GPU_TILE = 1024
-MEAN_ROWS = 4096  # of the head, at least, whose mean is taken off: it need not be exact
-VOCABULARY_MULTIPLE = 64  # matrix units are slow on odd sizes, and 50257 is odd
 
 
 class LossSums(NamedTuple):
@@ -68,7 +67,7 @@ def supervised_loss(
         supervised_index: (S,) int64 positions in the flattened B x T.
         labels: (S,) int64 the token that follows each; ``IGNORE_INDEX`` is not scored.
     """
-    rows, weight = _rows_and_head(model, hidden, supervised_index)
+    rows, weight = rows_and_head(model, hidden, supervised_index)
     loss, num_correct = LinearCrossEntropy.apply(rows, weight, labels)
     return LossSums(loss, num_correct, (labels != IGNORE_INDEX).sum())
 
@@ -90,19 +89,11 @@ def prompt_weighted_loss(
         prompt_weight: what a token of a prompt counts in the loss.
     """
     (response_index, labels), (prompt_index, prompt_labels) = responses, prompts
-    rows, weight = _rows_and_head(model, hidden, torch.cat([response_index, prompt_index]))
+    rows, weight = rows_and_head(model, hidden, torch.cat([response_index, prompt_index]))
     loss, num_correct, response_loss = PromptWeightedCrossEntropy.apply(
         rows, weight, torch.cat([labels, prompt_labels]), len(labels), prompt_weight
     )
     return WeightedLossSums(loss, response_loss, num_correct, (labels != IGNORE_INDEX).sum())
-
-
-def _rows_and_head(model: GPT2, hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the hidden states (S, D) at positions ``index`` (S,), and the head."""
-    assert type(model.wte) is nn.Embedding, "what wraps the embedding would be passed over here"
-    rows = hidden.flatten(0, 1).index_select(0, index)
-    # Inside a Function a parameter needs a gradient even under no_grad.
-    return rows, model.wte.weight if torch.is_grad_enabled() else model.wte.weight.detach()
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -167,12 +158,11 @@ def _sums_and_gradients(
 
     The gradients of both inputs are saved in ``ctx``: those of the other rows' loss at its weight.
     """
-    kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    kind, dtype = hidden.device.type, compute_dtype(hidden)
     wants_hidden, wants_weight = ctx.needs_input_grad[:2]
     wants_gradient = wants_hidden or wants_weight
     with torch.autocast(kind, enabled=False):
-        head = _head(weight, dtype)
+        head = cast_head(weight, dtype)
         rows = hidden.to(dtype)
         sums: dict[bool, tuple[Tensor, Tensor]] = {}  # of responses, of prompts
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -188,7 +178,7 @@ def _sums_and_gradients(
             if grad_hidden is not None:
                 grad_hidden[chunk] = scores @ head
             if wants_weight:
-                product = _grad_head(scores, rows[chunk])
+                product = head_gradient(scores, rows[chunk])
                 grad_weight = product if grad_weight is None else grad_weight.float().add_(product)
         if wants_weight and grad_weight is None:
             grad_weight = torch.zeros_like(weight)
@@ -218,37 +208,6 @@ def _scaled(ctx, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None]:
         None if grad_hidden is None else grad_hidden * grad_loss,
         None if grad_weight is None else grad_weight * grad_loss,
     )
-
-
-def _head(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the head (V', D) in ``dtype``; below fp32 less a common row, their mean.
-
-    V' is then a multiple of ``VOCABULARY_MULTIPLE``; new rows are zero.
-    """
-    if dtype not in (torch.bfloat16, torch.float16):
-        return weight.to(dtype)
-    num_rows, width = weight.shape
-    common = weight[:: max(1, num_rows // MEAN_ROWS)].mean(0, dtype=torch.float32)
-    head = weight.new_empty((num_rows + -num_rows % VOCABULARY_MULTIPLE, width), dtype=dtype)
-    if weight.device.type == "cpu":  # where torch casts to ``out`` by way of a whole copy
-        for rows, out in zip(weight.split(CHUNK), head[:num_rows].split(CHUNK), strict=True):
-            out.copy_(rows - common)
-    else:
-        torch.sub(weight, common, out=head[:num_rows])
-    head[num_rows:] = 0
-    return head
-
-
-def _grad_head(grad_scores: Tensor, rows: Tensor) -> Tensor:
-    """Return d loss / d head (V', D) of ``grad_scores`` (S, V') and ``rows`` (S, D).
-
-    In fp16 the sum over the rows can overflow for a frequent token, before any loss scale is there
-    to help. Of rows divided by their number it is at most the largest row.
-    """
-    if rows.dtype != torch.float16:
-        return grad_scores.t() @ rows
-    scale = 2.0 ** math.ceil(math.log2(len(rows)))  # a power of two rounds nothing
-    return (grad_scores.t() @ (rows / scale)).float().mul_(scale)
 
 
 def _score_(

@@ -95,6 +95,7 @@ def load_pretrained(
     dropout: float = 0.0,
     activation: str | None = None,
     key: str = "model.pretrained",
+    beside: Collection[str] = (),
 ) -> GPT2:
     """Load a GPT-2 of Hugging Face's format from a folder or the hub, in float32.
 
@@ -105,6 +106,7 @@ def load_pretrained(
         dropout: of the loaded model.
         activation: None: that of its config.
         key: the config key of the name, for messages.
+        beside: names of other tensors that the caller reads: the log is silent on them.
 
     Raises:
         UserError: there is none, it is not a GPT-2, or its files are broken.
@@ -120,7 +122,7 @@ def load_pretrained(
             raise UserError(f"{FILE} says tie_word_embeddings=false, but there is no {HEAD}")
         extra = _check_shapes(config.shape, weights.shapes, names)
         state = _read(weights, [theirs for theirs, name in names.items() if name not in extra])
-        with torch.device("meta"), _NoInit():
+        with torch.device("meta"), NoInit():
             model = GPT2(config.shape)
         _check_fit(model, state)
         if (bad := not_finite(state)) is not None:
@@ -129,7 +131,7 @@ def load_pretrained(
         model.load_state_dict(state, assign=True)
     except UserError as error:
         raise UserError(f"{key}={name_or_path}: {error}") from error
-    if extra:
+    if extra := [name for name in extra if name not in beside]:
         log.warning(
             "%s=%s: %d tensors are no part of a GPT-2 of this shape and are left out: %s",
             key,
@@ -233,7 +235,7 @@ def _scale_queries(config: PretrainedConfig, state: dict[str, Tensor]) -> None:
                 state[name] = torch.cat([state[name][:width] * factor, state[name][width:]])
 
 
-class _NoInit(TorchFunctionMode):
+class NoInit(TorchFunctionMode):
     """Switches ``nn.init`` off: on the meta device it would import torch's compiler."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -266,8 +268,13 @@ def save_weights(model: GPT2, folder: Path) -> None:
         disk.Unwritten: the disk refuses; the older file stays.
     """
     check_plain(model)
-    tensors = to_hugging_face({k: v.detach().cpu() for k, v in model.state_dict().items()})
-    size = num_bytes(model)
+    state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    write_weights(to_hugging_face(state), folder)
+
+
+def write_weights(tensors: dict[str, Tensor], folder: Path) -> None:
+    """Write tensors of Hugging Face's names, as ``save_weights`` does."""
+    size = sum(tensor.nbytes for tensor in tensors.values())
     with atomic.file(folder / WEIGHTS, size=size) as part:
         save_file(tensors, part, metadata={"format": "pt", "sha256": checksum(tensors)})
 

@@ -212,14 +212,15 @@ def _read_safetensors(path: Path, names: Collection[str]) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in names}
-            is_all = set(file.keys()) == set(names)
             metadata = file.metadata() or {}
+            expected = metadata.get("sha256")
+            others = set(file.keys()) - set(names) if expected is not None else ()
+            whole = tensors | {name: file.get_tensor(name) for name in others}
     except SafetensorError as error:
         raise UserError(
             f"{path.name} cannot be read: {first_line(error)}; it is cut or damaged: copy it again"
         ) from error
-    expected = metadata.get("sha256")
     warn_of_metadata(path, metadata)
-    if expected is not None and not (is_all and expected == checksum(tensors)):
+    if expected is not None and expected != checksum(whole):
         raise UserError(f"{path.name} is damaged: its checksum is wrong; copy it again")
     return tensors

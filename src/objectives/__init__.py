@@ -1,6 +1,8 @@
 """What can be learned: one file an objective, each by its name in ``conf/objective``."""
 
+from src.objectives.dpo import DPO
+from src.objectives.reward import Reward
 from src.objectives.sft import SFT
 from src.training.objective import Objective
 
-OBJECTIVES: dict[str, type[Objective]] = {"sft": SFT}
+OBJECTIVES: dict[str, type[Objective]] = {"sft": SFT, "reward": Reward, "dpo": DPO}

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from src.data.batch import Batch
 from src.data.blocks import Blocks
+from src.data.conversation import RowReader
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.data.sources import Source
+from src.data.source import Reader, Source
 from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
 from src.model.loss import LossSums, WeightedLossSums, prompt_weighted_loss, supervised_loss
@@ -32,6 +33,8 @@ from src.training.memory import TrainingStep
 from src.training.metrics import BatchSums
 from src.training.module import TrainingModule
 from src.training.objective import Best
+from src.training.purpose import TALKS, Purpose
+from src.wording.command_line import command
 
 LARGEST_PERPLEXITY = 1e9  # beyond it the number says nothing, and soon overflows
 
@@ -110,6 +113,7 @@ class SFT:
     """The objective of ``SFTModule``; see ``Objective``."""
 
     Config: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
+    reader: ClassVar[Reader] = RowReader
     best: ClassVar[Best] = Best("val/loss")
     bar: ClassVar[Mapping[str, tuple[str, str]]] = {
         "loss": ("train/loss", "{:.4f}"),
@@ -117,6 +121,7 @@ class SFT:
         "val_loss": ("val/loss", "{:.4f}"),
         "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
     }
+    purpose: ClassVar[Purpose] = TALKS
     table: ClassVar[Sequence[str]] = (
         "val/loss",
         "val/accuracy",
@@ -132,6 +137,10 @@ class SFT:
     def step(self, step: TrainingStep) -> TrainingStep:
         """Add nothing."""
         return step
+
+    def learner(self, model: GPT2) -> GPT2:
+        """Return the model as it is."""
+        return model
 
     def data(
         self,
@@ -214,6 +223,15 @@ class SFT:
         beside = comparison_lines(self.config.reference, figures, self.showcase.rows)
         rows = self.showcase.data.report.used
         return [*split_lines(figures, rows), *exact_match_lines(figures), *beside]
+
+    def use(self, folder: Path) -> list[str]:
+        """Return the command that talks to it."""
+        return [talk_line(folder)]
+
+
+def talk_line(folder: Path) -> str:
+    """Return the command with which a person talks to the model in ``folder``."""
+    return f'talk to it:   {command("chat", model_path=folder)} prompt="Who are you?"'
 
 
 def split_lines(figures: Mapping[str, float], rows: Mapping[str, int]) -> list[str]:

@@ -17,7 +17,7 @@ from src.talk.chat_model import ChatModel
 from src.training.config import TrainConfig
 from src.training.curves import Curve, read_curves
 from src.training.objective import Objective
-from src.training.record import read_record
+from src.training.record import RESULTS, read_record
 from src.training.status import Status, read_status
 
 MODEL = "model"  # in a run folder
@@ -77,15 +77,16 @@ class OpenRun:
             UserError: the rows are not there any more.
         """
         config = self.config
+        objective = self._objective(config)
         if (self.folder / MODEL).is_dir():
             tokenizer = load_tokenizer(str(self.folder / MODEL))
             source = open_source(config.data)
         else:
             source, tokenizer = open_data(
-                config.data, config.model.tokenizer, config.model.vocab_size
+                config.data, config.model.tokenizer, config.model.vocab_size, objective.reader
             )
         positions = num_positions(config.model)
-        data = self._objective(config).data(
+        data = objective.data(
             tokenizer,
             source,
             block_size=self.settings.get("data.block_size") or positions,
@@ -102,6 +103,8 @@ class OpenRun:
         Raises:
             UserError: the run has not written any yet.
         """
+        if others := [name for name in RESULTS if (self.folder / name).is_dir() and name != MODEL]:
+            raise UserError(f"{self.folder / others[0]} gives numbers, and no replies")
         if not (self.folder / MODEL).is_dir():
             raise UserError(f"{self.folder}: no model in it yet: it comes with the validation")
         return self._load(self.folder / MODEL)

@@ -21,6 +21,7 @@ from src.files.model_files import check_files
 from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import config_text, load_pretrained, num_bytes, save_weights
+from src.model.scalar import OFFSET
 from src.model.weights_file import SAFETENSORS_FILES, WEIGHTS, folder_with_weights
 from src.talk.chat_template import ChatTemplate, load_chat_template
 from src.talk.messages import Message
@@ -83,6 +84,11 @@ def load_model_folder(name_or_path: str, key: str = "model_path") -> ModelFolder
         UserError: there is none, or it is no GPT-2; names ``key``.
     """
     folder = model_folder(name_or_path, key)
+    if OFFSET in read_settings(folder / "config.json"):
+        raise UserError(
+            f"{key}={name_or_path}: a reward model, which gives a reply a number and says nothing: "
+            f"name a model that talks"
+        )
     model = load_pretrained(str(folder), key=key)
     tokenizer = load_tokenizer(str(folder), key=key)
     template = load_chat_template(folder, tokenizer)

@@ -19,6 +19,7 @@ from src.talk.model_folder import CARD
 from src.training.config import TrainConfig
 from src.training.plan import Plan
 from src.training.provenance import versions
+from src.training.purpose import Purpose
 
 MIT = "mit"
 OURS_LICENCE = MIT  # of the embedded rows, as of all files of this project
@@ -27,18 +28,6 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?", re.ASCII)
 FIGURES = {"loss": "{:.4f}", "accuracy": "{:.2%}", "perplexity": "{:,.2f}"}
 SCORED = {"validation": ("val",), "test": ("test",)}  # in metrics.json
 PLACES = {"validation": ("best_val", "val"), "test": ("test",)}
-PYTHON = """\
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-path = "."  # this folder, or its name on the hub
-tokenizer = AutoTokenizer.from_pretrained(path)
-model = AutoModelForCausalLM.from_pretrained(path)
-messages = [{"role": "user", "content": "Who are you?"}]
-inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
-output = model.generate(**inputs)
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
-```"""
 
 
 class Card:
@@ -49,10 +38,14 @@ class Card:
         data: its rows, packed.
         plan: what was decided.
         name: of the run.
+        purpose: what it learned, in words.
     """
 
-    def __init__(self, config: TrainConfig, data: ChatDataModule, plan: Plan, name: str):
+    def __init__(
+        self, config: TrainConfig, data: ChatDataModule, plan: Plan, name: str, purpose: Purpose
+    ):
         self.config, self.data, self.plan, self.name = config, data, plan, name
+        self.purpose = purpose
 
     def write(self, folder: Path, figures: Mapping[str, float]) -> None:
         """Write the card into a model folder.
@@ -69,7 +62,7 @@ class Card:
         sections = [
             f"# {code(self.name)}",
             self._what(),
-            "## How to ask it\n\n" + self._how(),
+            self.purpose.how,
             "## What it learned from\n\n" + self._rows(shown),
             "## Figures\n\n" + self._figures(shown),
             "## Settings\n\n" + _table(("setting", "value"), self._settings()),
@@ -94,7 +87,7 @@ class Card:
         datasets = list(dict.fromkeys(name for name in names if name))
         results = [
             EvalResult(
-                task_type="text-generation",
+                task_type=self.purpose.task,
                 dataset_type=datasets[0] if datasets else "rows",
                 dataset_name=", ".join(datasets) or "rows of the run",
                 dataset_split="test",
@@ -112,8 +105,8 @@ class Card:
             "license": MIT if licences == {MIT} else None,
             "language": "en" if all(s.config.source == "sample" for s in self.sources) else None,
             "library_name": "transformers",
-            "pipeline_tag": "text-generation",
-            "tags": ["gpt2", "conversational", "gpt2-chat"],
+            "pipeline_tag": self.purpose.task,
+            "tags": ["gpt2", self.purpose.tag, "gpt2-chat"],
             "base_model": self.base,
             "datasets": datasets or None,
         }
@@ -130,18 +123,9 @@ class Card:
         name = self.config.model.pretrained
         begun = "random weights" if name is None else _link(name, "") or code(Path(name).name)
         return (
-            f"A GPT-2 of {self.plan.step.num_parameters:,} parameters that answers questions. It "
+            f"A GPT-2 of {self.plan.step.num_parameters:,} parameters that {self.purpose.does}. It "
             f"began with {begun} and was fine-tuned by gpt2-chat {versions()['gpt2-chat'] or ''}."
         ).replace(" .", ".")
-
-    def _how(self) -> str:
-        return (
-            "With [transformers](https://huggingface.co/docs/transformers):\n\n"
-            f"{PYTHON}\n\n"
-            "With gpt2-chat, where `FOLDER` is this folder or its name on the hub:\n\n"
-            '```\npython -m src.chat model_path=FOLDER prompt="Who are you?"    # in a checkout\n'
-            'gpt2-chat chat model_path=FOLDER prompt="Who are you?"        # installed\n```'
-        )
 
     def _rows(self, figures: Mapping[str, float]) -> str:
         rows = [
@@ -186,11 +170,7 @@ class Card:
         )
         if not rows:
             return "None yet."
-        note = (
-            f"Loss is in nats a token; loss, accuracy and perplexity count the tokens of the "
-            f"responses only.{when}"
-        )
-        return _table(("figure", "value"), rows) + "\n\n" + note
+        return _table(("figure", "value"), rows) + f"\n\n{self.purpose.figures}{when}"
 
     def _settings(self) -> list[tuple[str, str]]:
         config, plan = self.config, self.plan
@@ -220,7 +200,7 @@ class Card:
         return (
             f"- It reads and writes {positions:,} tokens at most, question and answer together.\n"
             f"- {learned}\n"
-            "- It makes up facts, and says wrong things as surely as right ones.\n"
+            f"- {self.purpose.limit}\n"
             "- Nothing was done to make its answers safe: it is for research, not for advice.\n"
             "- The figures hold for rows like those above, and for no others."
         )

@@ -14,10 +14,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.data.tokenizer import PAD, Tokenizer, load_tokenizer
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
+from src.model.scalar import HEAD, ScalarGPT2, resized
+from src.talk.reward_folder import load_reward_folder
 from src.training.checkpoints import MODEL
 from src.training.config import TrainConfig
 from src.training.lora import frozen_checksum, frozen_weights
@@ -39,6 +41,8 @@ def check_tokenizer(origin: Origin, tokenizer: Tokenizer) -> None:
     theirs = load_tokenizer(str(origin.model), key="continue_from")
     expected = theirs.backend.get_vocab(with_added_tokens=True)
     found = tokenizer.backend.get_vocab(with_added_tokens=True)
+    if PAD not in found:  # a reward model's folder has one beside those of its run
+        expected.pop(PAD, None)
     wrong = [token for token, index in expected.items() if found.get(token) != index]
     if wrong or len(found) != len(expected):
         raise UserError(
@@ -53,7 +57,10 @@ def take_model(origin: Origin, model: GPT2) -> None:
     Raises:
         UserError: they are of another shape, or damaged.
     """
-    theirs = load_pretrained(str(origin.model), key="continue_from")
+    theirs = load_pretrained(str(origin.model), key="continue_from", beside=(HEAD,))
+    if isinstance(model, ScalarGPT2):
+        folder = load_reward_folder(str(origin.model), key="continue_from")
+        theirs = resized(folder.model, model.config.vocab_size)  # without its pad token
     _check_heads(origin, theirs.config.n_head, model)
     _put(origin, theirs.state_dict(), model, model.state_dict())
 

@@ -124,7 +124,7 @@ def whole_model(model: GPT2) -> GPT2:
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = get_model_state_dict(model, options=options)
     with torch.device("meta"):
-        copy = GPT2(model.config)
+        copy = type(model)(model.config)
     if state:  # rank 0
         copy.load_state_dict(state, assign=True)
         copy.to(device)

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from src import signals
 from src.files import atomic
+from src.training.record import RESULTS
 
 LOCK = "run.lock"
 SECONDS_OF_A_LOOK = 0.1  # far longer than ``is_held`` has it
@@ -72,7 +73,7 @@ def release(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that were killed left of their writing in a run folder."""
-    for part in (folder, folder / "checkpoints", folder / "model"):
+    for part in (folder, *(folder / name for name in ("checkpoints", *RESULTS))):
         atomic.sweep(part)
 
 

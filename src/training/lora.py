@@ -72,7 +72,7 @@ def merged(model: GPT2) -> GPT2:
         for name, module in adapted.items():
             state[f"{name}.weight"] = module.base_layer.weight + module.get_delta_weight(NAME)
     with torch.device("meta"):
-        plain = GPT2(model.config)
+        plain = type(model)(model.config)
     plain.load_state_dict(state, assign=True)
     return plain
 

@@ -16,6 +16,7 @@ from src.model.config import GPT2Config
 from src.model.footprint import (
     FLOAT32,
     Footprint,
+    Head,
     block_matrices,
     dropout_bytes,
     num_parameters,
@@ -68,6 +69,7 @@ class TrainingStep:
     num_shards: int = 1
     supervised_share: float = 1.0  # of the positions
     document_length: float = GroupedAttention.PLAIN_LENGTH  # mean over positions; on a CPU
+    head: Head = "labels"
 
     @classmethod
     def of(
@@ -94,6 +96,8 @@ class TrainingStep:
         """Return the same step with the figures of the blocks that it will compute."""
         positions = max(1, len(blocks) * blocks.block_size)
         scored = blocks.num_targets + blocks.num_prompt_targets
+        if self.head == "logprobs":  # of all tokens at most: prompts are not
+            scored = blocks.num_tokens
         return replace(
             self,
             supervised_share=scored / positions,
@@ -126,6 +130,7 @@ class TrainingStep:
             adapters=self._adapters(),
             supervised_share=self.supervised_share,
             document_length=self.document_length,
+            kind=self.head,
         )
 
     @property

@@ -19,6 +19,18 @@ class BatchSums(Protocol):
     def _asdict(self) -> dict[str, Tensor]: ...
 
 
+class NamedSums(dict[str, Tensor]):
+    """``BatchSums`` of an objective with many of them."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The summed loss, with a gradient."""
+        return self["loss"]
+
+    def _asdict(self) -> dict[str, Tensor]:
+        return self
+
+
 class Sums(torchmetrics.Metric):
     """Adds up named 0-d tensors; whoever asks divides, once: the mean of means is not the mean.
 

@@ -1,5 +1,7 @@
 """The model that a run trains: pretrained or random weights, with or without adapters."""
 
+from collections.abc import Callable
+
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.free_memory import check_room
@@ -13,8 +15,19 @@ from src.training.origin import Origin
 from src.training.vocabulary import check_pieces, check_vocabulary
 
 
-def build_model(config: TrainConfig, tokenizer: Tokenizer, origin: Origin | None = None) -> GPT2:
+def build_model(
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    origin: Origin | None = None,
+    learner: Callable[[GPT2], GPT2] = lambda model: model,
+) -> GPT2:
     """Return the model to train: pretrained, with random weights for the tokenizer, or another's.
+
+    Args:
+        config: the whole run.
+        tokenizer: of its rows.
+        origin: what the run goes on from; None: it begins.
+        learner: makes what learns of the language model.
 
     Raises:
         UserError: the weights cannot be loaded; model, tokenizer and block size do not fit each
@@ -42,6 +55,7 @@ def build_model(config: TrainConfig, tokenizer: Tokenizer, origin: Origin | None
             f"model.tokenizer={config.model.tokenizer} has {tokenizer.vocab_size} tokens, "
             f"model.pretrained={config.model.pretrained} has {model.config.vocab_size}"
         )
+    model = learner(model)
     if origin is not None and origin.checkpoint is None:
         take_model(origin, model)
     model.checkpoint_activations(config.trainer.activation_checkpointing)

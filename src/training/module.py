@@ -43,6 +43,7 @@ class TrainingModule(L.LightningModule, ABC):
 
     sum_types: ClassVar[Mapping[str, torch.dtype]]  # of what ``sums`` returns, by name
     train_figures: ClassVar[Sequence[str]]  # those of ``figures`` that training logs
+    folder: ClassVar[str] = "model"  # of the result, in the run folder
     grad_norm: Tensor
     num_skipped: Tensor
     num_skipped_in_a_row: Tensor
@@ -59,6 +60,7 @@ class TrainingModule(L.LightningModule, ABC):
         self.val_metrics = Sums(self.sum_types)
         self.test_metrics = Sums(self.sum_types)
         self.by_source: dict[int, Sums] = {}  # of the validation or test now, by loader
+        self.validated: dict[str, float] = {}  # the sums of the last validation, over all ranks
         self.latest: dict[str, float] = {}  # the figures logged last, for whoever shows them
         self.frozen_checksum = frozen_checksum(model)
         self.lr = 0.0  # of the step that ended last
@@ -243,6 +245,7 @@ class TrainingModule(L.LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the validation split."""
+        self.validated = self.val_metrics.compute()
         self._log_and_reset("val", self.val_metrics, "validation")
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -273,7 +276,7 @@ class TrainingModule(L.LightningModule, ABC):
             labels = list(trainer.datamodule.by_source(split))
             for source, sums in sorted(self.by_source.items()):
                 of_source = self.figures(sums.compute())
-                logged |= {f"{prefix}/{name}/{labels[source]}": of_source[name] for name in figures}
+                logged |= {f"{prefix}/{n}/{labels[source]}": v for n, v in of_source.items()}
         self.by_source.clear()
         metrics.reset()
         explain_figures(self, split, logged)

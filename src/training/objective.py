@@ -15,12 +15,13 @@ import lightning as L
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching
-from src.data.sources import Source
+from src.data.source import Reader, Source
 from src.data.tokenizer import Tokenizer
 from src.model.gpt2 import GPT2
 from src.training.config import ObjectiveConfig, TrainConfig
 from src.training.memory import TrainingStep
 from src.training.module import TrainingModule
+from src.training.purpose import Purpose
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,28 @@ class Objective(Protocol):
     """What is learned in one run.
 
     Config: the values of its file in ``conf/objective``.
+    reader: what a row is read as.
     best: the figure that chooses the weights, as ``val/loss``.
     bar: what the progress bar shows: label -> figure and how it is written.
+    purpose: what it makes of a model, in words.
     table: the figures by which TensorBoard's table of runs compares, by their tags.
     """
 
     Config: ClassVar[type[ObjectiveConfig]]
+    reader: ClassVar[Reader]
     best: ClassVar[Best]
     bar: ClassVar[Mapping[str, tuple[str, str]]]
+    purpose: ClassVar[Purpose]
     table: ClassVar[Sequence[str]]
 
     def __init__(self, config: TrainConfig): ...
 
     def step(self, step: TrainingStep) -> TrainingStep:
         """Return the step for the memory estimate, with what this objective adds to it."""
+        ...
+
+    def learner(self, model: GPT2) -> GPT2:
+        """Return what learns, made of the language model of ``conf/model``."""
         ...
 
     def data(
@@ -103,4 +112,8 @@ class Objective(Protocol):
 
     def summary_lines(self, figures: Mapping[str, float]) -> list[str]:
         """Return the lines in which the summary tells how it went; may show a table first."""
+        ...
+
+    def use(self, folder: Path) -> list[str]:
+        """Return the lines in which the summary tells how the result in ``folder`` is used."""
         ...

@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.training.checkpoint_file import TRAILER, read
 from src.training.checkpoints import find_checkpoint
 from src.training.config import TrainConfig
-from src.training.record import RECORD, Values, is_finished, read_record
+from src.training.record import RECORD, RESULTS, Values, is_finished, read_record
 
 CONFIG = "config.json"  # of a model folder
 
@@ -88,7 +88,8 @@ def find_origin(name: str) -> Origin:
     if not _is_run(folder):
         return Origin(name, folder, why_alone="a model folder has no more")
     settings = read_record(folder).settings
-    model = folder / "model" if (folder / "model" / CONFIG).is_file() else None
+    models = [folder / name for name in RESULTS if (folder / name / CONFIG).is_file()]
+    model = models[0] if models else None
     checkpoint = find_checkpoint(
         folder, f"go on from its weights alone: continue_from={folder / 'model'}"
     )
@@ -157,8 +158,8 @@ def check_length(origin: Origin | None, num_steps: int) -> None:
 def run_of_model(folder: Path) -> Path | None:
     """Return the run of ours that has written a model folder, ``model`` or one in ``models``."""
     folder = folder.absolute()
-    run = folder.parent if folder.name == "model" else folder.parents[1]
-    is_ours = folder.name == "model" or folder.parent.name == "models"
+    run = folder.parent if folder.name in RESULTS else folder.parents[1]
+    is_ours = folder.name in RESULTS or folder.parent.name == "models"
     return run if is_ours and _is_run(run) else None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from src.data.blocks import Blocks
 from src.data.datamodule import ChatDataModule
 from src.data.order import Batching, usable_workers
-from src.data.report import OVER_MAX_ROWS, RowReport
+from src.data.report import OTHER_PART, OVER_MAX_ROWS, RowReport
 from src.data.sources import SPLITS
 from src.training.config import AUTO, TrainConfig
 from src.training.ending import ending
@@ -233,7 +233,7 @@ def _joined(data: ChatDataModule) -> str:
 
 def _dropped(data: ChatDataModule) -> str:
     dropped = dict(data.report.dropped)
-    beyond = dropped.pop(OVER_MAX_ROWS, 0)
+    beyond, others = dropped.pop(OVER_MAX_ROWS, 0), dropped.pop(OTHER_PART, 0)
     parts = [f"{count:,} {reason}" for reason, count in dropped.items()]
     blocks = data.splits.values()
     if without_room := sum(split.num_without_room for split in blocks):
@@ -241,6 +241,8 @@ def _dropped(data: ChatDataModule) -> str:
     text = f"; dropped {', '.join(parts)}" if parts else ""
     if beyond:
         text += f"; {beyond:,} beyond data.max_rows"
+    if others:
+        text += f"; {others:,} of other parts than data.part"
     if cut := sum(split.num_cut for split in blocks):
         text += f"; {cut:,} cut to fit"
     return text

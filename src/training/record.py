@@ -16,6 +16,7 @@ from src.errors import UserError
 from src.training.config import PRECISIONS, TrainConfig
 
 RECORD = "run.json"
+RESULTS = ("model", "reward_model")  # folders of what a run has learned, by its objective
 METRICS = "metrics.json"  # a run that holds it is finished
 MOST_BYTES = 2**20
 DECIDED = (

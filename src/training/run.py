@@ -77,12 +77,12 @@ class Run:
             model.compile()
         self.module = objective.module(model, plan.num_steps)
         self.training_log = TrainingLog()
-        self.card = Card(config, data, plan, run_folder.resolve().name)
+        self.card = Card(config, data, plan, run_folder.resolve().name, objective.purpose)
         rank = plan.machine.place.rank
         trainer = config.trainer
         check_patience(trainer.patience, self.has("validation"))
         self.best = BestModel(
-            run_folder / "model", objective.best, self._save, rank, trainer.patience
+            run_folder / self.module.folder, objective.best, self._save, rank, trainer.patience
         )
         self.last_steps = LastSteps(config.reference.average_over if config.reference else 0)
         self.checkpoints = Checkpoints(
@@ -241,14 +241,15 @@ class Run:
         lines = self.objective.summary_lines(figures) if pruned is None else [pruned]
         outcome = [*lines, *self._verdict()]
         dropped = 0 if self.config.trainer.keep_optimizer else finished.num_bytes(self.folder)
-        for line in summary(figures, outcome, self.folder, dropped):
+        use = self.objective.use(self.best.folder)
+        for line in summary(figures, outcome, self.folder, use, dropped):
             log.info(line)
         if dropped:
             finished.drop_checkpoints(self.folder)
 
     def _verdict(self) -> list[str]:
         if not self.has("validation"):
-            return ["not validated: model/ holds the last weights"]
+            return [f"not validated: {self.best.folder.name}/ holds the last weights"]
         step, ended_early = int(self.best.best["step"]), self.best.is_over
         said = verdict(self.best.history, step, self.objective.best, ended_early)
         return [line for text in said for line in textwrap.wrap(text, 100, break_on_hyphens=False)]

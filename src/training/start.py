@@ -162,11 +162,13 @@ def prepare(
         keep_freed_memory()
     check_logger(config.logger)
     with phases.phase("data"):
-        source, tokenizer = open_data(config.data, config.model.tokenizer, config.model.vocab_size)
+        source, tokenizer = open_data(
+            config.data, config.model.tokenizer, config.model.vocab_size, objective.reader
+        )
     origin = origin_of(config, run_folder)
     check_settings(origin, config)
     with phases.phase("model"):
-        model = build_model(config, tokenizer, origin)
+        model = build_model(config, tokenizer, origin, objective.learner)
     max_length = model.config.n_positions
     block_size = choose_block_size(config.data.block_size, max_length)
     step = objective.step(TrainingStep.of(config, machine, model.config, block_size))
@@ -183,7 +185,9 @@ def prepare(
     if not len(data.splits["train"]):
         raise UserError(f"no training example fits into data.block_size={block_size}: raise it")
     data.batching = batching.cut_for(len(data.splits["train"]))
-    step = replace(step, accumulates=data.batching.num_micro_batches > 1)
+    step = replace(
+        step, block_size=data.block_size, accumulates=data.batching.num_micro_batches > 1
+    )
     check_schedule(config.optimizer, data.num_steps)
     check_length(origin, data.num_steps)
     plan = Plan.of(config, machine, data, step)

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from src import phases
 from src.files import disk
-from src.wording.command_line import command
 
 # The charts of ``layout``, not all of them, and unsmoothed: few validations would be drawn wrong.
 CURVES = "http://localhost:6006/#custom_scalars&_smoothingWeight=0"
 
 
 def summary(
-    figures: Mapping[str, float], outcome: Sequence[str], folder: Path, dropped: int = 0
+    figures: Mapping[str, float],
+    outcome: Sequence[str],
+    folder: Path,
+    use: Sequence[str],
+    dropped: int = 0,
 ) -> list[str]:
     """Return the lines that end a run.
 
@@ -22,6 +25,7 @@ def summary(
         figures: of ``metrics.json``.
         outcome: how it went, by its objective and its validations.
         folder: of the run.
+        use: how the result is used, by its objective.
         dropped: bytes of the checkpoints that are removed now.
     """
     return [
@@ -32,7 +36,7 @@ def summary(
         f"{figures['real_tokens_per_second']:,.0f} tokens/s (padding not counted)",
         *wall_time(figures),
         "",
-        f'talk to it:   {command("chat", model_path=folder / "model")} prompt="Who are you?"',
+        *use,
         f"see curves:   tensorboard --logdir {shlex.quote(str(folder.parent))}",
         f"              {CURVES}",
         f"all figures:  {folder / 'metrics.json'}",

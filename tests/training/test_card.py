@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 
 from src.exporting.exports import open_model_folder, write_hugging_face_folder
-from src.training.card import PYTHON, Card, code
+from src.training.card import Card, code
+from src.training.purpose import PYTHON, TALKS
 from tests.training.conftest import metrics, train_config
 
 # https://huggingface.co/docs/hub/model-cards#model-card-metadata
@@ -44,7 +45,7 @@ def card(*overrides: str, **of_data: Any) -> Card:
         step=SimpleNamespace(num_parameters=1234),
         machine=SimpleNamespace(precision="32-true"),
     )
-    return Card(config, module, plan, "my run")  # type: ignore[arg-type]
+    return Card(config, module, plan, "my run", TALKS)  # type: ignore[arg-type]
 
 
 def header(text: str) -> dict[str, Any]:

@@ -20,11 +20,15 @@ from src.model import gpt2, loss
 from src.model.attention import DenseAttention, choose_backend
 from src.model.config import GPT2Config
 from src.model.gpt2 import GPT2
+from src.model.scalar import ScalarGPT2
 from src.model.varlen import VarlenAttention
+from src.objectives.dpo_module import DPOModule
+from src.objectives.reward import RewardModule
 from src.objectives.sft import SFTModule
 from src.training.config import LoRAConfig
 from src.training.lora import add_adapters
 from src.training.memory import ERROR, GIB, TrainingStep, check_memory, choose_micro_batch_size
+from src.training.module import TrainingModule
 from tests.training.conftest import train_config
 
 SHARE = 0.6  # of the positions is supervised
@@ -90,6 +94,9 @@ def score_as_the_kernel_does(scores, labels, vocab_size, wants_gradient):
 def build(described: TrainingStep) -> GPT2:
     model = GPT2(described.shape)
     model.checkpoint_activations(described.activation_checkpointing)
+    if described.head == "number":
+        model = ScalarGPT2(described.shape)
+        model.checkpoint_activations(described.activation_checkpointing)
     if described.lora_rank is not None:
         pytest.importorskip("peft")
         add_adapters(model, LoRAConfig(described.lora_rank, 32.0, described.lora_dropout))
@@ -131,12 +138,38 @@ def measured(described: TrainingStep, num_blocks: int, monkeypatch, accumulate=1
         return live.peak
 
 
+def module_of(described: TrainingStep, model: GPT2) -> TrainingModule:
+    values = {"num_steps": 10, "log_every_n_steps": 1}
+    if described.head == "labels":
+        return SFTModule(model, train_config().optimizer, **values)
+    kind = {"number": RewardModule, "logprobs": DPOModule}[described.head]
+    config = train_config(f"objective={'reward' if kind is RewardModule else 'dpo'}")
+    return kind(model, config.optimizer, objective=config.objective, **values)
+
+
+def targets(described: TrainingStep, num_blocks: int, num_labels: int) -> dict[str, torch.Tensor]:
+    """Labels, or two replies in each block of which the first is better."""
+    index, labels = torch.arange(num_labels), torch.zeros(num_labels, dtype=torch.long)
+    if described.head == "labels":
+        return {"supervised_index": index, "labels": labels}
+    return {
+        "reply_index": index,
+        "reply_labels": labels,
+        "owner": index * 2 * num_blocks // num_labels,
+        "last_index": (torch.arange(2 * num_blocks) + 1) * described.block_size // 2 - 1,
+        "ranks": torch.tensor([1, 2]).repeat(num_blocks),
+        "pairs": torch.arange(2 * num_blocks).view(num_blocks, 2),
+        "pair_weight": torch.ones(num_blocks),
+        "reference_logprobs": torch.zeros(2 * num_blocks),
+    }
+
+
 def two_steps(
     described: TrainingStep, model: GPT2, num_blocks: int, accumulate=1, document=1024, device="cpu"
 ) -> None:
     fp16 = described.precision == "16-mixed"
     scaler = torch.amp.GradScaler(device, init_scale=1.0, enabled=fp16)  # no step is skipped
-    module = SFTModule(model, train_config().optimizer, num_steps=10, log_every_n_steps=1)
+    module = module_of(described, model)
     if device != "cpu":
         module.to(device)
     module.trainer = SimpleNamespace(
@@ -153,8 +186,7 @@ def two_steps(
             "position_ids": torch.arange(length).expand(num_blocks, length),
             "cu_seqlens": torch.arange(0, num_blocks * length + 1, document, dtype=torch.int32),
             "max_seqlen": document,
-            "supervised_index": torch.arange(num_labels),
-            "labels": torch.zeros(num_labels, dtype=torch.long),
+            **targets(described, num_blocks, num_labels),
         }
         if device != "cpu":
             batch = {n: v if n == "max_seqlen" else v.to(device) for n, v in batch.items()}
@@ -198,6 +230,32 @@ def test_on_a_gpu(size, num_blocks, accumulate, changes, monkeypatch):
     described = step(size, **{"layers": 2, "accumulates": accumulate > 1} | changes)
     peak = measured(described, num_blocks, monkeypatch, accumulate)
     assert_near(described, num_blocks, peak)
+
+
+@pytest.mark.parametrize("head", ["number", "logprobs"])
+@pytest.mark.parametrize(
+    ("size", "num_blocks", "accumulate", "changes"),
+    [
+        ("gpt2", 8, 1, {"layers": 12}),
+        ("gpt2", 2, 1, {"precision": "32-true"}),
+        ("gpt2-medium", 8, 2, {"activation_checkpointing": True}),
+        ("gpt2-xl", 2, 2, {"lora_rank": 16}),
+    ],
+)
+def test_objectives_of_comparisons_on_a_gpu(
+    head, size, num_blocks, accumulate, changes, monkeypatch
+):
+    values = {"layers": 2, "accumulates": accumulate > 1, "head": head} | changes
+    described = step(size, **values)
+    assert_near(described, num_blocks, measured(described, num_blocks, monkeypatch, accumulate))
+
+
+@pytest.mark.parametrize("head", ["number", "logprobs"])
+@pytest.mark.parametrize("changes", [{}, {"precision": "32-true"}, {"lora_rank": 8}])
+def test_objectives_of_comparisons_on_a_cpu(head, changes, monkeypatch):
+    values = {"vocab_size": 2000, "document_length": 128, "head": head}
+    described = step("small", device="cpu", block_size=512, **values | changes)
+    assert_near(described, 4, measured(described, 4, monkeypatch, 2, 128))
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +38,8 @@ class Question(NamedTuple):
     kind: str = ""  # of one kind are the questions that one set of phrasings asks
     word: str = ""  # the answer in one word, where there is one
     about: str = ""  # what is asked, as "You asked about ..." says it
+    template: str = ""  # of the response: fields in it are filled by the fact
+    fields: tuple[tuple[str, str], ...] = ()  # by name, those of the fact and its subject
 
     @property
     def split(self) -> str:
@@ -82,6 +84,7 @@ def _questions_of(file: Path, key: str) -> Iterator[Question]:
             fields = dict(fact)
             if "subject" in kind:
                 fields["subject"] = kind["subject"].format(**fact)
+            own = tuple(fields.items())
             fields |= {name.capitalize(): _capitalised(v) for name, v in fields.items()}
             for phrasing in _some(phrasings, count, f"{family} {fact}"):
                 prompt = phrasing.format(**fields)
@@ -95,6 +98,8 @@ def _questions_of(file: Path, key: str) -> Iterator[Question]:
                     kind=f"{family} {number}",
                     about=kind.get("about", "").format(**fields),
                     word=_one_word(kind.get("word", "").format(**fields)),
+                    template=kind["response"],
+                    fields=own,
                 )
 
 
@@ -116,6 +121,11 @@ def hurried(text: str) -> str:
 def normalised(text: str) -> str:
     """Return a prompt without case, punctuation and spacing, but with + and -."""
     return " ".join(re.findall(r"[\w+-]+", text.lower().replace("'", "")))
+
+
+def filled(template: str, fields: Mapping[str, str]) -> str:
+    """Return a template with its fields filled; {Country} is {country} with a capital letter."""
+    return template.format(**fields, **{n.capitalize(): _capitalised(v) for n, v in fields.items()})
 
 
 def _capitalised(text: str) -> str:

@@ -1,0 +1,201 @@
+"""Direct preference optimisation (Rafailov et al., arXiv:2305.18290): no reward model.
+
+The policy learns to prefer what people preferred, by more than the reference does. The implicit
+reward of a reply is beta times the log-ratio of its probabilities under policy and reference.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import lightning as L
+
+from src.data.blocks import Blocks
+from src.data.comparison_reader import ComparisonReader
+from src.data.datamodule import ChatDataModule
+from src.data.order import Batching
+from src.data.source import Reader, Source
+from src.data.tokenizer import Tokenizer
+from src.errors import UserError
+from src.model.gpt2 import GPT2
+from src.model.pretrained import load_pretrained
+from src.objectives.comparisons import comparison_data
+from src.objectives.dpo_module import DPOConfig, DPOModule
+from src.objectives.reference import Reference, with_reference
+from src.objectives.replies import SampleReplies
+from src.objectives.reply_figures import ReplyFigures
+from src.objectives.sft import talk_line
+from src.talk.model_folder import save_model_folder
+from src.training.config import ObjectiveConfig, TrainConfig
+from src.training.lora import merged
+from src.training.memory import TrainingStep
+from src.training.module import TrainingModule
+from src.training.objective import Best
+from src.training.purpose import TALKS, Purpose
+
+log = logging.getLogger(__name__)
+
+
+class DPO:
+    """The objective of ``DPOModule``; see ``Objective``."""
+
+    Config: ClassVar[type[ObjectiveConfig]] = DPOConfig
+    reader: ClassVar[Reader] = ComparisonReader
+    best: ClassVar[Best] = Best("val/loss")
+    bar: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "loss": ("train/loss", "{:.4f}"),
+        "accuracy": ("train/accuracy", "{:.2%}"),
+        "val_loss": ("val/loss", "{:.4f}"),
+        "tokens/s": ("perf/tokens_per_second", "{:,.0f}"),
+    }
+    purpose: ClassVar[Purpose] = TALKS._replace(
+        does="answers questions as people preferred",
+        figures=(
+            "Loss is in nats a prompt; accuracy is the share of the pairs of replies in which the "
+            "one that people preferred has gained more likelihood over the reference."
+        ),
+    )
+    table: ClassVar[Sequence[str]] = (
+        "val/loss",
+        "val/accuracy",
+        "val/chosen_logratio",
+        "test/loss",
+        "test/accuracy",
+    )
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.values: DPOConfig = config.objective
+
+    def step(self, step: TrainingStep) -> TrainingStep:
+        """Say that log-probabilities are made; the reference takes no memory while one learns."""
+        self.machine = step
+        return replace(step, head="logprobs")
+
+    def learner(self, model: GPT2) -> GPT2:
+        """Return the model as it is; the reference is what it is now."""
+        self.start = copy.deepcopy(model) if self.config.continue_from else model
+        return model
+
+    def data(
+        self,
+        tokenizer: Tokenizer,
+        source: Source,
+        *,
+        block_size: int,
+        max_length: int,
+        batching: Batching,
+    ) -> ChatDataModule:
+        """Return packed comparisons."""
+        self.rows = comparison_data(
+            self.config, tokenizer, source, block_size, max_length, batching
+        )
+        return self.rows
+
+    def module(self, model: GPT2, num_steps: int) -> DPOModule:
+        """Return the module whose ``model`` learns; compute what the reference says first.
+
+        Raises:
+            UserError: the reference cannot be loaded, or has another vocabulary.
+        """
+        self.reference = self._reference(model)
+        self.rows.splits = with_reference(
+            self.rows.splits, self.reference, self.rows.key, Path(self.config.data.corpus_dir)
+        )
+        return DPOModule(
+            model,
+            self.config.optimizer,
+            objective=self.values,
+            num_steps=num_steps,
+            log_every_n_steps=self.config.trainer.log_every_n_steps,
+        )
+
+    def _reference(self, model: GPT2) -> Reference:
+        name = self.values.reference
+        if name is None:
+            start = self.start if self.config.continue_from else merged(model)
+        else:
+            start = load_pretrained(name, key="objective.reference")
+            if start.config.vocab_size != model.config.vocab_size:
+                raise UserError(
+                    f"objective.reference={name} has {start.config.vocab_size} tokens, and the "
+                    f"model that learns {model.config.vocab_size}"
+                )
+        size = self.rows.batching.micro_batch_size
+        return Reference(start, self.machine.device, self.machine.precision, size)
+
+    def describe_targets(self, blocks: Blocks) -> str:
+        """Return how many prompts there are, and replies."""
+        return f"{blocks.num_targets:,} prompts with {blocks.num_examples:,} replies"
+
+    def watchers(self, data: ChatDataModule, folder: Path) -> list[L.Callback]:
+        """Return what answers the sample prompts and validation prompts at each validation."""
+        config = self.config
+        self.replies = SampleReplies(
+            config.sample_prompts, data.tokenizer, config.generation, config.sample_seconds
+        )
+        figures = ReplyFigures(data, config.generation, self.values.num_replies)
+        return [self.replies, figures]
+
+    def before_training(self, model: GPT2) -> None:
+        """Check that policy and reference are one model, if they should be, and answer nothing.
+
+        Raises:
+            UserError: they give other log-probabilities, so that no later figure would be true.
+        """
+        if self.values.reference is not None or self.config.continue_from:
+            return
+        largest = self.reference.check_start(model, self.rows.splits["train"])
+        loss = f", and the loss {math.log(2):.6f}" if self.values.loss != "ipo" else ""
+        log.info(
+            "before the first step all rewards are 0 (within %.1g)%s",
+            self.values.beta * largest,
+            loss,
+        )
+
+    def without_validation(self, trainer: L.Trainer, module: TrainingModule) -> None:
+        """Answer the sample prompts."""
+        self.replies.ask(trainer, module)
+
+    def save(self, model: GPT2, folder: Path, tokenizer: Tokenizer) -> None:
+        """Write a model folder that talks."""
+        save_model_folder(folder, model, tokenizer, self.config.generation)
+
+    def load(self, folder: Path) -> GPT2:
+        """Return the model of the folder."""
+        return load_pretrained(str(folder))
+
+    def final_figures(self, best: GPT2) -> dict[str, float]:
+        """Return nothing more."""
+        return {}
+
+    def summary_lines(self, figures: Mapping[str, float]) -> list[str]:
+        """Return the figures of the splits, and what became of the replies that people chose."""
+        return dpo_lines(figures, self.values.most_sinking)
+
+    def use(self, folder: Path) -> list[str]:
+        """Return the command that talks to it."""
+        return [talk_line(folder)]
+
+
+def dpo_lines(figures: Mapping[str, float], most_sinking: float) -> list[str]:
+    """Return loss, accuracy and log-ratios of the last and best validation and of the test."""
+    names = {"val": "validation, last", "best_val": "validation, best", "test": "test, by the best"}
+    there = [prefix for prefix in names if f"{prefix}/loss" in figures]
+    width = max((len(names[prefix]) for prefix in there), default=0)
+    lines = [
+        f"{names[prefix]:<{width}}   loss {figures[f'{prefix}/loss']:.4f}   accuracy "
+        f"{figures[f'{prefix}/accuracy']:.1%}   chosen "
+        f"{figures[f'{prefix}/chosen_logratio']:+.2f}, rejected "
+        f"{figures[f'{prefix}/rejected_logratio']:+.2f} nats"
+        for prefix in there
+    ]
+    if figures.get("best_val/chosen_logratio", 0.0) < -most_sinking:
+        lines.append(
+            "the chosen replies have become unlikely: raise objective.beta or objective.sft_weight"
+        )
+    return lines

@@ -1,0 +1,81 @@
+"""The folder of a reward model: one directory that transformers and ours both open.
+
+``config.json`` and ``model.safetensors`` as GPT2ForSequenceClassification reads them, the
+tokenizer with a pad token of its own, and the chat template that gives the ids of a conversation.
+The rewards are centred: what was taken off is ``reward_offset`` in ``config.json``.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from src.data.template import save_template
+from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.errors import UserError
+from src.files import atomic
+from src.files.checksums import write_sums
+from src.model.plain import check_plain
+from src.model.pretrained import load_pretrained, num_bytes, write_weights
+from src.model.pretrained_config import FILE
+from src.model.scalar import (
+    HEAD,
+    ScalarGPT2,
+    centred,
+    classifier_config,
+    classifier_weights,
+    resized,
+)
+from src.model.weights_file import WEIGHTS, find_weights, folder_with_weights
+from src.talk.model_folder import FILES, REQUIRED
+
+
+class RewardFolder(NamedTuple):
+    """What a folder holds."""
+
+    model: ScalarGPT2
+    tokenizer: Tokenizer
+
+
+def save_reward_folder(
+    folder: Path, model: ScalarGPT2, tokenizer: Tokenizer, offset: float
+) -> None:
+    """Write the folder anew; it gets its name when it is complete.
+
+    Args:
+        folder: of the reward model.
+        model: a plain one.
+        tokenizer: of the policy; its pad token may be its end token.
+        offset: what is taken off every reward.
+
+    Raises:
+        disk.Unwritten: the disk refuses; the older folder stays.
+    """
+    check_plain(model)
+    padded = tokenizer.with_padding()
+    pad_id = padded.special_tokens[padded.names["pad_token"]]
+    model = resized(centred(model, offset), max(padded.vocab_size, model.config.vocab_size))
+    config = classifier_config(model, tokenizer.end_id, pad_id, offset)
+    with atomic.folder(folder, size=num_bytes(model)) as building:
+        atomic.write_json(building / FILE, config)
+        padded.save(building)
+        save_template(building, tokenizer.end_token)
+        write_weights(classifier_weights(model), building)
+        write_sums(building, {path.name for path in building.iterdir()} - {WEIGHTS})
+
+
+def load_reward_folder(name_or_path: str, key: str = "objective.reward_model") -> RewardFolder:
+    """Load the model and its tokenizer, with a pad token beyond those of the policy.
+
+    Raises:
+        UserError: there is none, or it has no head of one number; names ``key``.
+    """
+    folder = folder_with_weights(name_or_path, FILES, REQUIRED, key)
+    model = load_pretrained(str(folder), key=key, beside=(HEAD,))
+    weights = find_weights(folder)
+    shape = weights.shapes.get(HEAD)
+    if shape != (1, model.config.n_embd):
+        found = "there is no score.weight" if shape is None else f"its score.weight is of {shape}"
+        raise UserError(
+            f"{key}={name_or_path}: no reward model: {found}; train one with objective=reward"
+        )
+    head = weights.read([HEAD])[HEAD].float()
+    return RewardFolder(ScalarGPT2.of(model, head), load_tokenizer(str(folder), key=key))

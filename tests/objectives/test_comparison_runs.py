@@ -1,0 +1,181 @@
+"""Runs of objective=reward and objective=dpo from a file of comparisons to their result."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.talk.reward_folder import load_reward_folder
+from tests.training.conftest import SMALL, curves, metrics, small_run  # noqa: F401
+from tests.training.test_distributed import finish, start
+from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
+
+OWN = (
+    "data.validation_fraction=0.2",
+    "data.test_fraction=0.1",
+    "data.block_size=128",
+    "model.n_positions=64",
+    "batch_size=4",
+    "micro_batch_size=4",
+    "sample_prompts=[What is 1?]",
+)
+REWARD = ("objective=reward", *OWN)
+DPO = ("objective=dpo", "objective.num_replies=4", *OWN)
+
+
+@pytest.fixture
+def comparisons(tmp_path) -> Path:
+    """People prefer "yes" to "no", and either to "maybe"; some prompts have three replies."""
+    path = tmp_path / "comparisons.jsonl"
+    rows = []
+    for number in range(120):
+        prompt = f"What is {number}?"
+        replies = ["yes it is", "no it is", "maybe it is"][: 2 + number % 2]
+        ranks = list(range(1, len(replies) + 1))
+        if number % 3 == 0:
+            replies, ranks = replies[::-1], ranks[::-1]
+        rows.append({"prompt": prompt, "replies": replies, "ranks": ranks})
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(small_run, comparisons):  # noqa: F811
+    def train(*overrides: str, folder: str = "run") -> Path:
+        return small_run("data=file", f"data.path={comparisons}", *overrides, folder=folder)
+
+    return train
+
+
+def test_a_reward_model_learns_what_people_prefer(run, caplog):
+    caplog.set_level("INFO")
+    folder = run(*REWARD, "max_steps=40", "optimizer.learning_rate=3e-3")
+    found = metrics(folder)
+    assert found["best_val/accuracy"] > 0.95
+    assert found["test/accuracy"] > 0.95
+    assert found["best_val/longer_accuracy"] < 0.9
+    assert "best_val/accuracy_gap_1" in found
+    assert 0 <= found["best_val/calibration_error"] < 0.5
+    assert set(found) >= {f"probe/{kind}" for kind in ("empty", "repeated", "shuffled")}
+    assert (folder / "calibration.png").stat().st_size > 1000
+    assert "the longer reply:" in caplog.text
+    assert "probes: a preferred reply scores above what is made of it: empty" in caplog.text
+    assert str(folder / "reward_model") in caplog.text
+    card = (folder / "reward_model" / "README.md").read_text()
+    assert "AutoModelForSequenceClassification" in card
+    assert "answers questions" not in card
+    assert not (folder / "model").exists()  # which chat would pick up
+
+
+def test_its_folder_has_centred_rewards_of_which_the_mean_is_zero(run):
+    from src.data.template import encode_prompt
+
+    folder = run(*REWARD)
+    model, tokenizer = load_reward_folder(str(folder / "reward_model"))
+    config = json.loads((folder / "reward_model" / "config.json").read_text())
+    assert config["reward_offset"] == pytest.approx(metrics(folder)["best_val/reward_mean"])
+    ids = [*encode_prompt(tokenizer, "What is 1?"), *tokenizer.encode(" yes it is")]
+    ids.append(tokenizer.end_id)
+    reward = model.rewards(model(torch.tensor([ids])), torch.tensor([len(ids) - 1]))
+    spread = metrics(folder)["best_val/reward_std"]
+    assert abs(float(reward.detach())) < 5 * spread + 1e-3
+
+
+def test_a_policy_begins_at_log_2_and_learns_what_people_prefer(run, caplog, tmp_path):
+    caplog.set_level("INFO")
+    folder = run(*DPO, "max_steps=40", "optimizer.learning_rate=3e-3", "objective.beta=0.5")
+    loss = curves(folder)["val/loss"]
+    assert loss[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert curves(folder)["val/chosen_logratio"][0] == pytest.approx(0, abs=1e-5)
+    assert metrics(folder)["best_val/loss"] < 0.3
+    assert metrics(folder)["test/accuracy"] > 0.95
+    assert "before the first step all rewards are 0" in caplog.text
+    assert "reference: log-probabilities of" in caplog.text
+    assert set(curves(folder)) >= {"val/reply_tokens", "val/reply_repetition", "val/reply_ended"}
+    assert (folder / "model" / "model.safetensors").exists()
+    assert len(list((tmp_path / "corpora").glob("*/validation.npy"))) == 1
+
+
+def test_it_warns_when_chosen_replies_become_unlikely(run, caplog):
+    run(*DPO, "optimizer.learning_rate=0.3", "objective.most_sinking=0.5")
+    said = [r.getMessage() for r in caplog.records if "objective.most_sinking" in r.getMessage()]
+    assert len(said) == 1
+    assert "raise objective.beta or objective.sft_weight" in said[0]
+
+
+def test_the_next_run_finds_what_the_reference_said(run, caplog):
+    caplog.set_level("INFO")
+    run(*DPO, "max_steps=1", folder="first")
+    assert "reference: log-probabilities of" in caplog.text
+    caplog.clear()
+    run(*DPO, "max_steps=1", folder="second")
+    assert "reference: log-probabilities of" not in caplog.text
+    assert "before the first step all rewards are 0" in caplog.text
+
+
+@pytest.mark.parametrize("objective", [REWARD, DPO], ids=["reward", "dpo"])
+def test_a_killed_run_goes_on_to_the_same_weights_bit_by_bit(run, objective, monkeypatch):
+    layout = (*objective, *LAYOUT, "micro_batch_size=2")
+    whole = run(*layout, folder="whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            run(*layout, folder="killed")
+    torch.manual_seed(999)
+    assert_same_run(run(*layout, "resume=auto", folder="killed"), whole)
+
+
+def test_adapters_and_the_head_learn_a_reward(run):
+    pytest.importorskip("peft")
+    folder = run(*REWARD, "max_steps=40", "lora.rank=4", "optimizer.learning_rate=1e-2")
+    assert metrics(folder)["best_val/accuracy"] > 0.9
+    assert load_reward_folder(str(folder / "reward_model")).model.score.weight.abs().sum() > 0
+
+
+def test_a_reward_model_goes_on_in_a_new_run(run, tmp_path):
+    first = run(*REWARD, "trainer.keep_optimizer=false", folder="first")
+    second = run(*REWARD, f"continue_from={first}", folder="second")
+    accuracy = curves(second)["val/loss"][0]
+    assert accuracy == pytest.approx(metrics(first)["best_val/loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("objective", [REWARD, DPO], ids=["reward", "dpo"])
+def test_the_batch_may_be_cut_any_way(run, objective, size):
+    whole = run(*objective, folder="whole")
+    cut = run(*objective, f"micro_batch_size={size}", folder="cut")
+    for tag in ("train/loss", "val/loss", "train/accuracy", "grad_norm"):
+        one, other = (list(curves(folder)[tag].values()) for folder in (whole, cut))
+        assert other == pytest.approx(one, rel=1e-4, abs=1e-5), tag
+
+
+def test_figures_stand_by_source_too(small_run, tmp_path):  # noqa: F811
+    ranked = [
+        {"prompt": f"Say {n}", "replies": ["one two", "three", "four"], "ranks": [1, 2, 3]}
+        for n in range(60)
+    ]
+    pairs = [{"prompt": f"Ask {n}", "chosen": "one", "rejected": "two"} for n in range(60)]
+    for name, rows in (("ranked", ranked), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sources = ", ".join(f"{{path: '{tmp_path / n}.jsonl'}}" for n in ("ranked", "pairs"))
+    own = ("data=file", f"data.sources=[{sources}]", "data.max_rows=null", "max_steps=2")
+    found = metrics(small_run(*own, *DPO))
+    assert {"best_val/accuracy/ranked", "best_val/accuracy/pairs"} <= found.keys()
+    assert "best_val/accuracy_gap_2/ranked" in found
+    assert "best_val/accuracy_gap_2/pairs" not in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [REWARD, DPO], ids=["reward", "dpo"])
+def test_two_processes_learn_what_one_learns(run, comparisons, objective, tmp_path):
+    own = (*SMALL, "data=file", f"data.path={comparisons}", *objective, "trainer.accelerator=cpu")
+    one = run(*objective, "trainer.accelerator=cpu", folder="one")
+    two = tmp_path / "two"
+    corpora = f"data.corpus_dir={tmp_path / 'corpora'}"
+    process = start(*own, corpora, "trainer.devices=2", f"hydra.run.dir={two}")
+    finish(process)
+    for tag in ("train/loss", "val/loss", "val/accuracy", "grad_norm"):
+        expected, found = (list(curves(folder)[tag].values()) for folder in (one, two))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5), tag
