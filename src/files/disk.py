@@ -118,11 +118,9 @@ def reason(error: OSError) -> str:
     size = getattr(error, "size", None)
     path = Path(os.fsdecode(error.filename)).absolute()
     free = free_bytes(path if path.is_dir() else path.parent)
-    is_enough = size is None or (
-        free is not None and free >= size
-    )  # for what is known to be needed
+    is_enough = free is not None and size is not None and free >= size  # for the part that is known
     room = [
-        *([] if is_enough else [f"it needs {size_text(size)}"]),
+        *([] if size is None or is_enough else [f"it needs {size_text(size)}"]),
         *([] if free is None else [f"{size_text(free)} free"]),
     ]
     return f"{text} ({', '.join(room)})" if room else text
