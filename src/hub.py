@@ -5,6 +5,7 @@ Order of attempts: a local folder; the local cache, for which no connection is m
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -109,7 +110,9 @@ def _refuse_runs(folder: Path, what: str) -> None:
     if configs:
         newest = max(configs, key=lambda path: path.parent.stat().st_mtime).parents[1]
         runs = f"{len(configs):,} runs" if len(configs) > 1 else "one run"
-        raise UserError(f"{what} is a folder of {runs}: name one; the newest is {newest}")
+        raise UserError(
+            f"{what} is a folder of {runs}: name one; the newest is {shlex.quote(str(newest))}"
+        )
     if (folder / RUN).is_file():
         raise UserError(f"{what} is a run that has no model yet: it is written at a validation")
     if any(folder.glob(f"*/{RUN}")):

@@ -1,5 +1,6 @@
 """What the tests of several rooms share."""
 
+import gc
 import os
 import shutil
 import signal
@@ -44,6 +45,11 @@ TEXTS = (
     "### Prompt: What is 2024 + 2024?\n### Response: 2024 + 2024 is 4048.",
     "### Prompt: Hello there, who are you?\n### Response: Hi there, I am a small model.",
 )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the garbage collector look no more at a million objects of libraries and test files."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 from src import chat, evaluate, export, serve, train
 from src.benchmark.__main__ import benchmark, composed
 from src.command.mistakes import no_key
-from src.wording.nearest import nearest_path
+from src.wording.nearest import nearest_path, path_question
 
 # A key that does not exist, and the one that is meant; empty: nobody knows.
 KEYS = [
@@ -278,6 +278,12 @@ def test_the_nearest_file_is_in_that_folder(tmp_path):
     for typed, expected in found.items():
         path = None if expected is None else str(tmp_path / expected)
         assert nearest_path(tmp_path / typed) == path, typed
+
+
+def test_a_path_with_a_blank_can_be_pasted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my rows.jsonl").touch()
+    assert path_question("my rosw.jsonl") == ": did you mean 'my rows.jsonl'?"
 
 
 def test_a_mistyped_file_is_answered_with_the_one_beside_it(answer, tmp_path):

@@ -19,6 +19,7 @@ from src import signals
 from src.sweeps.outcomes import ENDED, WAITING, Outcome, Results
 from src.sweeps.table import duration, loss_text, shown
 from src.training.status import FAILED, RUNNING, STOPPED
+from src.wording.lines import WIDTH, fitted
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_LINES = 30.0  # of a run that goes on, where there is no terminal
@@ -88,7 +89,8 @@ class Display:
         if self.live is not None:
             size = shutil.get_terminal_size()
             lines = run_lines(results, size.lines - ROWS_LEFT)
-            text = Text("\n".join(line[: size.columns - 1] for line in lines), no_wrap=True)
+            most = min(size.columns - 1, WIDTH)
+            text = Text("\n".join(shortened(line, most) for line in lines), no_wrap=True)
             self.live.update(text, refresh=True)
 
     def _say_signal(self) -> None:
@@ -113,7 +115,12 @@ class Display:
         self.said_at[run.folder] = now
 
     def _say(self, line: str) -> None:
-        self.console.print(Text(line))
+        self.console.print(Text(fitted(line, self.stream)))
+
+
+def shortened(line: str, most: int) -> str:
+    """Return a line of at most ``most`` characters, with a sign where it goes on in a log."""
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _news(run: Outcome) -> str:

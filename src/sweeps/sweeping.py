@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from src import signals
+from src import signals, streams
 from src.errors import UserError
 from src.files import disk
 from src.sweeps.display import Display
@@ -62,7 +62,7 @@ def sweeping(
         hydras = [*others, f"hydra.sweep.dir={grammatical(folder)}"]
     try:
         if not hydras:
-            print(f"{shown(folder)} is finished", file=sys.stderr)
+            say(f"{shown(folder)} is finished")
             finish(folder)
             sys.exit(0)
         with _watched(folder):
@@ -134,9 +134,9 @@ def finish(folder: Path) -> None:
         SystemExit: a run failed; 2 if only people's mistakes did it, else 1.
     """
     results = _results(folder)
-    print()
+    streams.say("")
     for line in report(results):
-        print(line)
+        streams.say(line)
     codes = {run.exit_code or BUG for run in results.outcomes if run.state == FAILED}
     if codes or results.num_remaining:
         sys.exit(MISTAKE if codes == {MISTAKE} and not results.num_remaining else BUG)
@@ -153,7 +153,7 @@ def remaining_lines(results: Results) -> list[str]:
 
 def say(text: str) -> None:
     """Print on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    streams.say(text, sys.stderr)
 
 
 _watching: list[Path] = []  # the sweep of this process

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def choice_question(value: object, choices: Sequence[str]) -> str:
 def path_question(path: str | Path) -> str:
     """Return ``: did you mean a/b?`` for the end of a message; empty: no path is near."""
     near = nearest_path(path)
-    return f": did you mean {near}?" if near else ""
+    return f": did you mean {shlex.quote(near)}?" if near else ""
 
 
 def question(names: Iterable[str], write: Callable[[str], str] = str) -> str:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from src.sweeps import display
-from src.sweeps.display import Display
+from src.sweeps.display import Display, shortened
 from src.sweeps.outcomes import read_results
 from src.sweeps.state import read_sweep
 from tests.sweeps.conftest import made_up
@@ -66,3 +66,8 @@ def test_at_a_terminal_the_lines_are_updated_in_place(folder):
     last = text[text.rindex("seed0") :]
     assert "seed1  waiting" in last
     assert "3 of 4 runs ended" in last
+
+
+def test_a_line_that_is_cut_says_so():
+    assert shortened("x" * 100, 100) == "x" * 100
+    assert shortened("failed: " + "x" * 100, 20) == "failed: xxxxxxxxxxx…"

@@ -7,6 +7,7 @@ The files of a folder or pattern are taken for the split that their names say, a
 import glob
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def _none(name: str, key: str) -> list[Place]:
     if path.exists():
         raise UserError(f"{key}={name}: neither a file nor a folder; name a file of rows")
     near = nearest_path(path)
-    hint = f"did you mean {near}?" if near else "name an existing one"
+    hint = f"did you mean {shlex.quote(near)}?" if near else "name an existing one"
     if not near and not path.suffix and not path.parent.is_dir() and is_hub_name(name):
         hint = "for a data set of the hub add data.source=hub"
     raise UserError(f"{key}={name}: there is no such file or folder; {hint}")
