@@ -20,6 +20,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -39,7 +40,7 @@ from src.free_cores import (
 EVEN = 0.9  # threads in rounds on fewer cores: the share of core time that they use, at least
 PERIOD = 0.5  # seconds between two looks
 QUIET = 0.2  # of a core: others that use less of it have left it
-MAPS, TASKS = Path("/proc/self/maps"), Path("/proc/self/task")
+TASKS = Path("/proc/self/task")
 
 Say = Callable[[str], object]
 
@@ -113,17 +114,23 @@ def follow_load() -> None:
 
 def can_move() -> bool:
     """Whether threads can be kept on some cores, and wait in another way meanwhile."""
-    return hasattr(os, "sched_setaffinity") and _libgomp() is not None
+    return hasattr(os, "sched_setaffinity") and _openmp() is not None
 
 
-def _libgomp() -> ctypes.CDLL | None:
-    """Return the OpenMP library of torch, if it is GNU's; None where torch is not imported."""
+@lru_cache
+def _openmp() -> ctypes.CDLL | None:
+    """Return a library whose ``GOMP_parallel`` is the one that torch calls; None: it is not GNU's.
+
+    Other packages bring libraries of the same name, each with threads of its own.
+    """
+    import torch
+
     try:
-        lines = MAPS.read_text(encoding="utf-8").splitlines()
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     except OSError:
         return None
-    paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
-    return ctypes.CDLL(min(paths)) if paths else None
+    is_gnu = hasattr(library, "GOMP_parallel") and not hasattr(library, "kmp_set_blocktime")
+    return library if is_gnu else None
 
 
 class ShortWaits:
@@ -143,10 +150,10 @@ class ShortWaits:
         self._begun.wait()
 
     def _keep(self, num_threads: int) -> None:
-        libgomp = _libgomp()
-        assert libgomp is not None
+        openmp = _openmp()
+        assert openmp is not None
         nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # free(NULL)
-        run = libgomp.GOMP_parallel
+        run = openmp.GOMP_parallel
         run.argtypes, run.restype = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_uint] * 2], None
         run(nothing, None, num_threads + 1, 0)  # this one, and those that sleep
         self._begun.set()
