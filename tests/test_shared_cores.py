@@ -13,6 +13,7 @@ import torch
 
 from src import free_cores, shared_cores
 from src.free_cores import Load, Look, allowed_cores
+from src.openmp import openmp
 from src.shared_cores import (
     Follower,
     auto_threads,
@@ -166,7 +167,7 @@ def test_what_waits_ends_with_the_context(monkeypatch):
 def test_it_is_torchs_openmp_whose_threads_wait_otherwise():
     """sentencepiece, which datasets and transformers import, brings one of its own."""
     pytest.importorskip("sentencepiece")
-    found = ctypes.cast(shared_cores._openmp().GOMP_parallel, ctypes.c_void_p).value
+    found = ctypes.cast(openmp().GOMP_parallel, ctypes.c_void_p).value
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, last = (int(end, 16) for end in line.split()[0].split("-"))
         if first <= found < last:
