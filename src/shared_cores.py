@@ -13,7 +13,6 @@ What is computed is the same, bit by bit, whatever runs beside it. Where threads
 (no Linux, no libgomp) there are at most as many as cores are free.
 """
 
-import ctypes
 import math
 import os
 import random
@@ -35,11 +34,12 @@ from src.free_cores import (
     num_cores,
     spare_cores,
 )
+from src.openmp import ShortWaits, openmp
 
 EVEN = 0.9  # threads in rounds on fewer cores: the share of core time that they use, at least
 PERIOD = 0.5  # seconds between two looks
 QUIET = 0.2  # of a core: others that use less of it have left it
-MAPS, TASKS = Path("/proc/self/maps"), Path("/proc/self/task")
+TASKS = Path("/proc/self/task")
 
 Say = Callable[[str], object]
 
@@ -113,49 +113,7 @@ def follow_load() -> None:
 
 def can_move() -> bool:
     """Whether threads can be kept on some cores, and wait in another way meanwhile."""
-    return hasattr(os, "sched_setaffinity") and _libgomp() is not None
-
-
-def _libgomp() -> ctypes.CDLL | None:
-    """Return the OpenMP library of torch, if it is GNU's; None where torch is not imported."""
-    try:
-        lines = MAPS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
-    return ctypes.CDLL(min(paths)) if paths else None
-
-
-class ShortWaits:
-    """Lets OpenMP's threads sleep soon when they wait.
-
-    libgomp turns 300,000 times before it sleeps, and 100 times where it has more threads than cores
-    (GOMP_SPINCOUNT in its manual). So a team of threads that do nothing is kept meanwhile.
-
-    Args:
-        num_threads: how many sleep.
-    """
-
-    def __init__(self, num_threads: int):
-        self._begun, self._over = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, args=(num_threads,), daemon=True)
-        self._thread.start()
-        self._begun.wait()
-
-    def _keep(self, num_threads: int) -> None:
-        libgomp = _libgomp()
-        assert libgomp is not None
-        nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # free(NULL)
-        run = libgomp.GOMP_parallel
-        run.argtypes, run.restype = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_uint] * 2], None
-        run(nothing, None, num_threads + 1, 0)  # this one, and those that sleep
-        self._begun.set()
-        self._over.wait()
-
-    def end(self) -> None:
-        """Let the threads wait as before."""
-        self._over.set()
-        self._thread.join()
+    return hasattr(os, "sched_setaffinity") and openmp() is not None
 
 
 class Follower:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 GROUND_FILES = {
     *("__init__", "address", "checks", "control_groups", "download", "downloader", "errors"),
-    *("free_cores", "free_memory", "hub", "phases", "progress", "shared_cores", "signals"),
-    "streams",
+    *("free_cores", "free_memory", "hub", "openmp", "phases", "progress"),
+    *("shared_cores", "signals", "streams"),
 }
 DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - GROUND_FILES
 GROUND = {"talk", "data", "model"}

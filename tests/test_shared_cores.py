@@ -1,5 +1,6 @@
 """Beside other programs: threads leave them their cores, and compute the same bits."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from src import free_cores, shared_cores
 from src.free_cores import Load, Look, allowed_cores
+from src.openmp import openmp
 from src.shared_cores import (
     Follower,
     auto_threads,
@@ -159,6 +161,19 @@ def test_what_waits_ends_with_the_context(monkeypatch):
         time.sleep(0.01)
     assert len(os.listdir("/proc/self/task")) == before
     assert not [t for t in threading.enumerate() if t.name == "cores"]
+
+
+@TWO
+def test_it_is_torchs_openmp_whose_threads_wait_otherwise():
+    """sentencepiece, which datasets and transformers import, brings one of its own."""
+    pytest.importorskip("sentencepiece")
+    found = ctypes.cast(openmp().GOMP_parallel, ctypes.c_void_p).value
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= found < last:
+            assert "/torch/" in line
+            return
+    pytest.fail("it is in no library")
 
 
 @TWO

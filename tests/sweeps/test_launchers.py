@@ -11,6 +11,8 @@ from hydra import compose, initialize_config_dir
 
 from src.command.overrides import CONF
 from src.errors import UserError
+from src.free_cores import num_cores
+from src.sweeps import launchers
 from src.sweeps.launchers import (
     hand_on,
     is_in_worker,
@@ -40,7 +42,7 @@ def test_alone_a_job_has_the_machine():
     ("overrides", "number"),
     [
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], 3),
-        (["hydra/launcher=joblib"], os.cpu_count()),
+        (["hydra/launcher=joblib"], num_cores()),
         (["sweep=optuna", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"], 3),
         (["sweep=optuna", "hydra/launcher=joblib", "hydra.sweeper.n_jobs=1"], 1),
         (["sweep=optuna", "hydra/launcher=submitit_slurm"], 1),
@@ -66,7 +68,7 @@ def test_jobs_side_by_side(overrides, number):
 )
 def test_submitits_local_jobs_share_the_cores(overrides, threads, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra sweep")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(launchers, "num_cores", lambda: 8)
     config = hydra_config("hydra/launcher=submitit_local", *overrides)
     assert threads_of_a_job(config) == threads
 
