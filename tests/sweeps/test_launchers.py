@@ -1,7 +1,6 @@
 """Jobs side by side share a machine."""
 
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
