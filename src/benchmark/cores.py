@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -42,7 +42,7 @@ class Cores(Part):
     in_all = False
 
     def variants(self, device: torch.device) -> list[Variant]:
-        works = {
+        works: dict[str, Callable[..., None]] = {
             TRAIN: train_beside,
             DECODE: decode_beside,
             DECODE_INT8: partial(decode_beside, weights="int8"),
@@ -87,7 +87,8 @@ def busy_core(is_busy: bool) -> Iterator[None]:
 
 def train_beside(job: Job, stopwatch: Stopwatch, threads: str, is_beside: bool) -> None:
     """Our training of a tiny model, as a person starts it."""
-    number = {AUTO: AUTO, "all": num_cores(), "one": 1}[threads]
+    numbers: dict[str, int | str] = {AUTO: AUTO, "all": num_cores(), "one": 1}
+    number = numbers[threads]
     trainer = replace(job.config.trainer, threads=number)
     job = replace(job, config=replace(job.config, trainer=trainer))
     with busy_core(is_beside):

@@ -67,8 +67,9 @@ class Decoder:
         *,
         remembers: bool = False,
     ):
-        is_packed = isinstance(weights, DecodingWeights)
-        self.weights = weights if is_packed else DecodingWeights(model, weights)
+        if not isinstance(weights, DecodingWeights):
+            weights = DecodingWeights(model, weights)
+        self.weights = weights
         self.device = model.wte.weight.device
         most = model.config.n_positions
         self.num_positions = min(num_positions or most, most)
@@ -159,7 +160,8 @@ class Decoder:
             assert max(positions) < self.num_positions, "a sequence without a position must leave"
             ids = [sequence.tokens[-1] for sequence in sequences]
             read = self.graph or self._read
-            self._choose(*read(ids, positions), sequences)
+            logits, likeliest = read(ids, positions)
+            self._choose(logits, likeliest, sequences)
         self.num_unread = len(self.rows)
         return {sequence.slot: sequence.tokens[-1] for sequence in self.rows}
 

@@ -141,6 +141,10 @@ def _beyond_fp16(model: GPT2) -> Iterator[tuple[str, float]]:
                 yield name, largest
 
 
+# What packs, and the weight and bias.
+Packing = tuple[Callable[[Tensor, Tensor | None], Linear], Tensor, Tensor | None]
+
+
 def _pack_all(kind: str, model: GPT2) -> list[Linear]:
     """Return the product of the head, then those of all layers, four each."""
     linear = LINEARS[kind]
@@ -150,14 +154,12 @@ def _pack_all(kind: str, model: GPT2) -> list[Linear]:
         for module in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
     ]
     # The head, the largest, comes first: threads are then done at the same time.
-    jobs = [(_head(kind, model.wte.weight), model.wte.weight.detach(), None)]
+    jobs: list[Packing] = [(_head(kind, model.wte.weight), model.wte.weight.detach(), None)]
     jobs += [(linear, module.weight.detach(), module.bias.detach()) for module in modules]
     if not (kind == "fp16" and has_fbgemm(model.wte.weight)):
         return [each(weight, bias) for each, weight, bias in jobs]
 
-    def pack(
-        job: tuple[Callable[[Tensor, Tensor | None], Linear], Tensor, Tensor | None],
-    ) -> Linear:
+    def pack(job: Packing) -> Linear:
         with torch.inference_mode():  # a thread's own
             return job[0](*job[1:])
 

@@ -136,6 +136,8 @@ class Int8Linear(Linear):
     does not depend on other rows.
     """
 
+    scale: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.bias = bias
         self.scale = weight.abs().amax(1).clamp_min_(TINY) / INT8

@@ -191,5 +191,6 @@ class Cuts(NamedTuple):
         """Return of which rows (N,) more than the ``likeliest`` (N, C) may be drawn."""
         if self.top_k is not None:
             return likeliest[:, -2] == likeliest[:, -1]
+        assert self.top_p is not None
         total = scores.logsumexp(-1, keepdim=True)
         return (likeliest - total).exp().sum(-1) < self.top_p

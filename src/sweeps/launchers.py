@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from hydra.conf import HydraConf
 from omegaconf import DictConfig
 
 from src.free_cores import num_cores
@@ -46,7 +47,7 @@ def side_by_side(hydra: DictConfig) -> int | None:
     return at_most
 
 
-def is_in_worker(hydra: DictConfig) -> bool:
+def is_in_worker(hydra: DictConfig | HydraConf) -> bool:
     """Whether this process is one of those among which joblib shares out the jobs of a sweep."""
     return _is(hydra.launcher, "JoblibLauncher") and multiprocessing.parent_process() is not None
 
