@@ -148,12 +148,8 @@ def _names(settings: EvaluateConfig) -> tuple[list[str], list[str]]:
 
     if settings.model_path is None:
         return [str(newest_model_folder(RUNS))], []
-    found, left_out = [], []
-    for name in names_in(settings.model_path):
-        runs, without = _runs(name)
-        found += runs
-        left_out += without
-    return found, left_out
+    parts = [_runs(name) for name in names_in(settings.model_path)]
+    return [name for runs, _ in parts for name in runs], [run for _, out in parts for run in out]
 
 
 def _runs(name: str) -> tuple[list[str], list[str]]:
