@@ -50,11 +50,12 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         number = error_number(error)
-        is_named = isinstance(error, Unwritten) and error.filename == str(path)
+        is_whole = not isinstance(error, Unwritten)  # else it is about a file of this folder
+        is_named = not is_whole and error.filename == str(path)
         if is_named or number not in OF_THE_DISK or not _is_about(error, path):
             raise
         unwritten = Unwritten(number, os.strerror(number), str(path))
-        unwritten.size = size
+        unwritten.size = size if is_whole else None  # the folder's other files need room, too
         raise unwritten from error
 
 
@@ -118,9 +119,8 @@ def reason(error: OSError) -> str:
     size = getattr(error, "size", None)
     path = Path(os.fsdecode(error.filename)).absolute()
     free = free_bytes(path if path.is_dir() else path.parent)
-    is_enough = free is not None and size is not None and free >= size  # for the part that is known
     room = [
-        *([] if size is None or is_enough else [f"it needs {size_text(size)}"]),
+        *([] if size is None else [f"it needs {size_text(size)}"]),
         *([] if free is None else [f"{size_text(free)} free"]),
     ]
     return f"{text} ({', '.join(room)})" if room else text
