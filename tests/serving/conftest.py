@@ -95,6 +95,7 @@ def serve_config(**changes) -> ServeConfig:
         "receive_seconds": 10.0,
         "shutdown_seconds": 5.0,
         "max_connections": 100,
+        "threads": 1,
     }
     return ServeConfig(**values | changes)
 
