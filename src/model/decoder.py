@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from src.model.device import has_kernels
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.kv_cache import KVCache, Span
-from src.model.sampling import is_plain, next_token
+from src.model.sampling import Asked, is_plain, next_tokens, uniforms
 
 if HAS_KERNELS := has_kernels():  # a second to import
     from src.model.step_graph import StepGraph
@@ -34,16 +35,23 @@ class Running:
     tokens: list[int]  # prompt and reply
     num_prompt_tokens: int
     config: GenerationConfig
-    generator: torch.Generator = field(repr=False)
+    uniforms: np.ndarray = field(repr=False)  # a random number for each token of the reply
+
+    @property
+    def asked(self) -> Asked:
+        """What the next token depends on, beside its scores."""
+        number = len(self.tokens) - self.num_prompt_tokens
+        uniform = float(self.uniforms[number]) if self.config.temperature else 0.0
+        return Asked(self.config, self.tokens, self.num_prompt_tokens, uniform)
 
 
 class Decoder:
     """Up to ``num_slots`` sequences side by side, each as if alone, with its own settings and seed.
 
     Args:
-        model: bf16 and int8 copy the weights that it has now.
+        model: all but fp32 copy the weights that it has now.
         num_slots: the most sequences at a time.
-        weights: fp32, bf16 or int8.
+        weights: auto, fp32, fp16, bf16 or int8; or the model's weights packed before.
         num_positions: the most that a sequence may have, prompt and reply; None: as the model.
         remembers: whether a prompt is read only from where it differs from the last sequence of
             its row, for the turns of a conversation. Its scores may then differ in the last bits:
@@ -54,12 +62,13 @@ class Decoder:
         self,
         model: GPT2,
         num_slots: int,
-        weights: str,
+        weights: str | DecodingWeights,
         num_positions: int | None = None,
         *,
         remembers: bool = False,
     ):
-        self.weights = DecodingWeights(model, weights)
+        is_packed = isinstance(weights, DecodingWeights)
+        self.weights = weights if is_packed else DecodingWeights(model, weights)
         self.device = model.wte.weight.device
         most = model.config.n_positions
         self.num_positions = min(num_positions or most, most)
@@ -82,9 +91,18 @@ class Decoder:
 
     @torch.inference_mode()
     def join(
-        self, prompts: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+        self,
+        prompts: Sequence[Sequence[int]],
+        configs: Sequence[GenerationConfig],
+        numbers: Sequence[int] | None = None,
     ) -> list[int]:
         """Read the prompts and return the slot of each.
+
+        Args:
+            prompts: token ids, of any lengths.
+            configs: the settings of each.
+            numbers: of the replies; what chance draws for a token depends on the seed, on this
+                number and on the token's place in the reply. None: 0 for each.
 
         Raises:
             UserError: a prompt is empty or leaves no position for an answer.
@@ -92,26 +110,31 @@ class Decoder:
         assert len(prompts) <= len(self.free_slots), "more prompts than free slots"
         for prompt in prompts:
             check_prompt(prompt, self.num_positions)
+        numbers = numbers or [0] * len(prompts)
         slots: list[int] = []
         while len(slots) < len(prompts):
             first = len(slots)
             chunk = slice(first, first + _num_at_once(prompts[first:]))
-            slots += self._join(prompts[chunk], configs[chunk])
+            slots += self._join(prompts[chunk], configs[chunk], numbers[chunk])
         return slots
 
     def _join(
-        self, prompts: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+        self,
+        prompts: Sequence[Sequence[int]],
+        configs: Sequence[GenerationConfig],
+        numbers: Sequence[int],
     ) -> list[int]:
         sequences, spans, ids = [], [], []
-        for prompt, config in zip(prompts, configs, strict=True):
+        for prompt, config, number in zip(prompts, configs, numbers, strict=True):
             row, tokens = len(self.rows), list(prompt)
             start = _num_equal(self.memory[row], tokens[:-1])
             start = start if start >= MIN_REMEMBERED else 0
             self.memory[row] = []
             spans.append(Span(row, start, len(tokens)))
             ids += tokens[start:]
-            generator = torch.Generator(self.device).manual_seed(config.seed)
-            sequences.append(Running(self.free_slots.pop(), tokens, len(tokens), config, generator))
+            num_draws = self.num_positions - len(tokens) + 1 if config.temperature else 0
+            chance = uniforms(config.seed, number, num_draws)
+            sequences.append(Running(self.free_slots.pop(), tokens, len(tokens), config, chance))
             self.rows.append(sequences[-1])
         positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
         hidden = self.weights.forward(
@@ -121,7 +144,7 @@ class Decoder:
         )
         last = torch.tensor([span.end - span.start for span in spans]).cumsum(0) - 1
         logits = self.weights.logits(hidden[last.to(self.device)])
-        self._choose(logits, logits.argmax(-1), sequences)
+        self._choose(logits, None, sequences)
         return [sequence.slot for sequence in sequences]
 
     @torch.inference_mode()
@@ -140,13 +163,12 @@ class Decoder:
         self.num_unread = len(self.rows)
         return {sequence.slot: sequence.tokens[-1] for sequence in self.rows}
 
-    def _read(self, ids: list[int], positions: list[int]) -> tuple[Tensor, Tensor]:
-        """Return scores (N, V) and likeliest next tokens (N,) of the first rows."""
+    def _read(self, ids: list[int], positions: list[int]) -> tuple[Tensor, None]:
+        """Return scores (N, V) of the first rows."""
         at, longest = torch.tensor(positions, device=self.device), max(positions)
         attend = self.cache.step(at, longest + 1, same=min(positions) == longest)
         hidden = self.weights.forward(torch.tensor(ids, device=self.device), at, attend)
-        logits = self.weights.logits(hidden)
-        return logits, logits.argmax(-1)
+        return self.weights.logits(hidden), None
 
     @torch.inference_mode()
     def leave(self, slot: int) -> None:
@@ -169,16 +191,28 @@ class Decoder:
             self.cache.move(by, row, len(self.rows[by].tokens) - 1)
             self.rows[row] = self.rows[by]
 
-    def _choose(self, logits: Tensor, likeliest: Tensor, sequences: Sequence[Running]) -> None:
-        """Append its next token to each sequence: ``likeliest`` (N,), or by ``logits`` (N, V)."""
-        tokens = likeliest.tolist()
-        for row, sequence in enumerate(sequences):
-            token, config = tokens[row], sequence.config
-            if not is_plain(config):
-                seen = torch.tensor(sequence.tokens, device=self.device)
-                token = next_token(
-                    logits[row], config, sequence.generator, seen, sequence.num_prompt_tokens
-                )
+    def _choose(
+        self, logits: Tensor, likeliest: Tensor | None, sequences: Sequence[Running]
+    ) -> None:
+        """Append its next token to each sequence, by ``logits`` (N, V).
+
+        Args:
+            logits: the scores.
+            likeliest: (N,) on the CPU; None: not known yet.
+            sequences: one a row.
+        """
+        drawn = [row for row, each in enumerate(sequences) if not is_plain(each.config)]
+        if len(drawn) == len(sequences):
+            tokens = next_tokens(logits, [each.asked for each in sequences]).tolist()
+        else:
+            tokens = (logits.argmax(-1) if likeliest is None else likeliest).tolist()
+            if drawn:
+                index = torch.tensor(drawn, device=self.device)
+                asked = [sequences[row].asked for row in drawn]
+                others = next_tokens(logits[index], asked).tolist()
+                for row, token in zip(drawn, others, strict=True):
+                    tokens[row] = token
+        for sequence, token in zip(sequences, tokens, strict=True):
             sequence.tokens.append(token)
 
 

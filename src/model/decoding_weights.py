@@ -1,55 +1,45 @@
 """A GPT-2's weights for decoding, where reading the weights takes the time.
 
-On a CPU a step takes as long as memory needs to deliver the weights, if the kernels keep up.
-torch's plain product does not, above all with two to eight rows:
-
-- fp32: the model's own weights, multiplied by oneDNN.
-- bf16: half the bytes, in oneDNN's blocked layout; the head as in int8.
-- int8: a quarter of the bytes, with a scale for each output. The inputs have 8 bits too, with a
-  scale for each row: FBGEMM (Khudia et al., arXiv:2101.05615) multiplies integers, on processors
-  with VNNI.
-
-Elsewhere plain products do the same, and int8 only saves memory. Norms, embeddings and the residual
+Each matrix is a product of ``products.py``, of 32, 16 or 8 bits. Norms, embeddings and the residual
 path are always fp32.
 
 Shape letters: N rows (tokens read at once), D width, V vocabulary.
 """
 
-import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.checks import AUTO
+from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.plain import check_plain
+from src.model.products import (
+    FP16,
+    Bf16Linear,
+    Fp16Head,
+    Fp16Linear,
+    Fp32Linear,
+    Int8Head,
+    Int8Linear,
+    Linear,
+    has_fbgemm,
+    has_vnni,
+    is_cpu,
+)
 
 Attend = Callable[[Tensor, int], Tensor]  # qkv (N, 3D), number of the layer -> (N, D)
 
-CACHED_BYTES = 2**19  # a smaller weight stays in the processor's cache and needs no oneDNN
-TINY = torch.finfo(torch.float32).tiny  # instead of a divisor of zero
-
-
-class Linear(Protocol):
-    """A product with a weight and perhaps a bias.
-
-    On a GPU ``weight`` is (out, in), to be multiplied by ``scale`` (out,) unless that is None; on a
-    CPU its layout may be the library's.
-    """
-
-    weight: Any
-    bias: Tensor | None
-
-    @property
-    def scale(self) -> Tensor | None:
-        """Return the factor of each output, or None."""
-        ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return (N, out) of ``x`` (N, in)."""
-        ...
+LINEARS: dict[str, Callable[[Tensor, Tensor | None], Linear]] = {
+    "fp32": Fp32Linear,
+    "fp16": Fp16Linear,
+    "bf16": Bf16Linear,
+    "int8": Int8Linear,
+}
 
 
 class Norm(NamedTuple):
@@ -65,14 +55,13 @@ class Norm(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One block, in the order in which it computes."""
+    """One block, in the order in which it computes; GELU follows ``c_fc``."""
 
     ln_1: Norm
     c_attn: Linear
     attn_proj: Linear
     ln_2: Norm
     c_fc: Linear
-    activation: Callable[[Tensor], Tensor]
     mlp_proj: Linear
 
 
@@ -80,44 +69,44 @@ class DecodingWeights:
     """A model for decoding.
 
     Args:
-        model: fp32 shares its weights; bf16 and int8 copy them.
-        weights: fp32, bf16 or int8.
+        model: fp32 shares its weights; the others copy them.
+        weights: auto, fp32, fp16, bf16 or int8.
+
+    Raises:
+        UserError: a weight is beyond fp16's range.
     """
 
     def __init__(self, model: GPT2, weights: str):
         check_plain(model)
-        linear = LINEARS[weights]
+        self.kind = choose_weights(model, weights)
         self.config = model.config
         # Of keys and values. A CPU without matrix units attends slower in bf16.
-        is_half = weights == "bf16" and not _is_cpu(model.wte.weight)
+        is_half = self.kind == "bf16" and not is_cpu(model.wte.weight)
         self.dtype = torch.bfloat16 if is_half else torch.float32
+        self.gelu = "tanh" if model.config.activation == "gelu_new" else "none"
         with torch.inference_mode():
             self.wte, self.wpe = model.wte.weight.detach(), model.wpe.weight.detach()
+            linears = iter(_pack_all(self.kind, model))
+            self.head = next(linears)
             self.layers = [
                 Layer(
                     _norm(block.ln_1),
-                    _pack(linear, block.attn.c_attn),
-                    _pack(linear, block.attn.c_proj),
+                    next(linears),
+                    next(linears),
                     _norm(block.ln_2),
-                    _pack(linear, block.mlp.c_fc),
-                    block.mlp.activation,
-                    _pack(linear, block.mlp.c_proj),
+                    next(linears),
+                    next(linears),
                 )
                 for block in model.h
             ]
             self.ln_f = _norm(model.ln_f)
-            if weights == "bf16" and not _has_vnni(self.wte):
-                linear = Fp32Linear  # scores rounded to bf16 would often be equal
-            elif weights != "fp32" and _has_vnni(self.wte):
-                linear = Int8Head
-            self.head = linear(self.wte, None)
 
     def forward(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """Return the last hidden states (N, D) of tokens ``ids`` (N,) at ``positions`` (N,)."""
-        x = F.embedding(ids, self.wte) + F.embedding(positions, self.wpe)
+        x = F.embedding(ids, self.wte).add_(F.embedding(positions, self.wpe))
         for number, layer in enumerate(self.layers):
-            x = x + layer.attn_proj(attend(layer.c_attn(layer.ln_1(x)), number))
-            x = x + layer.mlp_proj(layer.activation(layer.c_fc(layer.ln_2(x))))
+            x = layer.attn_proj.add(attend(layer.c_attn(layer.ln_1(x)), number), x)
+            x = layer.mlp_proj.add(layer.c_fc.gelu(layer.ln_2(x), self.gelu), x)
         return self.ln_f(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -125,121 +114,68 @@ class DecodingWeights:
         return self.head(hidden).float()
 
 
+def choose_weights(model: GPT2, weights: str) -> str:
+    """Return ``weights``, and for auto fp16 where it is fast and holds the model, else fp32.
+
+    Raises:
+        UserError: fp16 was asked for, and a weight is beyond its range.
+    """
+    if weights == AUTO:
+        is_fast = has_fbgemm(model.wte.weight)
+        return "fp16" if is_fast and next(_beyond_fp16(model), None) is None else "fp32"
+    if weights == "fp16" and not model.wte.weight.is_meta:
+        for name, value in _beyond_fp16(model):
+            raise UserError(
+                f"weights=fp16: {name} of the model holds {value:g}, and fp16 ends at {FP16:g}; "
+                f"take weights=fp32 or weights=bf16"
+            )
+    return weights
+
+
+def _beyond_fp16(model: GPT2) -> Iterator[tuple[str, float]]:
+    """Yield name and largest absolute value of each matrix that fp16 cannot hold."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and name != "wpe.weight":
+            largest = float(torch.linalg.vector_norm(parameter.detach(), torch.inf))
+            if largest > FP16:
+                yield name, largest
+
+
+def _pack_all(kind: str, model: GPT2) -> list[Linear]:
+    """Return the product of the head, then those of all layers, four each."""
+    linear = LINEARS[kind]
+    modules = [
+        module
+        for block in model.h
+        for module in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+    ]
+    # The head, the largest, comes first: threads are then done at the same time.
+    jobs = [(_head(kind, model.wte.weight), model.wte.weight.detach(), None)]
+    jobs += [(linear, module.weight.detach(), module.bias.detach()) for module in modules]
+    if not (kind == "fp16" and has_fbgemm(model.wte.weight)):
+        return [each(weight, bias) for each, weight, bias in jobs]
+
+    def pack(
+        job: tuple[Callable[[Tensor, Tensor | None], Linear], Tensor, Tensor | None],
+    ) -> Linear:
+        with torch.inference_mode():  # a thread's own
+            return job[0](*job[1:])
+
+    # FBGEMM packs with one thread.
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(pack, jobs))
+
+
+def _head(kind: str, wte: Tensor) -> Callable[[Tensor, Tensor | None], Linear]:
+    """Return the product of the head."""
+    if kind == "fp16":
+        return Fp16Head if is_cpu(wte) else Fp16Linear
+    if kind == "fp32":
+        return Fp32Linear
+    if has_vnni(wte):
+        return Int8Head
+    return Int8Linear if kind == "int8" else Fp32Linear  # in bf16 scores would often be equal
+
+
 def _norm(norm: nn.LayerNorm) -> Norm:
     return Norm(norm.weight.detach(), norm.bias.detach(), norm.eps)
-
-
-def _pack(linear: Callable[[Tensor, Tensor | None], Linear], module: nn.Linear) -> Linear:
-    return linear(module.weight.detach(), module.bias.detach())
-
-
-class Fp32Linear:
-    """The reference."""
-
-    scale = None
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        self.weight, self.bias = weight, bias
-        is_large = weight.nbytes > CACHED_BYTES
-        self.has_onednn = is_large and _is_cpu(weight) and torch.backends.mkldnn.is_available()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.has_onednn:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
-
-
-class Bf16Linear:
-    """Weights, inputs and outputs of bf16."""
-
-    scale = None
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        self.weight = weight.bfloat16()
-        self.bias = None if bias is None else bias.bfloat16()
-        has_onednn = _is_cpu(weight) and torch.backends.mkldnn.is_available()
-        self.has_onednn = has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        if self.has_onednn:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, 1)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        x = x.bfloat16()
-        if self.has_onednn:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return F.linear(x, self.weight, self.bias)
-
-
-class Int8Linear:
-    """Weights of 8 bits, fp32 in and out.
-
-    With VNNI the inputs are rounded to 8 bits too, each row with its own scale: the result of a row
-    does not depend on other rows.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        self.bias = bias
-        self.scale = weight.abs().amax(1).clamp_min_(TINY) / 127
-        self.weight: Any = (weight / self.scale[:, None]).round_().to(torch.int8)
-        self.has_vnni = _has_vnni(weight)
-        if self.has_vnni:
-            self.weight = _pack_int8(self.weight, self.scale)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if not self.has_vnni:
-            product = F.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
-            return product if self.bias is None else product.add_(self.bias)
-        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        if len(x) == 1:
-            scale = (float(x.abs().max()) or 1.0) / 127
-            product = multiply(x, scale, 128, self.weight)
-            return product if self.bias is None else product.add_(self.bias)
-        largest = x.abs().amax(1, keepdim=True).clamp_min_(TINY)
-        product = multiply(x / largest, 1 / 127, 128, self.weight)
-        if self.bias is None:
-            return product.mul_(largest)
-        return torch.addcmul(self.bias, product, largest)
-
-
-class Int8Head(Int8Linear):
-    """A head of 8 bits for scores that differ by far less than they are large, with VNNI.
-
-    GPT-2's last hidden states have dimensions a hundred times as large as the others, which 8 bits
-    would round to nothing: they are read twice, rounded and what that left over, in one product.
-    The mean of the rows, along these dimensions above all, is multiplied in fp32.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        self.common = weight.mean(0)
-        super().__init__(weight - self.common, bias)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        step = x.abs().amax(1, keepdim=True).clamp_min_(TINY) / 127
-        rounded = (x / step).round_().mul_(step)
-        product = super().__call__(torch.cat([rounded, x - rounded]))
-        return product[: len(x)].add_(product[len(x) :]).add_((x @ self.common)[:, None])
-
-
-LINEARS: dict[str, Callable[[Tensor, Tensor | None], Linear]] = {
-    "fp32": Fp32Linear,
-    "bf16": Bf16Linear,
-    "int8": Int8Linear,
-}
-
-
-def _pack_int8(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
-    """Return FBGEMM's layout of ``weight`` (out, in) int8 with ``scale`` (out,)."""
-    zero_points = torch.zeros(len(scale), dtype=torch.long)
-    # torch calls every way to make a quantised tensor deprecated, once a process, and FBGEMM packs
-    # nothing else; onednn.qlinear_pointwise needs none, but takes a third more time a token.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"torch\.quantize_per_tensor, .*deprecated", UserWarning)
-        quantized = torch._make_per_channel_quantized_tensor(weight, scale, zero_points, 0)
-    return torch.ops.quantized.linear_prepack(quantized, None)
-
-
-def _is_cpu(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu"
-
-
-def _has_vnni(tensor: Tensor) -> bool:
-    return _is_cpu(tensor) and torch.cpu._is_vnni_supported()

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from src.model.decoding_weights import DecodingWeights, Linear, Norm
+from src.model.decoding_weights import DecodingWeights, Norm
 from src.model.kv_cache import KVCache
+from src.model.products import Linear
 
 MAX_ROWS = 4  # every row reads the weights again: for more, the library's products are faster
 CHUNK = 256  # inputs that a product reads at a time

@@ -13,12 +13,13 @@ def generate(
     end_ids: Collection[int],
     config: GenerationConfig,
     decoder: Decoder | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Generator[list[int | None], None, None]:
     """Yield, step by step, the next token of each prompt; None for those that have ended.
 
     A sequence ends with any of ``end_ids`` (not yielded), after ``max_new_tokens``, or where the
     model has no more positions. All prompts are decoded together, each as if alone and with the
-    same seed.
+    same seed; replies of other numbers draw otherwise.
 
     Args:
         model: what decodes.
@@ -26,6 +27,7 @@ def generate(
         end_ids: the tokens that end a reply.
         config: the settings of all prompts.
         decoder: one of this model with a free slot for each prompt; None: a new one.
+        numbers: of the replies (``Decoder.join``); None: 0 for each.
 
     Raises:
         UserError: a prompt is empty or leaves no position for an answer.
@@ -36,7 +38,7 @@ def generate(
     if decoder is None:
         longest = max(map(len, prompts), default=0) + config.max_new_tokens
         decoder = Decoder(model, len(prompts), config.weights, longest)
-    slots = decoder.join(prompts, [config] * len(prompts))
+    slots = decoder.join(prompts, [config] * len(prompts), numbers)
     budgets = {
         slot: min(config.max_new_tokens, positions - len(prompt))
         for slot, prompt in zip(slots, prompts, strict=True)

@@ -12,7 +12,7 @@ from math import inf
 from src.errors import UserError
 from src.wording.nearest import choice_question
 
-WEIGHTS = ("fp32", "bf16", "int8")
+WEIGHTS = ("auto", "fp32", "fp16", "bf16", "int8")
 INT64 = 2**63  # seeds are below it
 
 

@@ -91,25 +91,30 @@ class KVCache:
             same: whether all rows have that length.
         """
         heads, num_rows = self.num_heads, len(positions)
-        device = self.data.device
-        rows = torch.arange(num_rows, device=device)
-        mask = None
+        past = self.data[:, :num_rows, :, :length]
+        layers = list(
+            zip(
+                past[:, :, :heads].unbind(), past[:, :, heads:].unbind(), past.unbind(), strict=True
+            )
+        )
+        last = self.data[:, :num_rows, :, length - 1 : length].unbind() if same else None
+        rows = mask = None
         if not same:
+            device = self.data.device
+            rows = torch.arange(num_rows, device=device)
             after = torch.arange(length, device=device) > positions[:, None]
             mask = torch.zeros(after.shape, dtype=self.data.dtype, device=device)
             mask = mask.masked_fill_(after, float("-inf"))[:, None, None]
 
         def attend(qkv: Tensor, layer: int) -> Tensor:
-            split = qkv.to(self.data.dtype).view(num_rows, 3 * heads, -1)
-            cache = self.data[layer]
-            if same and num_rows == 1:
-                cache[0, :, length - 1] = split[0, heads:]
+            split = qkv.to(self.data.dtype).view(num_rows, 3 * heads, 1, -1)
+            query, new = split.split((heads, 2 * heads), 1)
+            keys, values, both = layers[layer]
+            if last is not None:
+                last[layer].copy_(new)
             else:
-                cache[rows, :, positions] = split[:, heads:]
-            past = cache[:num_rows, :, :length]
-            attended = F.scaled_dot_product_attention(
-                split[:, :heads, None], past[:, :heads], past[:, heads:], attn_mask=mask
-            )
+                both[rows, :, positions] = new[:, :, 0]
+            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             return attended.reshape(num_rows, -1)
 
         return attend

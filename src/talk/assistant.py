@@ -4,12 +4,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
+from threading import Lock
 from typing import Literal
 
 import torch
 
 from src.data.tokenizer import Tokenizer
 from src.model.decoder import Decoder
+from src.model.decoding_weights import DecodingWeights
 from src.model.generation import generate
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
@@ -135,8 +137,10 @@ class Assistant:
         self.tokenizer = tokenizer
         self.template = template or default_template(tokenizer)
         self.end_ids = frozenset([tokenizer.end_id] if end_ids is None else end_ids)
-        # Decoders of one slot, by the precision of their weights.
+        # Decoders of one slot, by the precision of their weights, and the weights that they share.
         self._idle: dict[str, list[Decoder]] = defaultdict(list)
+        self._packed: dict[str, DecodingWeights] = {}
+        self._packing = Lock()
 
     def reply(
         self,
@@ -168,7 +172,7 @@ class Assistant:
         try:
             decoder = idle.pop()
         except IndexError:
-            decoder = Decoder(self.model, 1, generation.weights, remembers=True)
+            decoder = Decoder(self.model, 1, self._pack(generation.weights), remembers=True)
         try:
             steps = generate(self.model, [ids], self.end_ids, generation, decoder)
             with closing(steps):
@@ -177,6 +181,12 @@ class Assistant:
             # A decoder without a free slot was interrupted in the prompt: it is not used again.
             if decoder.num_free_slots:
                 idle.append(decoder)
+
+    def _pack(self, weights: str) -> DecodingWeights:
+        with self._packing:
+            if weights not in self._packed:
+                self._packed[weights] = DecodingWeights(self.model, weights)
+            return self._packed[weights]
 
     def replies(
         self,

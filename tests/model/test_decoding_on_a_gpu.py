@@ -14,7 +14,7 @@ from tests.model.conftest import tiny_config
 
 LAYERS = 3
 META = torch.device("meta")
-WEIGHTS = ("fp32", "bf16", "int8")
+WEIGHTS = ("fp32", "fp16", "bf16", "int8")
 
 
 @pytest.fixture
@@ -49,10 +49,12 @@ def test_prompts_are_read_without_waiting(weights, start, card):
     ("weights", "num_rows", "most"),
     [
         ("fp32", 1, 18),
+        ("fp16", 1, 18),
         ("bf16", 1, 18),
         ("int8", 1, 18),
         ("fp32", 4, 18),
         ("fp32", 8, 37),
+        ("fp16", 8, 50),
         ("bf16", 8, 46),
         ("int8", 8, 75),
     ],

@@ -8,7 +8,7 @@ import importlib
 import pytest
 import torch
 
-from src.model import decoding_weights
+from src.model import decoding_weights, products
 from src.model.decoding_weights import DecodingWeights
 from src.model.kv_cache import KVCache
 from tests.model.conftest import random_model, tiny_config
@@ -22,7 +22,8 @@ POSITIONS = [200, 0, -1, 128]  # the third row is not decoded
 def fused_step(monkeypatch):
     """The module, with weights as a GPU has them: nothing is packed."""
     pytest.importorskip("triton")
-    monkeypatch.setattr(decoding_weights, "_is_cpu", lambda tensor: False)
+    for module in (products, decoding_weights):
+        monkeypatch.setattr(module, "is_cpu", lambda tensor: False)
     return importlib.import_module("src.model.fused_step")
 
 
@@ -31,7 +32,7 @@ ODD = {"n_embd": 36, "n_head": 3, "activation": "gelu"}  # sizes that no block d
 
 @pytest.mark.parametrize(
     ("weights", "shape", "max_rows"),
-    [("fp32", {}, 4), ("bf16", ODD, 4), ("int8", ODD, 4), ("bf16", {}, 0)],
+    [("fp32", {}, 4), ("fp16", ODD, 4), ("bf16", ODD, 4), ("int8", ODD, 4), ("bf16", {}, 0)],
 )
 def test_a_fused_step_gives_the_scores_and_the_cache_of_a_plain_one(
     weights, shape, max_rows, fused_step, monkeypatch

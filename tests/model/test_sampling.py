@@ -1,21 +1,42 @@
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
 import transformers
 
-from src.model.sampling import is_plain, next_token
+from src.model import sampling
+from src.model.generation_config import GenerationConfig
+from src.model.sampling import Asked, draw, is_plain, next_tokens, uniforms
 from tests.conftest import greedy
 
-NONE_SEEN = torch.tensor([], dtype=torch.long)
+FIRST = 52001958301261  # of seed 0, reply 0
+FOUR = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
 
 
-def draws(num: int = 4000, **changes) -> Counter:
-    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    generator = torch.Generator().manual_seed(0)
-    config = greedy(1, **changes)
-    return Counter(next_token(logits, config, generator, NONE_SEEN, 0) for _ in range(num))
+def many(
+    logits: torch.Tensor, config: GenerationConfig, seen=(), num_prompt_tokens=0, num=4000
+) -> Counter:
+    """How often each token is drawn from ``logits`` (V,)."""
+    asked = [Asked(config, seen, num_prompt_tokens, u) for u in uniforms(0, 0, num).tolist()]
+    return Counter(next_tokens(logits.expand(num, -1), asked).tolist())
+
+
+def one(logits: torch.Tensor, config: GenerationConfig, seen=(), num_prompt_tokens=0) -> int:
+    return int(next_tokens(logits[None], [Asked(config, seen, num_prompt_tokens, 0.5)]))
+
+
+def draws(**changes) -> Counter:
+    return many(FOUR, greedy(1, **changes))
+
+
+@pytest.fixture
+def drawn_from(monkeypatch) -> list[torch.Tensor]:
+    """The probabilities (C,) that chance drew from, draw by draw."""
+    seen = []
+    monkeypatch.setattr(sampling, "draw", lambda x, u: seen.append(x[0].softmax(-1)) or draw(x, u))
+    return seen
 
 
 def test_sampling_follows_the_probabilities():
@@ -53,16 +74,14 @@ def test_what_is_cut_is_the_least_likely(changes, kept):
 @pytest.mark.parametrize("level", [0.0, -4.0])  # scores of both signs; almost none above 0
 def test_the_repetition_penalty_is_hugging_faces(penalty, level):
     logits = torch.randn(50, generator=torch.Generator().manual_seed(3)) + level
-    seen = torch.tensor([int(logits.argmax()), int(logits.argmin()), 7, 7])
+    seen = [int(logits.argmax()), int(logits.argmin()), 7, 7]
     processor = transformers.RepetitionPenaltyLogitsProcessor(penalty)
-    expected = processor(seen[None], logits[None])[0]
+    expected = processor(torch.tensor([seen]), logits[None])[0]
     before = logits.clone()
     config = greedy(1, repetition_penalty=penalty)
-    assert next_token(logits, config, torch.Generator(), seen, 0) == expected.argmax()
+    assert one(logits, config, seen) == expected.argmax()
     assert torch.equal(logits, before)
-    hot = greedy(1, repetition_penalty=penalty, temperature=1.0)
-    generator = torch.Generator().manual_seed(0)
-    counts = Counter(next_token(logits, hot, generator, seen, 0) for _ in range(4000))
+    counts = many(logits, replace(config, temperature=1.0), seen)
     for token, share in enumerate(expected.softmax(-1).tolist()):
         assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
 
@@ -87,8 +106,7 @@ def test_what_is_kept_is_what_hugging_face_keeps(changes):
     if "min_p" in changes:
         processors.append(transformers.MinPLogitsWarper(changes["min_p"]))
     expected = processors(None, logits[None])[0].softmax(-1)
-    config, generator = greedy(1, temperature=0.8, **changes), torch.Generator().manual_seed(0)
-    counts = Counter(next_token(logits, config, generator, NONE_SEEN, 0) for _ in range(4000))
+    counts = many(logits, greedy(1, temperature=0.8, **changes))
     assert set(counts) <= set(expected.nonzero().flatten().tolist())
     for token, share in enumerate(expected.tolist()):
         assert counts[token] / 4000 == pytest.approx(share, abs=0.03)
@@ -96,15 +114,12 @@ def test_what_is_kept_is_what_hugging_face_keeps(changes):
 
 @pytest.mark.parametrize("min_p", [0.0, 1e-3, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize("cuts", [{}, {"top_k": 30}, {"top_p": 0.9}, {"top_k": 30, "top_p": 0.9}])
-def test_min_p_keeps_token_for_token_what_hugging_face_keeps(min_p, cuts, monkeypatch):
+@pytest.mark.parametrize("num_likeliest", [8, 512])  # of top_p: too few for most rows, or enough
+def test_min_p_keeps_token_for_token_what_hugging_face_keeps(
+    min_p, cuts, num_likeliest, drawn_from, monkeypatch
+):
     """What chance draws from is exactly what transformers' generate draws from."""
-    drawn_from = []
-
-    def first(probabilities, num_samples, generator):
-        drawn_from.append(probabilities)
-        return torch.zeros(1, dtype=torch.long)
-
-    monkeypatch.setattr(torch, "multinomial", first)
+    monkeypatch.setattr(sampling, "NUM_LIKELIEST", num_likeliest)
     their_settings = transformers.GenerationConfig(
         do_sample=True, temperature=0.8, min_p=min_p, **{"top_k": 0, "top_p": 1.0} | cuts
     )
@@ -114,9 +129,9 @@ def test_min_p_keeps_token_for_token_what_hugging_face_keeps(min_p, cuts, monkey
         logits[::7] = logits[3]  # equal scores, too
         expected = processors(torch.zeros(1, 1, dtype=torch.long), logits[None])[0].softmax(-1)
         config = greedy(1, temperature=0.8, min_p=min_p, **cuts)
-        next_token(logits, config, torch.Generator(), NONE_SEEN, 0)
-        ours, theirs = drawn_from[-1].sort().values, expected[expected > 0].sort().values
-        torch.testing.assert_close(ours, theirs)
+        one(logits, config)
+        ours, theirs = drawn_from[-1], expected[expected > 0].sort().values
+        torch.testing.assert_close(ours[ours > 0].sort().values, theirs)
 
 
 def hugging_face_processors(settings: transformers.GenerationConfig):
@@ -131,26 +146,18 @@ def hugging_face_processors(settings: transformers.GenerationConfig):
 @pytest.mark.parametrize("presence", [0.0, 0.4, -2.0])
 @pytest.mark.parametrize("reply", [[], [3], [7, 7, 3, 7]])
 def test_frequency_and_presence_penalty_follow_openais_formula(
-    frequency, presence, reply, monkeypatch
+    frequency, presence, reply, drawn_from
 ):
     """mu[j] -> mu[j] - c[j] * frequency - (c[j] > 0) * presence; the prompt's tokens are free."""
-    drawn_from = []
-
-    def first(probabilities, num_samples, generator):
-        drawn_from.append(probabilities)
-        return torch.zeros(1, dtype=torch.long)
-
-    monkeypatch.setattr(torch, "multinomial", first)
     logits, prompt = torch.randn(12, generator=torch.Generator().manual_seed(2)), [3, 5, 5]
     expected = logits.clone()
     for token in range(12):
         count = reply.count(token)
         expected[token] -= count * frequency + (count > 0) * presence
-    penalties = {"frequency_penalty": frequency, "presence_penalty": presence}
-    before, seen = logits.clone(), torch.tensor(prompt + reply)
-    config = greedy(1, **penalties)
-    assert next_token(logits, config, torch.Generator(), seen, 3) == expected.argmax()
-    next_token(logits, replace(config, temperature=0.8), torch.Generator(), seen, 3)
+    before, seen = logits.clone(), prompt + reply
+    config = greedy(1, frequency_penalty=frequency, presence_penalty=presence)
+    assert one(logits, config, seen, 3) == expected.argmax()
+    one(logits, replace(config, temperature=0.8), seen, 3)
     torch.testing.assert_close(drawn_from[-1], (expected / 0.8).softmax(-1))
     assert torch.equal(logits, before)
 
@@ -176,9 +183,48 @@ def test_only_greedy_without_a_penalty_is_plain():
     ids=str,
 )
 def test_the_most_extreme_settings_still_draw_a_token(changes):
-    logits, seen = (
-        torch.randn(97, generator=torch.Generator().manual_seed(0)) * 100,
-        torch.arange(9),
+    logits = torch.randn(97, generator=torch.Generator().manual_seed(0)) * 100
+    tokens = many(logits, greedy(1, **changes), range(9), num=50)
+    assert all(0 <= token < 97 for token in tokens)
+
+
+@torch.inference_mode()
+def test_a_rows_token_does_not_depend_on_the_rows_beside_it():
+    settings = (
+        *({}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 5}, {"repetition_penalty": 1.3}),
+        *({"temperature": 1.3, "top_p": 0.9}, {"temperature": 2.0, "top_p": 0.999}),
+        *({"temperature": 1.0, "min_p": 0.1}, {"temperature": 1.0, "presence_penalty": 1.0}),
+        {"temperature": 0.9, "top_k": 40, "top_p": 0.95, "min_p": 0.02},
     )
-    token = next_token(logits, greedy(1, **changes), torch.Generator().manual_seed(0), seen, 0)
-    assert 0 <= token < 97
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(90, 1000, generator=generator)
+    logits[::4, ::3] = logits[::4, :1]  # rows of many equal scores beside rows of none
+    asked = [
+        Asked(greedy(1, **settings[row % len(settings)]), [row, 7, row], 1, uniform)
+        for row, uniform in enumerate(uniforms(5, 1, 90).tolist())
+    ]
+    together = next_tokens(logits, asked).tolist()
+    assert together == [int(next_tokens(logits[i, None], [asked[i]])) for i in range(90)]
+    assert len(set(together)) > 40
+
+
+def test_a_token_without_probability_is_never_drawn():
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf])
+    ends = torch.tensor([0.0, 1e-300, 0.5, 1 - 2**-52], dtype=torch.float64)
+    assert draw(logits.expand(4, -1), ends).tolist() == [1, 1, 3, 3]
+    flat = torch.zeros(4, 50257)  # sums to nearly 1
+    assert draw(flat, ends).tolist()[::3] == [0, 50256]
+
+
+def test_the_numbers_depend_on_seed_reply_and_position_alone():
+    numbers = uniforms(3, 2, 9)
+    assert (numbers == uniforms(3, 2, 1000)[:9]).all()
+    others = [uniforms(*key, 9) for key in ((2, 3), (3, 1), (3, 0), (-3, 2), (3, 2**64 - 3))]
+    assert all((numbers != other).all() for other in others)
+    assert (uniforms(-1, 0, 3) == uniforms(2**64 - 1, 0, 3)).all()
+    # Philox4x64-10 of numpy: the same in every version and on every machine.
+    assert Fraction(uniforms(0, 0, 1)[0]) * 2**52 == FIRST
+    many_numbers = uniforms(1, 1, 100_000)
+    assert 0 <= many_numbers.min() < 1e-4
+    assert 0.9999 < many_numbers.max() < 1
+    assert abs(many_numbers.mean() - 0.5) < 0.005

@@ -101,7 +101,7 @@ def test_settings_change_what_is_named_and_nothing_else(session):
         ("stop=" + "[" * 100_000, "must be a text, or a list"),
         ("stop=", "a stop string is empty"),
         ("max_new_tokens=" + "9" * 5000, "must be a whole number"),
-        ("weights=int4", "weights=int4: must be one of fp32, bf16, int8"),
+        ("weights=int4", "weights=int4: must be one of auto, fp32, fp16, bf16, int8"),
         ("seed=3 top_p=0", "top_p=0.0: must be in"),
     ],
 )
