@@ -8,7 +8,7 @@ the same of a micro-batch, T its positions.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -99,6 +99,15 @@ class Replies:
             "reply_labels": input_ids[reply_index + 1],
             "last_index": torch.tensor(last),
         }
+
+
+class Known(NamedTuple):
+    """What is known of the tokens of some replies, by one forward pass; on the CPU."""
+
+    logprobs: list[Tensor]  # by reply
+    reference: list[Tensor]
+    values: list[Tensor]
+    scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -270,3 +279,12 @@ class ExperienceLoader:
         self.position = state["position"]
         found = state["experience"]
         self.experience = None if found is None else Experience.from_state(found)
+
+
+def of_all_ranks(found: dict[int, Any], num_ranks: int) -> dict[int, Any]:
+    """Return what all ranks have found, by the number of the reply; every rank has to call it."""
+    if num_ranks == 1:
+        return found
+    ranks: list[Any] = [None] * num_ranks
+    torch.distributed.all_gather_object(ranks, found)
+    return {number: each for rank in ranks for number, each in rank.items()}

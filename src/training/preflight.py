@@ -37,7 +37,9 @@ def preflight_report(
         "rows": f"{data.report.read:,} read: {used}{_joined(data)}{_dropped(data)}",
         **_sources(data),
         "not used": _not_used(data.report),
-        "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
+        data.unit: f"{blocks}; {plan.block_size} positions"
+        + (f", {train.utilisation:.2%} used" if data.unit == "blocks" else "")
+        + f", {due}",
         "unusual": ("\n" + " " * 11).join(_unusual(config)),
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
@@ -64,7 +66,9 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule, plan: Plan) ->
     """Return what looks wrong, each with what to do about it."""
     train = data.splits["train"]
     warnings = []
-    if train.num_tokens < data.block_size:
+    if data.unit != "blocks":
+        pass  # each is computed at its own length
+    elif train.num_tokens < data.block_size:
         warnings.append(
             f"the training rows hold {train.num_tokens} tokens, less than one block of "
             f"{data.block_size}: add rows or lower data.block_size"
@@ -123,7 +127,7 @@ def _scored(data: ChatDataModule, split: str) -> str:
     """Return how much of a held-out split is scored."""
     whole = len(data.splits[split])
     if not data.is_bounded(split):
-        return f"all {whole:,} blocks"
+        return f"all {whole:,} {data.unit}"
     blocks = data.by_source(split).values()
     rows = sum(part.num_examples for part in blocks)
     return f"{sum(map(len, blocks)):,} of {whole:,} blocks ({rows:,} random rows, always the same)"
