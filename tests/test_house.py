@@ -30,6 +30,7 @@ ROOM_MAY_IMPORT = {
     "sweeps": {"training", "evaluation", "command"},
     "records": {"training", *GROUND},
     "inspection": {"data"},
+    "ranking": GROUND,
     "terminal": GROUND,
     "page": GROUND,
     "serving": GROUND,

@@ -24,6 +24,7 @@ from src.command.cli import CONF, typed
 from src.evaluate import EvaluateConfig
 from src.export import ExportConfig
 from src.inspect_data import InspectConfig
+from src.rank import RankConfig
 from src.runs import RunsConfig
 from src.serving.config import ServeConfig
 from src.sweep import SweepConfig
@@ -44,6 +45,7 @@ TYPES: dict[str, type] = {
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "inspect_data": InspectConfig,
+    "rank": RankConfig,
     "runs": RunsConfig,
     "serve": ServeConfig,
     "sweep": SweepConfig,

@@ -138,3 +138,10 @@ def context_row(context: Context) -> dict[str, Any]:
         messages.append({"role": "user", "content": question})
         messages.append({"role": "assistant", "content": reply})
     return {"messages": [*messages, {"role": "user", "content": prompt}]}
+
+
+def context_of_row(row: Mapping[str, Any]) -> Context:
+    """Return the context that ``context_row`` wrote."""
+    columns = {name: row[name] for name in ("prompt", "messages") if name in row}
+    conversation = PromptReader([], None, "row")(columns)
+    return next(iter(_contexts([conversation])))[0]

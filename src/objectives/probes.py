@@ -8,6 +8,7 @@ score below the reply that it was made of.
 Shape letters: N replies, R tokens of a reply.
 """
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from math import sqrt
@@ -147,16 +148,16 @@ def probe_lines(figures: Mapping[str, float]) -> list[str]:
     shares = {kind: figures[f"probe/{kind}"] for kind in KINDS if f"probe/{kind}" in figures}
     if not shares:
         return []
-    lines = [
+    said = [
         "probes: a preferred reply scores above what is made of it: "
         + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
     ]
     if failed := [kind for kind in shares if not is_passed(figures, kind)]:
-        lines.append(
-            f"do not train against it yet: {' and '.join(failed)} replies score as high as good "
-            f"ones; more comparisons that hold such replies teach it"
+        said.append(
+            f"do not train against it yet: such replies score as high as good ones: "
+            f"{', '.join(failed)}; comparisons that hold them teach it"
         )
-    return lines
+    return [line for text in said for line in textwrap.wrap(text, 100)]
 
 
 def is_passed(figures: Mapping[str, float], kind: str) -> bool:

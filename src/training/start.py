@@ -11,7 +11,7 @@ import torch
 
 from src import phases, signals
 from src.data.blocks import choose_block_size
-from src.data.datamodule import open_data
+from src.data.datamodule import ChatDataModule, open_data
 from src.errors import UserError
 from src.files import atomic
 from src.model.device import choose_device
@@ -25,7 +25,7 @@ from src.training.memory import TrainingStep, check_memory
 from src.training.model import build_model
 from src.training.objective import Objective
 from src.training.optimizer import check_schedule
-from src.training.origin import check_length, check_settings, origin_of
+from src.training.origin import Origin, check_length, check_settings, origin_of
 from src.training.place import find_place
 from src.training.plan import Plan, choose_batching
 from src.training.preflight import preflight_report, preflight_warnings
@@ -190,18 +190,29 @@ def prepare(
     plan = Plan.of(config, machine, data, step)
     most = {"validation": plan.validations.max_blocks, "test": config.trainer.max_test_blocks}
     data.limits = most
-    if machine.place.rank == 0:
-        lock.sweep(run_folder)
-        kept.sweep(run_folder)
-        is_new = not (run_folder / RECORD).exists()
-        write_record(run_folder, config, data, plan, overrides, origin.facts() if origin else {})
-        note_start(run_folder, overrides, is_new)
-    else:
-        # The weights are drawn; from here on each rank draws for itself.
-        L.seed_everything((config.seed + machine.place.rank) % 2**32, verbose=False)
+    _write_down(config, data, plan, run_folder, overrides, origin)
     due = objective.describe_targets(data.splits["train"])
     for line in preflight_report(config, data, plan, due, run_folder, origin):
         log.info(line)
     for warning in [*preflight_warnings(config, data, plan), *memory_warnings]:
         log.warning("warning: %s", warning)
     return Run(config, objective, data, model, plan, run_folder, origin, choices)
+
+
+def _write_down(
+    config: TrainConfig,
+    data: ChatDataModule,
+    plan: Plan,
+    run_folder: Path,
+    overrides: list[str],
+    origin: Origin | None,
+) -> None:
+    """Write what begins, on rank 0; the weights are drawn, so the others draw for themselves."""
+    if rank := plan.machine.place.rank:
+        L.seed_everything((config.seed + rank) % 2**32, verbose=False)
+        return
+    lock.sweep(run_folder)
+    kept.sweep(run_folder)
+    is_new = not (run_folder / RECORD).exists()
+    write_record(run_folder, config, data, plan, overrides, origin.facts() if origin else {})
+    note_start(run_folder, overrides, is_new)

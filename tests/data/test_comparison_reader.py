@@ -272,6 +272,12 @@ def test_scores_of_a_row_each_are_gathered_by_prompt(source):
     assert "line 5" in report.first_dropped["no_preference"]
 
 
+def test_scores_of_a_row_each_that_make_no_comparison_are_refused(source):
+    rows = [{"prompt": f"Hi {i}", "response": "a", "score": 1} for i in range(3)]
+    with pytest.raises(UserError, match=r"no usable training rows among 3 \(3 one_reply"):
+        list(source(rows).read(RowReport()))
+
+
 def test_rows_that_cannot_be_used_are_counted(source):
     rows = [row for row, _ in [*GOOD.values(), *BAD.values()] if isinstance(row, dict)]
     report = RowReport()

@@ -66,9 +66,10 @@ def test_a_model_that_likes_length_is_fooled_and_told_apart(probed):
     assert found["probe/stuffed"] == 0.0
     assert found["probe/truncated"] == 1.0
     assert found["probe/shuffled"] == 0.5  # of the same length
-    lines = probe_lines(found)
-    assert "repeated 0%" in lines[0]
-    assert "repeated and shuffled and stuffed replies score as high" in lines[1]
+    said = " ".join(probe_lines(found))
+    assert "repeated 0%" in said
+    assert "do not train against it yet" in said
+    assert "as good ones: repeated, shuffled, stuffed;" in said
 
 
 def test_a_model_that_wants_an_end_finds_the_truncated(probed):
@@ -82,7 +83,7 @@ def test_a_good_model_passes_all(probed):
     best = {tuple(g.replies[0][g.num_context :]) for g in groups}
     found = probed(lambda reply: tuple(reply) in best, groups)
     assert {found[f"probe/{kind}"] for kind in KINDS} == {1.0}
-    assert len(probe_lines(found)) == 1
+    assert "do not train" not in " ".join(probe_lines(found))
 
 
 def test_rewards_of_many_rows_are_those_of_each_alone(scalar, monkeypatch):
