@@ -35,7 +35,7 @@ ROOM_MAY_IMPORT = {
     "page": GROUND,
     "serving": GROUND,
     "exporting": GROUND,
-    "benchmark": {"objectives", "training", "evaluation", *GROUND},
+    "benchmark": {"objectives", "training", "evaluation", "exporting", *GROUND},
 }
 SHARED = {"wording", "files", *GROUND_FILES}
 MAY_IMPORT_HYDRA = {"sweeps", "command"}

@@ -53,6 +53,7 @@ class Variant:
     first_that_runs: bool = False  # of several settings not the fastest, but the first that runs
     num_warmup_laps: int = 1
     needs: str | None = None  # a package of an optional extra
+    extra: str = "peers"
 
 
 @dataclass
@@ -104,7 +105,8 @@ def take_turns(part: str, variants: list[Variant], job: Job) -> dict[str, Measur
 def _choose_setting(part: str, variant: Variant, job: Job) -> Measured | None:
     """Return the variant's best setting, without repeats; None if it cannot run."""
     if variant.needs and not find_spec(variant.needs):
-        reason = f"{variant.needs} is not installed (pip install 'gpt2-chat[peers]')"
+        install = f"pip install 'gpt2-chat[{variant.extra}]'"
+        reason = f"{variant.needs} is not installed ({install})"
         log.warning("warning: %s %s left out: %s", part, variant.name, reason)
         return None
     if len(variant.settings) == 1:

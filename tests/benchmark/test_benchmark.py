@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
 TRAIN = ("ours", "bare_loop", "article_as_written", "article_packed", "huggingface")
 GENERATE = (
-    *("ours", "ours_bf16", "ours_int8", "ours_batch_32", "ours_int8_batch_32"),
-    *("article", "huggingface"),
+    *("ours", "ours_fp16", "ours_bf16", "ours_int8", "ours_batch_32", "ours_int8_batch_32"),
+    *("ours_prompt_900", "ours_batch_64", "ours_sampled_batch_64", "article", "huggingface"),
 )
 
 
@@ -49,6 +49,7 @@ def expected_keys() -> set[str]:
         *(f"ratio.train.ours_to_{name}" for name in TRAIN if name != "ours"),
         *("ratio.prepare.ours_to_article", "ratio.generate.ours_to_article"),
         *("ratio.generate.ours_to_huggingface", "ratio.generate.ours_batch_32_to_ours"),
+        "ratio.generate.ours_sampled_batch_64_to_ours_batch_64",
     }
 
 
@@ -151,9 +152,12 @@ def test_a_variant_of_another_part_is_a_mistake(what, name):
 def test_the_names_of_parts_and_variants_differ():
     assert len({part.name for part in PARTS}) == len(PARTS)
     for part in PARTS:
-        names = [variant.name for variant in part.variants(torch.device("cuda"))]
-        assert len(set(names)) == len(names)
-        assert {name for pair in part.ratios for name in pair} <= set(names)
+        known = set()
+        for kind in ("cpu", "cuda"):
+            names = [variant.name for variant in part.variants(torch.device(kind))]
+            assert len(set(names)) == len(names)
+            known |= set(names)
+        assert {name for pair in part.ratios for name in pair} <= known
 
 
 def test_pretrained_weights_are_refused(tmp_path):

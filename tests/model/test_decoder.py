@@ -11,6 +11,7 @@ from src.model.decoding_weights import DecodingWeights
 from src.model.gpt2 import GPT2
 from src.model.kv_cache import KVCache, Span
 from src.model.pretrained import to_hugging_face
+from src.model.sampling import next_tokens, uniforms
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 
@@ -97,6 +98,24 @@ def test_who_joins_and_leaves_never_changes_what_the_others_say(model, weights):
         for slot, token in tokens.items():
             said[slot].append(token)
     assert told > 200
+
+
+def test_what_chance_gives_a_token_depends_on_seed_number_and_place_alone(model, monkeypatch):
+    seen = []
+
+    def record(logits, asked):
+        seen.append([each.uniform for each in asked])
+        return next_tokens(logits, asked)
+
+    monkeypatch.setattr("src.model.decoder.next_tokens", record)
+    decoder = Decoder(model, 2, "fp32")
+    configs = [greedy(9, temperature=1.0, seed=4), greedy(9, temperature=0.5, seed=6)]
+    decoder.join([[1, 2, 3], [7] * 11], configs, [0, 5])
+    for _ in range(4):
+        decoder.step()
+    first, second = zip(*seen, strict=True)
+    assert list(first) == uniforms(4, 0, 4).tolist()
+    assert list(second) == uniforms(6, 5, 4).tolist()
 
 
 def test_replies_of_other_numbers_draw_otherwise_wherever_they_are_decoded(model):

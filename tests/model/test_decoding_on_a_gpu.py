@@ -9,6 +9,7 @@ import torch
 from src.model.decoding_weights import DecodingWeights
 from src.model.gpt2 import GPT2
 from src.model.kv_cache import KVCache, Span
+from src.model.sampling import draw
 from tests.cuda_stand_in import CudaStandIn
 from tests.model.conftest import tiny_config
 
@@ -86,3 +87,13 @@ def test_a_step_without_our_kernels_waits_for_nothing_either(weights, num_rows, 
         counts.append(count.total())
     assert likeliest.shape == (num_rows,)
     assert counts[0] == counts[1] <= most  # the length adds none
+
+
+@pytest.mark.parametrize("num_rows", [1, 8])
+@torch.inference_mode()
+def test_random_tokens_of_all_rows_are_drawn_without_waiting(num_rows, card):
+    logits = torch.zeros((num_rows, 97), device=META)
+    uniform = torch.zeros(num_rows, dtype=torch.float64, device=META)
+    with card() as count:
+        assert draw(logits, uniform).shape == (num_rows,)
+    assert count.total() <= 4  # softmax, sums, one product, search
