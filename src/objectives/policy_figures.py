@@ -6,7 +6,7 @@ OF_TOKENS = ("loss", "policy_loss", "value_loss", "approx_kl", "clipped", "entro
 OF_REPLIES = ("score", "kl", "length", "ended", "num_replies")
 JUDGED = ("gold", "perfect", "right")  # by the embedded labeller; they choose nothing
 NAMES = (*OF_TOKENS, *OF_REPLIES, *JUDGED, "num_judged")
-TRAIN_FIGURES = ("loss", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "entropy")
+TRAIN_FIGURES = ("loss", "policy_loss", "approx_kl", "clip_fraction", "entropy")
 
 
 def policy_figures(sums: Mapping[str, float], kl_price: float) -> dict[str, float]:
@@ -20,7 +20,8 @@ def policy_figures(sums: Mapping[str, float], kl_price: float) -> dict[str, floa
     """
     found = {}
     if sums["num_tokens"]:
-        names = {name: name for name in TRAIN_FIGURES} | {"clip_fraction": "clipped"}
+        names = {name: name for name in (*TRAIN_FIGURES, "value_loss")}
+        names["clip_fraction"] = "clipped"
         found |= {name: sums[of] / sums["num_tokens"] for name, of in names.items()}
     if sums["num_replies"]:
         names = {"score": "score", "kl": "kl", "reply_tokens": "length", "reply_ended": "ended"}

@@ -3,9 +3,9 @@ network: RLOO (Ahmadian et al., arXiv:2402.14740) and GRPO (Shao et al., arXiv:2
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from src.objectives.advantages import (
 )
 from src.objectives.experience import Experience, Replies
 from src.objectives.policy_config import PolicyConfig
+from src.objectives.policy_figures import TRAIN_FIGURES
 from src.objectives.policy_module import PolicyModule
 from src.objectives.rewards import hidden_states
 from src.training.gradient_norms import GradientNorms, clip_gradients
@@ -55,6 +56,8 @@ class PPOModule(PolicyModule):
     Args:
         value: expects at each token what the reply will be worth.
     """
+
+    train_figures: ClassVar[Sequence[str]] = (*TRAIN_FIGURES, "value_loss")
 
     def __init__(self, *args: Any, value: ScalarGPT2, **values: Any):
         super().__init__(*args, **values)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from src.data.blocks import Blocks
 from src.data.comparison import Context
+from src.data.comparison_datamodule import refuse_settings_of_conversations
 from src.data.config import DataConfig
 from src.data.conversation import RowReader
 from src.data.corpus import Corpus
@@ -48,6 +49,9 @@ class PromptDataModule(ChatDataModule):
         num_replies: to each prompt of an iteration.
         positions: of a prompt and its reply.
         max_new_tokens: of a reply.
+
+    Raises:
+        UserError: a setting of ``data`` is for conversations alone.
     """
 
     reader: ClassVar[Reader] = PromptReader
@@ -64,6 +68,7 @@ class PromptDataModule(ChatDataModule):
         max_new_tokens: int,
         **values: Any,
     ):
+        refuse_settings_of_conversations(config, "prompts")
         # The end token stands for the reply.
         values |= {"block_size": positions, "max_length": positions - max_new_tokens + 1}
         super().__init__(replace(config, packing=False), *args, **values)

@@ -2,6 +2,8 @@
 
 import importlib
 import math
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -144,6 +146,8 @@ def function_rewards(name: str, tokenizer: Tokenizer) -> FunctionRewards:
     """
     if name in BUILT_IN:
         return FunctionRewards(name, BUILT_IN[name], tokenizer)
+    if os.getcwd() not in sys.path:  # where a person's file is
+        sys.path.insert(0, os.getcwd())
     module_name, _, attribute = name.rpartition(".")
     try:
         function = getattr(importlib.import_module(module_name), attribute)

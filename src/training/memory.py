@@ -96,7 +96,12 @@ class TrainingStep:
         )
 
     def on(self, blocks: Blocks) -> "TrainingStep":
-        """Return the same step with the figures of the blocks that it will compute."""
+        """Return the same step with the figures of the blocks that it will compute.
+
+        Of replies that are drawn nothing is known before: each may have all positions.
+        """
+        if self.num_cached:
+            return self
         positions = max(1, len(blocks) * blocks.block_size)
         scored = blocks.num_targets + blocks.num_prompt_targets
         if self.head == "logprobs":  # of all tokens at most: prompts are not

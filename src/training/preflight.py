@@ -45,9 +45,7 @@ def preflight_report(
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
         "validation": _validation(data, plan.validations),
         "test": _test(config, data),
-        "step": f"{config.batch_size} blocks = {devices}{batching.num_micro_batches} x "
-        f"{batching.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
-        f"about {_tokens_per_step(train, batching):,} tokens{_short(train, batching)}",
+        "step": _step(config, data, batching),
         "model": f"{plan.step.num_parameters:,} parameters, "
         + (f"from {start}" if start else "random weights")
         + _adapters(plan.step),
@@ -85,7 +83,7 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule, plan: Plan) ->
             f"validation takes about {share:.0%} of the time of training: leave "
             f"trainer.max_val_blocks at auto, or raise trainer.val_every_n_steps"
         )
-    if len(train) < config.batch_size:
+    if data.unit == "blocks" and len(train) < config.batch_size:
         warnings.append(
             f"batch_size={config.batch_size} is more than the {len(train)} training blocks: each "
             f"step has all of them, and only those; lower batch_size or data.block_size, or add "
@@ -131,6 +129,21 @@ def _scored(data: ChatDataModule, split: str) -> str:
     blocks = data.by_source(split).values()
     rows = sum(part.num_examples for part in blocks)
     return f"{sum(map(len, blocks)):,} of {whole:,} blocks ({rows:,} random rows, always the same)"
+
+
+def _step(config: TrainConfig, data: ChatDataModule, batching: Batching) -> str:
+    """Return how an optimizer step is cut, and how many tokens it has if that is known."""
+    several, train = batching.num_devices > 1, data.splits["train"]
+    is_packed = data.unit == "blocks"
+    unit = data.unit if is_packed else "replies"
+    text = (
+        f"{config.batch_size} {unit} = {f'{batching.num_devices} x ' if several else ''}"
+        f"{batching.num_micro_batches} x {batching.micro_batch_size} "
+        f"({'devices, ' if several else ''}micro-batches, {unit})"
+    )
+    if not is_packed:
+        return text
+    return f"{text}, about {_tokens_per_step(train, batching):,} tokens{_short(train, batching)}"
 
 
 def _tokens_per_step(train: Blocks, batching: Batching) -> int:

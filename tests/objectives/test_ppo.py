@@ -2,16 +2,19 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from src.data.sample.questions import questions
 from src.errors import UserError
 from src.model.pretrained import load_pretrained
 from src.model.scalar import ScalarGPT2
 from src.objectives import policy_module, rewards
 from src.objectives.ppo import PPO
+from src.objectives.prompt_data import Asked
 from src.talk.reward_folder import save_reward_folder
 from tests.training.conftest import SMALL, curves, metrics, settings, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
@@ -172,6 +175,38 @@ def test_gold_chooses_no_weights():
         assert not any("gold" in figure for figure, _ in found.bar.values())
     source = Path(__file__).parents[2] / "src" / "training" / "best.py"
     assert "gold" not in source.read_text()
+
+
+def test_a_function_of_ones_own_is_called_with_prompt_and_replies(tmp_path, monkeypatch):
+    (tmp_path / "own_rewards.py").write_text(
+        "def score(prompt, replies):\n    return [len(prompt) + len(r) for r in replies]\n"
+        "def odd(prompt, replies):\n    return 'much'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    asked = Asked("What?", False, None)
+    found = rewards.function_rewards("own_rewards.score", None)
+    assert found.function(asked, "yes", True) == 8
+    with pytest.raises(UserError, match=r"own_rewards\.odd: .* score\(prompt, replies\)"):
+        rewards.function_rewards("own_rewards.odd", None).function(asked, "yes", True)
+    for name in ("own_rewards.none", "no_such_module.score", "gld"):
+        with pytest.raises(UserError, match=f"objective.reward={name}"):
+            rewards.function_rewards(name, None)
+
+
+def test_rewards_of_ours_know_what_is_right():
+    asked = Asked("What?", False, " Yes, it is. ")
+    assert rewards.exact_match(asked, "Yes, it is.", True) == 1
+    assert rewards.exact_match(asked, "Yes, it is.", False) == 0
+    assert rewards.exact_match(asked, "Yes", True) == 0
+    with pytest.raises(UserError, match="has no reply to compare with"):
+        rewards.exact_match(Asked("What?", False, None), "Yes", True)
+    with pytest.raises(UserError, match="the labeller does not know 'What'"):
+        rewards.gold(Asked("What", False, None), "Yes", True)
+    question = questions()[0]
+    best = rewards.gold(Asked(question.prompt, False, None), question.response, True)
+    worst = rewards.gold(Asked(question.prompt, False, None), "No", False)
+    assert best > worst
 
 
 def test_a_run_folder_calls_nothing_that_the_command_line_does_not_name(run, tmp_path, monkeypatch):
