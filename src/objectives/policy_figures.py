@@ -18,7 +18,7 @@ def policy_figures(sums: Mapping[str, float], kl_price: float) -> dict[str, floa
         sums: by ``NAMES``.
         kl_price: what a nat costs, in units of the score.
     """
-    found = {}
+    found: dict[str, float] = {}
     if sums["num_tokens"]:
         names = {name: name for name in (*TRAIN_FIGURES, "value_loss")}
         names["clip_fraction"] = "clipped"

@@ -20,6 +20,7 @@ from src.data.order import in_passes
 from src.data.prompts import PromptReader
 from src.data.report import RowReport
 from src.data.source import Reader
+from src.data.subset import some_units
 from src.objectives.experience import GPU_MULTIPLE, Deal, ExperienceLoader
 
 
@@ -86,6 +87,14 @@ class PromptDataModule(ChatDataModule):
             max_length=self.max_length,
             copies=copies,
         )
+
+    def by_source(self, split: str) -> dict[str, Blocks]:
+        """Return the prompts of each source of a split, or so many as its ``limits`` say."""
+        if split not in self.parts:
+            whole = self.splits[split]
+            most = self.limits[split] or 1 if self.is_bounded(split) else len(whole)
+            self.parts[split] = self._pack_by_source(whole, some_units(whole, most))
+        return self.parts[split]
 
     @property
     def deal(self) -> Deal:

@@ -128,7 +128,8 @@ def _scored(data: ChatDataModule, split: str) -> str:
         return f"all {whole:,} {data.unit}"
     blocks = data.by_source(split).values()
     rows = sum(part.num_examples for part in blocks)
-    return f"{sum(map(len, blocks)):,} of {whole:,} blocks ({rows:,} random rows, always the same)"
+    scored = f"{sum(map(len, blocks)):,} of {whole:,} {data.unit}"
+    return f"{scored} ({rows:,} random rows, always the same)"
 
 
 def _step(config: TrainConfig, data: ChatDataModule, batching: Batching) -> str:

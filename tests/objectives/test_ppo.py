@@ -167,6 +167,16 @@ def test_another_reward_model_of_the_same_name_is_found_out(run, monkeypatch):
         run(*PPO_RUN, "trainer.checkpoint_every_n_steps=3", "resume=auto", folder="killed")
 
 
+def test_validations_answer_as_many_prompts_as_asked_for_always_the_same(run, caplog):
+    caplog.set_level("INFO")
+    folder = run(*PPO_RUN, "max_steps=2", "trainer.max_val_blocks=5", "trainer.max_test_blocks=3")
+    found = metrics(folder)
+    assert (found["val/num_rows"], found["test/num_rows"]) == (5, 3)
+    assert "5 of " in caplog.text
+    assert "prompts (5 random rows, always the same)" in caplog.text
+    assert "16 replies = 2 x 8 (micro-batches, replies)" in caplog.text
+
+
 def test_gold_chooses_no_weights():
     for name in ("ppo", "rloo", "grpo"):
         found = settings(f"objective={name}", "objective.reward=exact_match")[1]
@@ -222,6 +232,31 @@ def test_a_run_folder_calls_nothing_that_the_command_line_does_not_name(run, tmp
     assert config.objective.reward is None
     with pytest.raises(UserError, match=r"resume=.* needs a reward"):
         objective(config)
+
+
+@pytest.mark.slow
+def test_a_few_iterations_raise_the_true_reward_of_the_embedded_labeller(tmp_path):
+    from src.training.start import start_run
+
+    shared = ("experiment=quickstart", "data=demonstrations", "exact_match=false")
+    shared += (f"data.corpus_dir={tmp_path / 'corpora'}", "sample_prompts=[]", "model.n_layer=2")
+    shared += ("trainer.max_val_blocks=100", "trainer.max_test_blocks=4")
+    learning = {
+        "sft": ("max_steps=200", "trainer.val_every_n_steps=200"),
+        "ppo": (
+            *("objective=ppo", "objective.reward=gold", "objective.best_of=0", "max_steps=24"),
+            *("batch_size=32", "micro_batch_size=32", "optimizer.learning_rate=3e-4"),
+            *(f"model.{key}={tmp_path / 'sft' / 'model'}" for key in ("pretrained", "tokenizer")),
+        ),
+    }
+    for name, own in learning.items():
+        (tmp_path / name).mkdir()
+        overrides = [*shared, *own]
+        start_run(*settings(*overrides), tmp_path / name, overrides)
+    found = curves(tmp_path / "ppo")
+    assert found["val/gold"] == pytest.approx(found["val/score"], abs=1.0)  # but for missing ends
+    gold = list(found["val/gold"].values())
+    assert gold[-1] > gold[0] + 0.5
 
 
 @pytest.mark.slow
