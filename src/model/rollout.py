@@ -45,8 +45,9 @@ class ScoringDecoder(Decoder):
     ) -> None:
         super()._choose(logits, likeliest, sequences)
         tokens = torch.tensor([each.tokens[-1] for each in sequences], device=logits.device)
-        scores = (logits / self.temperature).log_softmax(-1)
-        found = scores.gather(1, tokens[:, None]).squeeze(1).tolist()
+        scores = logits if self.temperature == 1 else logits / self.temperature
+        of_tokens = scores.gather(1, tokens[:, None]).squeeze(1)
+        found = (of_tokens - scores.logsumexp(-1)).tolist()
         for sequence, value in zip(sequences, found, strict=True):
             self.logprobs[sequence.slot].append(value)
 

@@ -135,7 +135,7 @@ class PromptDataModule(ChatDataModule):
     @cache  # noqa: B019  # lives as long as the run
     def asked(self, split: str) -> list[Asked]:
         """Read the prompts of a split again, as text, by their numbers."""
-        found = [row for name, row in self.source.read(RowReport()) if name == split]
+        found: list[Any] = [row for name, row in self.source.read(RowReport()) if name == split]
         answers = self._answers
         asked = []
         for unit in self.splits[split].corpus_index.tolist():
@@ -146,17 +146,17 @@ class PromptDataModule(ChatDataModule):
 
     @cached_property
     def _answers(self) -> dict[Context, str]:
-        rows = self.source.read_by(RowReader).read(RowReport())
-        return {_context(row): row.turns[-1][1] for _, row in rows}
+        rows: list[Any] = [row for _, row in self.source.read_by(RowReader).read(RowReport())]
+        return {_context(row): row.turns[-1][1] for row in rows}
 
     def train_dataloader(self) -> Any:
         """Return the rollouts of the whole run, as one long epoch."""
-        module: Any = self.trainer.lightning_module
+        trainer: Any = self.trainer
         self.loader = ExperienceLoader(
             self.deal,
             self.num_steps,
-            module.collect,
-            self.trainer.global_rank,
+            trainer.lightning_module.collect,
+            trainer.global_rank,
             self.tokenizer.end_id,
             self.multiple,
         )
@@ -169,10 +169,10 @@ class PromptDataModule(ChatDataModule):
 
     def _loaders(self, split: str) -> list[DataLoader]:
         """Return a loader of one item: the numbers of the prompts that this rank answers."""
-        trainer = self.trainer
+        trainer: Any = self.trainer
         mine = self.held_out(split)[trainer.global_rank :: trainer.world_size]
-        item = {"prompt_numbers": torch.from_numpy(mine)}
-        return [DataLoader([item], batch_size=None, generator=torch.Generator())]
+        items: Any = [{"prompt_numbers": torch.from_numpy(mine)}]
+        return [DataLoader(items, batch_size=None, generator=torch.Generator())]
 
 
 def _context(row: Any) -> Context:
