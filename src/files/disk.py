@@ -50,12 +50,13 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         number = error_number(error)
-        is_whole = not isinstance(error, Unwritten)  # else it is about a file of this folder
-        is_named = not is_whole and error.filename == str(path)
-        if is_named or number not in OF_THE_DISK or not _is_about(error, path):
+        is_part = isinstance(error, Unwritten)  # a file of this folder
+        if isinstance(error, Unwritten) and error.filename == str(path):
+            raise
+        if number not in OF_THE_DISK or not _is_about(error, path):
             raise
         unwritten = Unwritten(number, os.strerror(number), str(path))
-        unwritten.size = size if is_whole else None  # the folder's other files need room, too
+        unwritten.size = None if is_part else size  # the folder's other files need room, too
         raise unwritten from error
 
 
