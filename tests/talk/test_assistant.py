@@ -267,8 +267,9 @@ def test_weights_of_the_same_kind_are_packed_once(assistant, monkeypatch):
         return DecodingWeights(model, kind)
 
     monkeypatch.setattr("src.talk.assistant.DecodingWeights", pack)
-    fresh = Assistant(assistant.model, assistant.tokenizer)
-    kind = choose_weights(fresh.model, "auto")
-    for weights in ("auto", kind, "auto", "int8"):
-        fresh.reply(ask("Hello"), greedy(2, weights=weights)).read_all()
-    assert kinds == [kind, "int8"]
+    kind = choose_weights(assistant.model, "auto")
+    for order in (("auto", kind, "int8"), (kind, "auto", "int8")):
+        fresh = Assistant(assistant.model, assistant.tokenizer)
+        for weights in order:
+            fresh.reply(ask("Hello"), greedy(2, weights=weights)).read_all()
+    assert kinds == [kind, "int8"] * 2
