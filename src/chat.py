@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from omegaconf import DictConfig
 
-from src.checks import at_least, check, one_of
+from src.checks import at_least, check, one_of, within
 from src.command.cli import RUNS, run_door, typed
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
@@ -43,7 +43,7 @@ class ChatConfig(GenerationKeys):
     system: str | None
     model_path: str | None
     device: str
-    threads: Annotated[int | str, at_least(1).or_auto()]
+    threads: Annotated[int | str, within("[1, 1024]").or_auto()]
     num_answers: Annotated[int, at_least(1)]
     format: Annotated[str, one_of(FORMATS)]
 

@@ -62,7 +62,7 @@ class EvaluateConfig:
     seed: Annotated[int, within("[0, 2^32)")]
     precision: Annotated[str, one_of(PRECISIONS)]
     device: str
-    threads: Annotated[int | str, at_least(1).or_auto()]
+    threads: Annotated[int | str, within("[1, 1024]").or_auto()]
     output: str | None
     name: str | None
 

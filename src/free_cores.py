@@ -21,10 +21,31 @@ SHORTEST = 0.3  # seconds: the kernel counts in hundredths
 _mask: frozenset[int] | None = None  # of this process, while it keeps its threads on fewer cores
 
 
-def keep_mask(mask: frozenset[int] | None) -> None:
-    """Remember the affinity mask while threads are on some of its cores; None: they are on all."""
+def keep_mask(mask: frozenset[int] | None) -> frozenset[int] | None:
+    """Remember the affinity mask while threads are on some of its cores; None: they are on all.
+
+    Returns what was remembered before.
+    """
     global _mask
-    _mask = mask
+    before, _mask = _mask, mask
+    return before
+
+
+def binds_threads(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether OpenMP keeps each thread on a core of its own, as a person asked.
+
+    It then binds the main thread, too, when torch is imported (GOMP_CPU_AFFINITY in libgomp's
+    manual).
+    """
+    if bind := environment.get("OMP_PROC_BIND", "").strip().lower():
+        return bind != "false"
+    return bool(environment.get("GOMP_CPU_AFFINITY") or environment.get("OMP_PLACES"))
+
+
+def keep_mask_of_start() -> None:
+    """Remember the affinity mask where OpenMP narrows it; to be called before torch is imported."""
+    if binds_threads() and hasattr(os, "sched_getaffinity"):
+        keep_mask(frozenset(os.sched_getaffinity(0)))
 
 
 def allowed_cores() -> frozenset[int]:
@@ -94,7 +115,17 @@ def look(proc: Path = PROC, cgroups: Path = CGROUPS) -> Look:
 
 
 def _core_seconds(proc: Path) -> dict[int, float]:
-    """Return the seconds that programs have used on each core; not what a host took away."""
+    """Return the seconds that programs have used on each core; not what a host took away.
+
+    Where the system does not say, it is empty, and all cores count as free.
+    """
+    try:
+        return _counted_seconds(proc)
+    except OSError:
+        return {}
+
+
+def _counted_seconds(proc: Path) -> dict[int, float]:
     if not (proc / "stat").exists():  # no Linux
         import psutil
 

@@ -39,14 +39,19 @@ class ShortWaits:
         self._begun.wait()
 
     def _keep(self, num_threads: int) -> None:
+        try:
+            self._start(num_threads)
+        finally:
+            self._begun.set()
+        self._over.wait()
+
+    def _start(self, num_threads: int) -> None:
         library = openmp()
         assert library is not None
         nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # free(NULL)
         run = library.GOMP_parallel
         run.argtypes, run.restype = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_uint] * 2], None
         run(nothing, None, num_threads + 1, 0)  # this one, and those that sleep
-        self._begun.set()
-        self._over.wait()
 
     def end(self) -> None:
         """Let the threads wait as before."""

@@ -28,6 +28,7 @@ from src.free_cores import (
     Load,
     Look,
     allowed_cores,
+    binds_threads,
     keep_mask,
     load_now,
     look,
@@ -40,6 +41,7 @@ EVEN = 0.9  # threads in rounds on fewer cores: the share of core time that they
 PERIOD = 0.5  # seconds between two looks
 QUIET = 0.2  # of a core: others that use less of it have left it
 TASKS = Path("/proc/self/task")
+MOST_SLEEPERS = 32  # threads that only shorten the waits
 
 Say = Callable[[str], object]
 
@@ -54,8 +56,12 @@ def choose_threads(most: int, free: int, can_move: bool) -> int:
     """
     if free >= most or not can_move:
         return min(most, free)
-    even = (n for n in range(most, free, -1) if n >= EVEN * free * math.ceil(n / free))
-    return next(even, free)
+    return next((n for n in range(most, free, -1) if is_even(n, free)), free)
+
+
+def is_even(threads: int, cores: int) -> bool:
+    """Whether ``threads`` in turns keep ``cores`` busy nearly all the time."""
+    return threads >= EVEN * cores * math.ceil(threads / cores)
 
 
 def auto_threads(num_processes: int = 1, num_workers: int = 0) -> int:
@@ -112,8 +118,12 @@ def follow_load() -> None:
 
 
 def can_move() -> bool:
-    """Whether threads can be kept on some cores, and wait in another way meanwhile."""
-    return hasattr(os, "sched_setaffinity") and openmp() is not None
+    """Whether threads can be kept on some cores, and wait in another way meanwhile.
+
+    Where a person has OpenMP bind them to cores, they stay there.
+    """
+    has_masks = hasattr(os, "sched_setaffinity") and not binds_threads()
+    return has_masks and openmp() is not None
 
 
 class Follower:
@@ -130,26 +140,33 @@ class Follower:
         self, threads: int, load: Load, adapts: bool = False, say: Say = lambda text: None
     ):
         self.most, self.adapts, self.say = threads, adapts, say
-        self.can_move = can_move()
         self.allowed = allowed_cores()
+        others = 0 if adapts else threads - 1  # that are there in any case
+        self._num_sleepers = max(1, len(self.allowed) - others)
+        self.can_move = can_move() and self._num_sleepers <= MOST_SLEEPERS
         self.used = self.allowed  # the cores that the threads are on
         self.free = min(load.num_free(), len(self.allowed))
         self.threads = choose_threads(threads, self.free, self.can_move) if adapts else threads
         self._load = load
         self._waits: ShortWaits | None = None
+        self._mask_before: frozenset[int] | None = None
         self._is_rising = self._was_said = False
         self._chance = random.Random()  # of its own: a run draws from the other
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="cores", daemon=True)
 
     def __enter__(self) -> "Follower":
+        self._mask_before = keep_mask(self.allowed)
+        try:
+            self._last = look()
+            if self.most > 1:  # one thread waits for nobody, and the scheduler finds its core
+                if self.can_move:
+                    self._follow(self._load)
+                self._thread.start()
+        except BaseException:
+            self._restore()
+            raise
         _followers.append(self)
-        keep_mask(self.allowed)
-        self._last = look()
-        if self.most > 1:  # one thread waits for nobody, and the scheduler finds its core
-            if self.can_move:
-                self._move(self._cores(self._load))
-            self._thread.start()
         return self
 
     def __exit__(
@@ -158,17 +175,28 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._move(self.allowed)
-        keep_mask(None)
         _followers.remove(self)
+        self._stop.set()
+        try:
+            if self._thread.is_alive():
+                self._thread.join()
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
+        """Let the threads be on all cores and wait as before, as far as the kernel lets us."""
+        try:
+            with suppress(OSError):
+                self._move(self.allowed)
+            self._end_waits()
+        finally:
+            keep_mask(self._mask_before)
 
     def _watch(self) -> None:
         # Two processes that look at the same moments would flee from each other for ever.
         while not self._stop.wait(PERIOD * self._chance.uniform(0.8, 1.2)):
-            self.see(look())
+            with suppress(OSError):  # the kernel does not say: the threads stay where they are
+                self.see(look())
 
     def see(self, now: Look) -> None:
         """Follow what was used since the last look."""
@@ -183,11 +211,30 @@ class Follower:
             self.free = at_rest
         self._is_rising = is_rising
         if self.can_move:
-            self._move(self._cores(load))
+            self._follow(load)
+
+    def _follow(self, load: Load) -> None:
+        """Let the threads wait and move as it fits the load."""
+        is_short = self.free < min(self.threads, len(self.allowed))
+        if is_short and self._waits is None:
+            self._waits = ShortWaits(self._num_sleepers)
+        self._move(self._cores(load))
+        if not is_short:
+            self._end_waits()
+
+    def _end_waits(self) -> None:
+        if self._waits is not None:
+            self._waits.end()
+            self._waits = None
 
     def _cores(self, load: Load) -> frozenset[int]:
-        """Return the cores to be on: as many as are free, those that others use least."""
+        """Return the cores to be on: as many as are free, those that others use least.
+
+        All, where the threads would need uneven rounds on those.
+        """
         if self.free >= min(self.threads, len(self.allowed)):
+            return self.allowed
+        if not is_even(self.threads, self.free):
             return self.allowed
         within = sum(load.by_core.get(core, 0.0) for core in self.used) - load.own
         by_others = {
@@ -203,19 +250,12 @@ class Follower:
         return best
 
     def _move(self, cores: frozenset[int]) -> None:
-        """Keep all threads of this process on ``cores``, and let them wait as it fits."""
+        """Keep all threads of this process on ``cores``."""
         if cores == self.used:
             return
-        is_whole = cores == self.allowed
-        if not is_whole and self._waits is None:
-            spare = 0 if self.adapts else self.threads - 1  # those that are there in any case
-            self._waits = ShortWaits(max(1, len(self.allowed) - spare))
         move_threads(self.used, cores)
         self.used = cores
-        if is_whole and self._waits is not None:
-            self._waits.end()
-            self._waits = None
-        if not is_whole and not self._was_said:
+        if cores != self.allowed and not self._was_said:
             self._was_said = True
             busy = len(self.allowed) - len(cores)
             self.say(
@@ -241,8 +281,11 @@ def move_threads(before: frozenset[int], cores: frozenset[int]) -> None:
     """
     for task in TASKS.iterdir():
         _move(int(task.name), cores)
+        children = ""
         with suppress(OSError):  # it has ended, or the kernel does not say
-            for child in (task / "children").read_text(encoding="utf-8").split():
+            children = (task / "children").read_text(encoding="utf-8")
+        for child in children.split():
+            with suppress(OSError):  # it has ended
                 for thread in Path(f"/proc/{child}/task").iterdir():
                     if os.sched_getaffinity(int(thread.name)) == before:
                         _move(int(thread.name), cores)

@@ -8,7 +8,7 @@ from typing import Annotated
 from omegaconf import DictConfig
 
 from src.address import PORT, bind, cannot_listen, url
-from src.checks import above, at_least, check
+from src.checks import above, at_least, check, within
 from src.command.cli import RUNS, Stopped, require, run_door, typed
 from src.model.generation_config import GenerationConfig
 from src.streams import say
@@ -24,7 +24,7 @@ class WebConfig:
     model_path: str | None
     compare_with: str | None
     device: str
-    threads: Annotated[int | str, at_least(1).or_auto()]
+    threads: Annotated[int | str, within("[1, 1024]").or_auto()]
     host: str
     port: Annotated[int, PORT]
     sample_prompts: list[str] | None

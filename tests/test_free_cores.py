@@ -1,12 +1,23 @@
 """Cores are what a process may use, and free are those that no other program keeps busy."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from src import free_cores
-from src.free_cores import Load, Look, allowed_cores, keep_mask, load_now, num_cores, spare_cores
+from src.free_cores import (
+    Load,
+    Look,
+    allowed_cores,
+    binds_threads,
+    keep_mask,
+    load_now,
+    num_cores,
+    spare_cores,
+)
 
 
 def write(folder: Path, **files) -> None:
@@ -162,3 +173,42 @@ def test_a_mask_is_remembered_while_threads_are_moved():
         assert num_cores() == 3
     finally:
         keep_mask(None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "binds"),
+    [
+        ({}, False),
+        ({"OMP_PROC_BIND": "true"}, True),
+        ({"OMP_PROC_BIND": "close"}, True),
+        ({"OMP_PROC_BIND": "FALSE", "OMP_PLACES": "cores"}, False),
+        ({"GOMP_CPU_AFFINITY": "0-3"}, True),
+        ({"OMP_PLACES": "cores"}, True),
+    ],
+)
+def test_a_person_may_have_openmp_bind_threads(environment, binds):
+    assert binds_threads(environment) == binds
+
+
+@pytest.mark.skipif(len(allowed_cores()) < 2, reason="needs two cores")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks")
+def test_cores_are_counted_before_openmp_binds_the_main_thread():
+    program = (
+        "from src.command import cli; cli._prepare_process('src.chat'); import os, torch; "
+        "from src.free_cores import num_cores; print(num_cores(), len(os.sched_getaffinity(0)))"
+    )
+    environment = {**os.environ, "OMP_PROC_BIND": "true"}
+    environment.pop("OMP_NUM_THREADS", None)
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    cores, bound = map(int, found.stdout.split())
+    assert cores == num_cores() > bound
+
+
+def test_where_the_kernel_does_not_say_all_cores_are_free(tree):
+    proc, groups = tree()
+    (proc / "stat").mkdir()  # it cannot be read
+    before, after = (free_cores.look(proc, groups) for _ in range(2))
+    assert before.by_core == {}
+    assert Load.between(before, after, FOUR).num_free() == 4

@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from src import free_cores, shared_cores
+from src import openmp as openmp_module
 from src.free_cores import Load, Look, allowed_cores
 from src.openmp import openmp
 from src.shared_cores import (
@@ -234,3 +236,91 @@ def test_it_sees_a_busy_program_by_itself():
         for process in busy:
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize(("threads", "cores", "free", "taken"), [(16, 16, 15, 16), (16, 16, 8, 8)])
+def test_threads_stay_on_all_cores_where_fewer_would_need_uneven_rounds(
+    monkeypatch, threads, cores, free, taken
+):
+    monkeypatch.setattr(shared_cores, "can_move", lambda: True)
+    monkeypatch.setattr(shared_cores, "allowed_cores", lambda: frozenset(range(cores)))
+    waits = []
+    monkeypatch.setattr(shared_cores, "ShortWaits", lambda number: waits.append(number) or Mock())
+    monkeypatch.setattr(shared_cores, "move_threads", lambda before, cores: None)
+    follower = Follower(threads, load(float(free)))
+    follower._follow(load(float(free)))
+    assert len(follower.used) == taken
+    assert waits == [1]  # they sleep soon in any case
+
+
+def test_a_wide_machine_is_not_filled_with_threads_that_sleep(monkeypatch):
+    monkeypatch.setattr(shared_cores, "can_move", lambda: True)
+    monkeypatch.setattr(shared_cores, "allowed_cores", lambda: frozenset(range(64)))
+    assert not Follower(64, load(32.0), adapts=True).can_move
+    assert Follower(64, load(32.0)).can_move  # all but one are there in any case
+
+
+def test_a_failure_of_the_short_waits_does_not_hang(monkeypatch):
+    monkeypatch.setattr(openmp_module, "openmp", lambda: None)
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    started = threading.Thread(target=lambda: openmp_module.ShortWaits(1).end(), daemon=True)
+    started.start()
+    started.join(timeout=10)
+    assert not started.is_alive()
+
+
+def refuse(*_):
+    raise PermissionError("no")
+
+
+def test_the_watch_goes_on_where_the_kernel_does_not_say(monkeypatch):
+    monkeypatch.setattr(shared_cores, "PERIOD", 0.001)
+    complaints, calls = [], []
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+
+    def look_badly() -> Look:
+        calls.append(1)
+        return refuse()
+
+    with Follower(2, load(2.0)) as follower:
+        monkeypatch.setattr(shared_cores, "look", look_badly)
+        end = time.monotonic() + 10
+        while len(calls) < 3 and time.monotonic() < end:
+            time.sleep(0.005)
+        assert follower._thread.is_alive()
+    assert len(calls) >= 3
+    assert not complaints
+
+
+def test_what_fails_at_the_start_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr(shared_cores, "look", refuse)
+    with pytest.raises(PermissionError), Follower(2, load(1.0)):
+        pass
+    assert not shared_cores._followers
+    assert free_cores._mask is None
+
+
+def test_a_context_within_another_gives_its_mask_back(monkeypatch):
+    monkeypatch.setattr(shared_cores, "can_move", lambda: False)
+    with Follower(1, load(1.0)):
+        with Follower(1, load(1.0)):
+            pass
+        assert free_cores._mask == frozenset(ALLOWED)
+    assert free_cores._mask is None
+
+
+def test_threads_that_a_person_binds_stay(monkeypatch):
+    monkeypatch.setenv("OMP_PROC_BIND", "true")
+    assert not can_move()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks")
+def test_a_child_that_ends_does_not_keep_the_others_where_they_are(monkeypatch, tmp_path):
+    task = tmp_path / str(threading.get_native_id())
+    task.mkdir()
+    (task / "children").write_text(f"{2**22 + 5} {os.getppid()}")  # there is no such process
+    monkeypatch.setattr(shared_cores, "TASKS", tmp_path)
+    moved = []
+    monkeypatch.setattr(shared_cores, "_move", lambda thread, cores: moved.append(thread))
+    shared_cores.move_threads(frozenset(os.sched_getaffinity(os.getppid())), frozenset({0}))
+    assert os.getppid() in moved

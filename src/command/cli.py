@@ -31,6 +31,7 @@ from src.command.run_folder import Check, folder_once_checked
 from src.errors import UserError
 from src.files import disk
 from src.files.run_name import run_name
+from src.free_cores import keep_mask_of_start
 from src.free_memory import out_of_memory
 from src.wording.command_line import quoted
 
@@ -143,6 +144,7 @@ def _prepare_process(module: str) -> None:
     streams.escape_what_has_no_sign()
     streams.watch_output()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+    keep_mask_of_start()
     register_resolvers()
 
 

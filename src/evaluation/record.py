@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from src.free_cores import num_cores
+
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "safetensors", "numpy"),
     *("rouge-score", "sacrebleu"),
@@ -78,5 +80,6 @@ def machine(device: torch.device) -> dict[str, str | int]:
         "processor": processor(),
         "system": platform.platform(),
         "cores": os.cpu_count() or 1,
+        "allowed_cores": num_cores(),
         "threads": torch.get_num_threads(),
     }

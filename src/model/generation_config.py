@@ -6,9 +6,10 @@ sliders, the API's fields, ``generation_config.json`` and Ollama's Modelfile rea
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import inf
 
+from src.checks import AUTO
 from src.errors import UserError
 from src.wording.nearest import choice_question
 
@@ -196,6 +197,13 @@ class GenerationConfig:
         if self.weights not in WEIGHTS:
             hint = choice_question(self.weights, WEIGHTS)
             raise UserError(f"weights={self.weights}: must be one of {', '.join(WEIGHTS)}{hint}")
+
+    def unpacked(self) -> "GenerationConfig":
+        """Return the same for a model that learns: ``auto`` takes its weights as they are.
+
+        They would be packed anew for a few replies, which takes longer than those.
+        """
+        return replace(self, weights="fp32") if self.weights == AUTO else self
 
 
 # The numbers, in the order of their fields, and whether each is an int or a float.

@@ -14,6 +14,7 @@ On a CPU torch's plain product does not keep up with the memory, above all with 
 Shape letters: N rows (tokens read at once), D width.
 """
 
+import platform
 from typing import Any
 
 import torch
@@ -228,8 +229,9 @@ def is_cpu(tensor: Tensor) -> bool:
 
 
 def has_fbgemm(tensor: Tensor) -> bool:
-    """Whether FBGEMM multiplies with ``tensor``."""
-    return is_cpu(tensor) and "fbgemm" in torch.backends.quantized.supported_engines
+    """Whether FBGEMM multiplies with ``tensor``: on x86, though torch lists it elsewhere too."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return is_x86 and is_cpu(tensor) and "fbgemm" in torch.backends.quantized.supported_engines
 
 
 def has_vnni(tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 
 NUM_LIKELIEST = 512  # candidates of top-p, which seldom needs more; else all tokens are sorted
@@ -67,6 +68,9 @@ def next_tokens(logits: Tensor, asked: Sequence[Asked]) -> Tensor:
     positive score is divided by it, a negative one multiplied. The tokens of the reply are less
     likely by ``frequency_penalty`` times their number, and by ``presence_penalty`` once
     (https://platform.openai.com/docs/api-reference/chat/create).
+
+    Raises:
+        UserError: on a CPU, a token is drawn from scores that are not finite.
     """
     groups: dict[tuple[bool, int | None, float | None, float | None], list[int]] = defaultdict(list)
     for row, each in enumerate(asked):
@@ -89,9 +93,40 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
 
     The first token at which the sum of the probabilities exceeds the row's number (N,), float64, in
     [0, 1). One of a score of -inf is never drawn.
+
+    Raises:
+        UserError: the scores of a row are not finite; a GPU, which would have to be waited for to
+            know, draws the last token instead.
     """
-    sums = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
-    return torch.searchsorted(sums, (uniform * sums[:, -1])[:, None], right=True).squeeze(1)
+    probabilities = logits.softmax(-1)
+    if logits.device.type == "mps":  # it has no float64
+        probabilities = probabilities.cpu()
+    sums = _sums(probabilities, torch.float64)
+    total, num_tokens = sums[:, -1], sums.shape[1]
+    if sums.device.type == "cpu" and not total.isfinite().all():
+        raise UserError(
+            "the model's scores are not finite (NaN or infinite), so no token can be drawn: its "
+            "weights are broken, or too large for the precision"
+        )
+    thresholds = uniform.to(sums.device) * total
+    tokens = torch.searchsorted(sums, thresholds[:, None], right=True).squeeze(1)
+    if sums.device.type != "cpu":
+        tokens = tokens.clamp_max_(num_tokens - 1)
+    return tokens.to(logits.device)
+
+
+def _sums(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the running sums of each row of ``x``.
+
+    CUDA has no kernel for torch's deterministic mode, which would raise.
+    """
+    is_strict = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        return x.cumsum(-1, dtype=dtype)
+    finally:
+        torch.use_deterministic_algorithms(is_strict, warn_only=warns)
 
 
 def _has_penalty(config: GenerationConfig) -> bool:
@@ -128,7 +163,7 @@ def _choose(logits: Tensor, asked: Sequence[Asked]) -> Tensor:
     if config.temperature == 0:
         return logits.argmax(-1)
     heat = torch.tensor([each.config.temperature for each in asked], device=device)
-    uniform = torch.tensor([each.uniform for each in asked], dtype=torch.float64, device=device)
+    uniform = torch.tensor([each.uniform for each in asked], dtype=torch.float64)
     scores, num_tokens = logits / heat[:, None], logits.shape[1]
     cuts = Cuts(
         config.top_k if config.top_k is not None and config.top_k < num_tokens else None,
@@ -146,7 +181,7 @@ def _choose(logits: Tensor, asked: Sequence[Asked]) -> Tensor:
     rows = cuts.needs_more(likeliest, scores).nonzero().squeeze(1)
     if len(rows):
         some = scores[rows]
-        chosen[rows] = cuts.draw(*some.sort(descending=True), some, uniform[rows])
+        chosen[rows] = cuts.draw(*some.sort(descending=True), some, uniform[rows.cpu()])
     return chosen
 
 
@@ -164,7 +199,7 @@ class Cuts(NamedTuple):
             likeliest: (N, C) falling scores of the candidates.
             tokens: (N, C) which tokens they are.
             scores: (N, V) of all.
-            uniform: (N,) float64.
+            uniform: (N,) float64, on the CPU.
         """
         if self.top_k is not None:
             least = likeliest[:, self.top_k - 1, None]
@@ -172,7 +207,7 @@ class Cuts(NamedTuple):
         if self.top_p is not None:
             total = (scores if self.top_k is None else likeliest).logsumexp(-1, keepdim=True)
             probabilities = (likeliest - total).exp()
-            before = probabilities.cumsum(-1) - probabilities
+            before = _sums(probabilities) - probabilities
             is_cut = before >= self.top_p
             is_cut[:, 0] = False  # top_p may round to 0
             likeliest = likeliest.masked_fill(is_cut, -torch.inf)

@@ -32,7 +32,7 @@ class SampleReplies(L.Callback):
     ):
         self.prompts = list(prompts)
         self.tokenizer = tokenizer
-        self.generation = generation
+        self.generation = generation.unpacked()
         self.max_seconds = max_seconds
         self.by_step: dict[int, list[str]] = {}
 

@@ -34,7 +34,7 @@ class ReplyFigures(L.Callback):
     """
 
     def __init__(self, data: ChatDataModule, generation: GenerationConfig, num_prompts: int):
-        self.generation = generation
+        self.generation = generation.unpacked()
         positions = data.max_length or data.block_size
         fitting = (
             reply.prompt

@@ -55,6 +55,7 @@ class Showcase:
     ):
         self.data = data
         self.config = config
+        self.generation = config.generation and config.generation.unpacked()
         self.folder = run_folder
         self.prompts = list(prompts)[:NUM_QUESTIONS]
         self.rows: list[Answered] = []
@@ -121,7 +122,7 @@ class Showcase:
         readable = {text: m for text, m in asked.items() if assistant.can_read(m)}
         if not readable:
             return {}
-        own = self.config.generation
+        own = self.generation
         generation = own and replace(own, max_new_tokens=min(most, own.max_new_tokens))
         replies = assistant.replies(list(readable.values()), generation)
         return dict(zip(readable, replies, strict=True))
@@ -137,7 +138,7 @@ class Showcase:
         readable = [i for i, messages in enumerate(asked) if assistant.can_read(messages)]
         with Progress(len(readable), "answering", "test prompts") as progress:
             replies = assistant.replies(
-                [asked[i] for i in readable], self.config.generation, progress=progress.add
+                [asked[i] for i in readable], self.generation, progress=progress.add
             )
         reply_of = dict(zip(readable, replies, strict=True))
         answers = [reply_of.get(i, "") for i in range(len(asked))]  # too long to read: wrong

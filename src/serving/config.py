@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from src.address import PORT
-from src.checks import above, at_least, check
+from src.checks import above, at_least, check, within
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
 
@@ -25,7 +25,7 @@ class ServeConfig:
     model_path: str | None
     model_name: str
     device: str
-    threads: Annotated[int | str, at_least(1).or_auto()]
+    threads: Annotated[int | str, within("[1, 1024]").or_auto()]
     api_key: str | None
     allow_origins: list[str] | None
     allowed_hosts: list[str] | None

@@ -11,7 +11,7 @@ import torch
 
 from src.data.tokenizer import Tokenizer
 from src.model.decoder import Decoder
-from src.model.decoding_weights import DecodingWeights
+from src.model.decoding_weights import DecodingWeights, choose_weights
 from src.model.generation import generate
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
@@ -187,7 +187,9 @@ class Assistant:
     def _pack(self, weights: str) -> DecodingWeights:
         with self._packing:
             if weights not in self._packed:
-                self._packed[weights] = DecodingWeights(self.model, weights)
+                kind = choose_weights(self.model, weights)
+                packed = self._packed.get(kind) or DecodingWeights(self.model, kind)
+                self._packed[weights] = self._packed[kind] = packed
             return self._packed[weights]
 
     def replies(
@@ -208,7 +210,6 @@ class Assistant:
             max_seconds: after which all end as they are, some perhaps empty; None: no limit.
             progress: takes the number of replies that have just ended.
         """
-        start = time.perf_counter()
         positions = self.model.config.n_positions
         ids = [
             fit(_messages(prompt), self.template, positions, generation.max_new_tokens).ids
@@ -223,6 +224,7 @@ class Assistant:
         longest = max(map(len, ids), default=0) + generation.max_new_tokens
         num_slots = min(batch_size, len(prompts))
         decoder = Decoder(self.model, num_slots, generation.weights, longest)
+        start = time.perf_counter()  # packing the weights is not the time of the replies
         for first in range(0, len(prompts), batch_size):
             if is_late():
                 break

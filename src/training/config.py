@@ -63,7 +63,7 @@ class TrainerConfig:
     num_nodes: Annotated[int, at_least(1)]
     strategy: Annotated[str, one_of(STRATEGIES)]
     precision: Annotated[str, one_of((AUTO, *PRECISIONS))]
-    threads: Annotated[int | str, at_least(1).or_auto()]
+    threads: Annotated[int | str, within("[1, 1024]").or_auto()]
     compile: bool
     activation_checkpointing: bool
     deterministic: bool

@@ -20,6 +20,7 @@ import torch
 
 from src.evaluation.record import processor, revision
 from src.files import atomic
+from src.free_cores import num_cores
 from src.training.record import RECORD, read_object
 from src.wording.command_line import program
 
@@ -85,6 +86,7 @@ def hardware() -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": processor(),
         "cores": os.cpu_count(),
+        "allowed_cores": num_cores(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
     }

@@ -96,4 +96,4 @@ def test_random_tokens_of_all_rows_are_drawn_without_waiting(num_rows, card):
     uniform = torch.zeros(num_rows, dtype=torch.float64, device=META)
     with card() as count:
         assert draw(logits, uniform).shape == (num_rows,)
-    assert count.total() <= 4  # softmax, sums, one product, search
+    assert count.total() <= 5  # softmax, sums, one product, search, at most the last token

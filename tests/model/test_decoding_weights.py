@@ -189,3 +189,9 @@ def test_a_head_keeps_its_scores_beside_a_very_large_dimension(weights):
     assert error.mean().abs() < 0.1, "a repetition penalty needs the scores themselves"
     assert (scores.argmax(1) == exact.argmax(1)).float().mean() > 0.85
     torch.testing.assert_close(one, scores[:1], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_fbgemm_packs_on_x86_alone_though_torch_lists_it_elsewhere(monkeypatch, machine):
+    monkeypatch.setattr(products.platform, "machine", lambda: machine)
+    assert not products.has_fbgemm(torch.zeros(2, 2))

@@ -1,11 +1,13 @@
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
 
+from src.errors import UserError
 from src.model import sampling
 from src.model.generation_config import GenerationConfig
 from src.model.sampling import Asked, draw, is_plain, next_tokens, uniforms
@@ -228,3 +230,59 @@ def test_the_numbers_depend_on_seed_reply_and_position_alone():
     assert 0 <= many_numbers.min() < 1e-4
     assert 0.9999 < many_numbers.max() < 1
     assert abs(many_numbers.mean() - 0.5) < 0.005
+
+
+def test_scores_that_are_not_finite_are_an_error_and_no_token():
+    for bad in (float("nan"), float("inf")):
+        logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, bad, 2.0]])
+        for changes in ({}, {"top_k": 2}, {"top_p": 0.9}, {"min_p": 0.1}):
+            config = greedy(1, **{"temperature": 1.0, "top_p": None, "top_k": None, **changes})
+            with pytest.raises(UserError, match="scores are not finite"):
+                next_tokens(logits, [Asked(config, [], 0, 0.5)] * 2)
+
+
+class OnMps:
+    """Scores on MPS, which has no float64: only the CPU has their sums."""
+
+    device = SimpleNamespace(type="mps")
+
+    def softmax(self, dim):
+        return self
+
+    def cpu(self):
+        return FOUR[None].softmax(-1)
+
+
+def test_on_mps_chance_draws_on_the_cpu(monkeypatch):
+    moved, uniform = [], torch.tensor([0.6], dtype=torch.float64)
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, device: moved.append(device.type) or x)
+    assert draw(OnMps(), uniform).tolist() == [1]
+    assert moved == ["cpu", "mps"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"top_k": 4}, {"top_p": 0.9}])
+def test_random_numbers_of_64_bits_are_on_the_cpu(monkeypatch, changes):
+    seen = []
+    monkeypatch.setattr(sampling, "draw", lambda x, u: seen.append(u.device.type) or draw(x, u))
+    config = greedy(1, **{"temperature": 1.0, "top_p": None, "top_k": None, **changes})
+    next_tokens(torch.empty(2, 5, device="meta"), [Asked(config, [], 0, 0.5)] * 2)
+    assert seen == ["cpu"]
+
+
+@pytest.mark.parametrize("warn_only", [False, True])
+def test_the_deterministic_mode_which_cuda_cannot_draw_in_is_off_meanwhile(monkeypatch, warn_only):
+    seen, cumsum = [], torch.Tensor.cumsum
+
+    def spy(*args, **kwargs):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return cumsum(*args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "cumsum", spy)
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        one(FOUR, greedy(1, temperature=1.0, top_p=0.9))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [False, False]

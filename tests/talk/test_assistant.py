@@ -8,7 +8,8 @@ import torch
 from src.data.template import encode_prompt
 from src.data.tokenizer import train_tokenizer
 from src.errors import UserError
-from src.model.decoding_weights import DecodingWeights
+from src.model.decoder import Decoder
+from src.model.decoding_weights import DecodingWeights, choose_weights
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from tests.conftest import greedy
@@ -244,3 +245,31 @@ def test_an_interruption_while_the_prompt_is_read_does_not_harm_the_next_questio
         with pytest.raises(KeyboardInterrupt):
             assistant.reply(ask("how are you?"), GREEDY).read_all()
     assert assistant.reply(ask("hi"), GREEDY).read_all() == expected
+
+
+def test_packing_the_weights_takes_nothing_of_the_time_of_the_replies(assistant, monkeypatch):
+    now = [0.0]
+
+    def slow(*arguments) -> Decoder:
+        now[0] += 100.0
+        return Decoder(*arguments)
+
+    monkeypatch.setattr("src.talk.assistant.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("src.talk.assistant.Decoder", slow)
+    assert all(assistant.replies(["Hello", "1 2"], GREEDY, max_seconds=60.0))
+
+
+def test_weights_of_the_same_kind_are_packed_once(assistant, monkeypatch):
+    kinds = []
+
+    def pack(model, kind: str) -> DecodingWeights:
+        kinds.append(kind)
+        return DecodingWeights(model, kind)
+
+    monkeypatch.setattr("src.talk.assistant.DecodingWeights", pack)
+    kind = choose_weights(assistant.model, "auto")
+    for order in (("auto", kind, "int8"), (kind, "auto", "int8")):
+        fresh = Assistant(assistant.model, assistant.tokenizer)
+        for weights in order:
+            fresh.reply(ask("Hello"), greedy(2, weights=weights)).read_all()
+    assert kinds == [kind, "int8"] * 2

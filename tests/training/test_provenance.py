@@ -33,7 +33,7 @@ def test_a_record_says_with_what_the_run_was_made(folder):
     assert said["end"] is None
     assert said["command"].startswith("python -m src.train experiment=quickstart ")
     assert said["versions"].keys() >= {"python", "torch", "lightning", "transformers", "gpt2-chat"}
-    assert said["hardware"].keys() >= {"cpu", "cores", "gpus"}
+    assert said["hardware"].keys() >= {"cpu", "cores", "allowed_cores", "gpus"}
     assert said["hardware"]["cpu"]
     assert isinstance(said["dirty"], bool)
     head = subprocess.run(

@@ -125,9 +125,9 @@ def test_threads_are_decided_from_the_free_cores(monkeypatch, overrides, place, 
     assert machine.decide_threads(config, place, "cpu", free) == threads
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
+@pytest.mark.parametrize("value", ["0", "-1", "1025", "100000", "many"])
 def test_a_wrong_number_of_threads_is_one_line(value):
-    with pytest.raises(UserError, match=r"trainer\.threads=.*must be at least 1, or auto"):
+    with pytest.raises(UserError, match=r"trainer\.threads=.*must be in \[1, 1024\], or auto"):
         train_config(f"trainer.threads={value}")
 
 
