@@ -124,8 +124,10 @@ def read_settings(
 
 def recorded(config: DictConfig, values: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     """Return ``config`` with the settings ``values`` of a run, but for what is overridden."""
+    from src.training.record import without_functions
+
     values.pop("resume", None)
-    return _with(config, values, overridden(overrides))
+    return _with(config, without_functions(values), overridden(overrides))
 
 
 def continued(config: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -66,8 +66,8 @@ def longest_group(corpus: ComparisonCorpus, max_length: int) -> int:
     return int(lengths[fits].max(initial=0))
 
 
-def refuse_settings_of_conversations(config: DataConfig) -> None:
-    """Check that no setting is on that comparisons do not have.
+def refuse_settings_of_conversations(config: DataConfig, rows: str = "comparisons") -> None:
+    """Check that no setting is on that these ``rows`` do not have.
 
     Raises:
         UserError: names it.
@@ -82,6 +82,6 @@ def refuse_settings_of_conversations(config: DataConfig) -> None:
         if value != default:
             shown = str(value).lower() if isinstance(value, bool) else f"{value:g}"
             raise UserError(
-                f"data.{key}={shown}: comparisons have no such choice; leave it at "
+                f"data.{key}={shown}: {rows} have no such choice; leave it at "
                 f"{str(default).lower()}"
             )

@@ -54,6 +54,7 @@ class ChatDataModule(L.LightningDataModule):
 
     reader: ClassVar[Reader] = RowReader  # what the rows are read as
     corpus_type: ClassVar[type[Corpus]] = Corpus
+    unit: ClassVar[str] = "blocks"  # of which batch_size are a step
 
     def __init__(
         self,

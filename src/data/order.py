@@ -64,6 +64,20 @@ def shuffled(num_blocks: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(num_blocks)
 
 
+def in_passes(num_items: int, seed: int, start: int, count: int) -> np.ndarray:
+    """Return ``count`` items (count,) from place ``start`` on of endless passes over all of them.
+
+    In each pass every item comes once, in another order.
+    """
+    passes, places = np.divmod(np.arange(start, start + count), num_items)
+    return np.array(
+        [
+            shuffled(num_items, seed, number)[place]
+            for number, place in zip(passes.tolist(), places.tolist(), strict=True)
+        ]
+    )
+
+
 @dataclass(frozen=True)
 class MicroBatches(Dataset):
     """The micro-batches of one rank, from a run's first step to its last, by number.

@@ -16,7 +16,7 @@ from src.data.comparison import Context
 from src.data.comparison_columns import comparison_columns
 from src.data.conversation import Conversation, RowReader
 from src.data.layouts import Row
-from src.data.order import shuffled
+from src.data.order import in_passes
 from src.data.report import RowReport
 from src.data.source import Source
 from src.data.template import encode_prompt
@@ -118,14 +118,7 @@ class Prompts:
 
         A pure function: in each pass over the prompts every one comes once, in another order.
         """
-        numbers = np.arange(iteration * count, (iteration + 1) * count)
-        passes, places = np.divmod(numbers, len(self))
-        return np.array(
-            [
-                shuffled(len(self), seed, number)[place]
-                for number, place in zip(passes.tolist(), places.tolist(), strict=True)
-            ]
-        )
+        return in_passes(len(self), seed, iteration * count, count)
 
 
 def _contexts(rows: Iterable[Any]) -> Iterable[tuple[Context, str]]:

@@ -24,14 +24,11 @@ def subset(blocks: Blocks, num_blocks: int) -> np.ndarray:
         blocks: of the whole split.
         num_blocks: that the subset fills, at most.
     """
-    corpus, rows = blocks.corpus, blocks.corpus_units
-    firsts = corpus.units[:-1]
+    corpus = blocks.corpus
+    order, least = _by_chance(blocks)
     ends = np.cumsum(np.minimum(corpus.lengths, blocks.max_length))
     length_of = np.diff(np.concatenate([[0], ends])[corpus.units])
-    sources = np.asarray(corpus.sources)[firsts]
-    order = rows[np.argsort(mixed(np.asarray(corpus.prompts)[firsts], SEED)[rows], kind="stable")]
-    _, leading = np.unique(sources[order], return_index=True)  # a row of each source
-    order = np.concatenate([order[np.sort(leading)], np.delete(order, leading)])
+    sources = np.asarray(corpus.sources)[corpus.units[:-1]]
 
     def fits(number: int) -> bool:
         chosen = order[:number]
@@ -41,7 +38,6 @@ def subset(blocks: Blocks, num_blocks: int) -> np.ndarray:
         )
         return filled <= num_blocks
 
-    least = len(leading)
     tokens = np.cumsum(length_of[order])
     most = int(np.searchsorted(tokens, num_blocks * blocks.block_size, side="right"))
     while least < most:
@@ -53,3 +49,21 @@ def subset(blocks: Blocks, num_blocks: int) -> np.ndarray:
     chosen = np.zeros(len(corpus.units) - 1, dtype=bool)
     chosen[order[:least]] = True
     return chosen
+
+
+def some_units(blocks: Blocks, number: int) -> np.ndarray:
+    """Return which units (units of the corpus,) bool are ``number`` of them by the same chance."""
+    order, least = _by_chance(blocks)
+    chosen = np.zeros(len(blocks.corpus.units) - 1, dtype=bool)
+    chosen[order[: max(number, least)]] = True
+    return chosen
+
+
+def _by_chance(blocks: Blocks) -> tuple[np.ndarray, int]:
+    """Return the units in a random order, and how many come first: one of each source."""
+    corpus, rows = blocks.corpus, blocks.corpus_units
+    firsts = corpus.units[:-1]
+    sources = np.asarray(corpus.sources)[firsts]
+    order = rows[np.argsort(mixed(np.asarray(corpus.prompts)[firsts], SEED)[rows], kind="stable")]
+    _, leading = np.unique(sources[order], return_index=True)
+    return np.concatenate([order[np.sort(leading)], np.delete(order, leading)]), len(leading)

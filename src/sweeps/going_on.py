@@ -101,6 +101,10 @@ def _arguments_of_search(results: Results, others: Sequence[str]) -> tuple[str, 
         return ()
     typed = {other.partition("=")[0] for other in others}
     kept = [argument for argument in recorded if argument.partition("=")[0] not in typed]
+    for argument in kept:
+        key, _, name = argument.partition("=")
+        if key.lstrip("+") == "objective.reward" and "." in name:  # the folder may be a stranger's
+            raise UserError(f"{folder} calls a function: add {argument}, if you know it")
     place = f"hydra.sweep.dir={grammatical(folder)}"
     return (*others, *kept, place)
 

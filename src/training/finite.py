@@ -103,7 +103,9 @@ def check_weights(module: TrainingModule) -> None:
         UserError: a weight is not finite.
     """
     hear_of_skipped(module, wait=True)
-    learning = {n: p for n, p in module.model.named_parameters() if p.requires_grad}
+    learning = {
+        n.removeprefix("model."): p for n, p in module.named_parameters() if p.requires_grad
+    }
     if (name := not_finite(learning)) is not None:
         step = module._trainer.global_step if module._trainer is not None else 0
         raise UserError(
@@ -139,6 +141,9 @@ def explain_step(module: TrainingModule, step: int) -> None:
             f"before step {step} the weight {name} was not finite: an update was too large: "
             f"{way_on(module, 'a lower optimizer.learning_rate')}"
         )
+    if not module.learns_from_rows:
+        log.warning("warning: step %d is skipped: its gradient is not finite", step)
+        return
     batches, tokenizer = trainer.train_dataloader.batches, trainer.datamodule.tokenizer
     blocks, numbers = batches.blocks, batches.global_batch(step - 1).tolist()
     if rows := bad_rows(module, blocks, numbers, learns=True):
@@ -179,7 +184,7 @@ def explain_figures(module: TrainingModule, split: str, figures: Mapping[str, fl
     data = getattr(module.trainer, "datamodule", None)
     where = f"after step {module.trainer.global_step} {bad[0]} is {figures[bad[0]]}"
     what = "trainer.precision=32-true, or without that row"
-    if data is not None:
+    if data is not None and module.learns_from_rows:
         for blocks in data.by_source(split).values():
             if rows := bad_rows(module, blocks, range(len(blocks)), learns=False):
                 names = name_rows(blocks, rows, data.tokenizer, split)

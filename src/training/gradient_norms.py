@@ -7,7 +7,10 @@ more than the norm itself.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from src.training.distributed import whole_norm
 
 MOST = 1024  # separate norms on the device, before they are put together
 
@@ -46,3 +49,15 @@ class GradientNorms:
         if max_norm is not None:
             figures["grad_norm/clipped_share"] = float((norms > max_norm).float().mean())
         return figures
+
+
+def clip_gradients(model: nn.Module, max_norm: float | None) -> Tensor:
+    """Cut the gradients of ``model`` to ``max_norm``, if any; return their norm (0-d) before.
+
+    All on the device: nothing waits for the norm.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = whole_norm(get_total_norm(gradients))
+    if max_norm is not None:
+        torch._foreach_mul_(gradients, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    return norm

@@ -96,6 +96,8 @@ class TrainingLog(L.Callback):
         figures[MEMORY] = memory_in_use(module.device) / GIB
         figures["tokens"] = float(self.num_tokens)
         self.logged_seconds, self.logged_tokens = self.train_seconds, self.num_tokens
+        if not module.learns_from_rows:  # what it learns from is made now, which is training too
+            self.started = time.perf_counter()
         module.log_figures(figures)
 
     def on_validation_start(self, *_: Any) -> None:

@@ -70,6 +70,9 @@ class TrainingStep:
     supervised_share: float = 1.0  # of the positions
     document_length: float = GroupedAttention.PLAIN_LENGTH  # mean over positions; on a CPU
     head: Head = "labels"
+    num_learning: int = 1  # networks of this shape, whose losses are added up
+    num_frozen: int = 0  # networks of this shape beside them
+    num_cached: int = 0  # positions whose keys and values are kept while replies are drawn
 
     @classmethod
     def of(
@@ -93,7 +96,12 @@ class TrainingStep:
         )
 
     def on(self, blocks: Blocks) -> "TrainingStep":
-        """Return the same step with the figures of the blocks that it will compute."""
+        """Return the same step with the figures of the blocks that it will compute.
+
+        Of replies that are drawn nothing is known before: each may have all positions.
+        """
+        if self.num_cached:
+            return self
         positions = max(1, len(blocks) * blocks.block_size)
         scored = blocks.num_targets + blocks.num_prompt_targets
         if self.head == "logprobs":  # of all tokens at most: prompts are not
@@ -155,18 +163,25 @@ class TrainingStep:
         workspace = max(passes.loss(num_blocks), passes.backward(num_blocks)) + gathered
         moments = [
             Memory(
-                self._state(gradients=self.accumulates), passes.activations(num_blocks), workspace
+                self._state(gradients=self.accumulates),
+                self.num_learning * passes.activations(num_blocks),
+                workspace,
             )
         ]
         if not self.accumulates:  # the end of the backward pass; the embedding's gradient is last
             moments.append(Memory(self._state(gradients=True), 0, passes.head + gathered))
+        if self.num_cached:
+            cache = 2 * FLOAT32 * self.shape.n_layer * self.shape.n_embd * self.num_cached
+            moments.append(Memory(self._state(gradients=False), 0, cache))
         return max(moments, key=lambda moment: moment.total)
 
     def _state(self, gradients: bool) -> int:
         adapters = self.num_trainable if self.lora_rank is not None else 0
-        weights = FLOAT32 * (self.num_parameters + adapters)
+        num_networks = self.num_learning + self.num_frozen
+        weights = FLOAT32 * (num_networks * self.num_parameters + adapters)
         copies = 3 if gradients else 2  # AdamW's moments
-        return (weights + copies * FLOAT32 * self.num_trainable) // self.num_shards
+        learning = self.num_learning * self.num_trainable
+        return (weights + copies * FLOAT32 * learning) // self.num_shards
 
     def _gathered(self) -> int:
         """FSDP gathers embedding and head for the whole step, and two blocks at a time.

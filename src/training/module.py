@@ -8,21 +8,14 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from src.data.batch import Batch
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.training.config import OptimizerConfig
-from src.training.distributed import (
-    is_sharded,
-    reshard,
-    shard,
-    whole_model,
-    whole_norm,
-)
+from src.training.distributed import is_sharded, reshard, shard, whole_model
 from src.training.finite import SkippedSteps, explain_figures, hear_of_skipped
-from src.training.gradient_norms import GradientNorms
+from src.training.gradient_norms import GradientNorms, clip_gradients
 from src.training.lora import frozen_checksum, frozen_weights, merged
 from src.training.metrics import BatchSums, Sums
 from src.training.optimizer import build_optimizer, build_schedule
@@ -44,6 +37,7 @@ class TrainingModule(L.LightningModule, ABC):
     sum_types: ClassVar[Mapping[str, torch.dtype]]  # of what ``sums`` returns, by name
     train_figures: ClassVar[Sequence[str]]  # those of ``figures`` that training logs
     folder: ClassVar[str] = "model"  # of the result, in the run folder
+    learns_from_rows: ClassVar[bool] = True  # else from what it makes of them
     grad_norm: Tensor
     num_skipped: Tensor
     num_skipped_in_a_row: Tensor
@@ -163,18 +157,18 @@ class TrainingModule(L.LightningModule, ABC):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             scaler.unscale_(optimizer)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.grad_norm = whole_norm(get_total_norm(gradients))
+        self.grad_norm = self.clip()
         self.grad_norms.add(self.grad_norm)
-        if self.config.max_grad_norm is not None:
-            factor = torch.clamp(self.config.max_grad_norm / (self.grad_norm + 1e-6), max=1.0)
-            torch._foreach_mul_(gradients, factor)
         bad = (~self.grad_norm.isfinite()).float()
         self.num_skipped += bad
         self.num_skipped_in_a_row = (self.num_skipped_in_a_row + 1) * bad
         if optimizer.defaults.get("fused"):
             # Fused AdamW leaves weights and state alone where this is 1; its type does not know it.
             optimizer.found_inf = bad  # type: ignore[attr-defined]
+
+    def clip(self) -> Tensor:
+        """Clip the gradients, unscaled by now; return their norm (0-d) before."""
+        return clip_gradients(self.model, self.config.max_grad_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out weights that do not learn; keep their checksum."""

@@ -38,15 +38,15 @@ def preflight_report(
         "rows": f"{data.report.read:,} read: {used}{_joined(data)}{_dropped(data)}",
         **_sources(data),
         "not used": _not_used(data.report),
-        "blocks": f"{blocks}; {plan.block_size} positions, {train.utilisation:.2%} used, {due}",
+        data.unit: f"{blocks}; {plan.block_size} positions"
+        + (f", {train.utilisation:.2%} used" if data.unit == "blocks" else "")
+        + f", {due}",
         "unusual": ("\n" + " " * 11).join(_unusual(config)),
         "steps": f"{plan.num_steps:,} ({epochs:.2f} epochs), warmup {warmup:,} "
         f"({warmup / plan.num_steps:.1%}), validated every {plan.val_every_n_steps:,}",
         "validation": _validation(data, plan.validations),
         "test": _test(config, data),
-        "step": f"{config.batch_size} blocks = {devices}{batching.num_micro_batches} x "
-        f"{batching.micro_batch_size} ({'devices, ' if several else ''}micro-batches, blocks), "
-        f"about {_tokens_per_step(train, batching):,} tokens{_short(train, batching)}",
+        "step": _step(config, data, batching),
         "model": f"{plan.step.num_parameters:,} parameters, "
         + (f"from {start}" if start else "random weights")
         + _adapters(plan.step),
@@ -66,7 +66,9 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule, plan: Plan) ->
     """Return what looks wrong, each with what to do about it."""
     train = data.splits["train"]
     warnings = []
-    if train.num_tokens < data.block_size:
+    if data.unit != "blocks":
+        pass  # each is computed at its own length
+    elif train.num_tokens < data.block_size:
         warnings.append(
             f"the training rows hold {train.num_tokens} tokens, less than one block of "
             f"{data.block_size}: add rows or lower data.block_size"
@@ -83,7 +85,7 @@ def preflight_warnings(config: TrainConfig, data: ChatDataModule, plan: Plan) ->
             f"validation takes about {share:.0%} of the time of training: leave "
             f"trainer.max_val_blocks at auto, or raise trainer.val_every_n_steps"
         )
-    if len(train) < config.batch_size:
+    if data.unit == "blocks" and len(train) < config.batch_size:
         warnings.append(
             f"batch_size={config.batch_size} is more than the {len(train)} training blocks: each "
             f"step has all of them, and only those; lower batch_size or data.block_size, or add "
@@ -131,10 +133,26 @@ def _scored(data: ChatDataModule, split: str) -> str:
     """Return how much of a held-out split is scored."""
     whole = len(data.splits[split])
     if not data.is_bounded(split):
-        return f"all {whole:,} blocks"
+        return f"all {whole:,} {data.unit}"
     blocks = data.by_source(split).values()
     rows = sum(part.num_examples for part in blocks)
-    return f"{sum(map(len, blocks)):,} of {whole:,} blocks ({rows:,} random rows, always the same)"
+    scored = f"{sum(map(len, blocks)):,} of {whole:,} {data.unit}"
+    return f"{scored} ({rows:,} random rows, always the same)"
+
+
+def _step(config: TrainConfig, data: ChatDataModule, batching: Batching) -> str:
+    """Return how an optimizer step is cut, and how many tokens it has if that is known."""
+    several, train = batching.num_devices > 1, data.splits["train"]
+    is_packed = data.unit == "blocks"
+    unit = data.unit if is_packed else "replies"
+    text = (
+        f"{config.batch_size} {unit} = {f'{batching.num_devices} x ' if several else ''}"
+        f"{batching.num_micro_batches} x {batching.micro_batch_size} "
+        f"({'devices, ' if several else ''}micro-batches, {unit})"
+    )
+    if not is_packed:
+        return text
+    return f"{text}, about {_tokens_per_step(train, batching):,} tokens{_short(train, batching)}"
 
 
 def _tokens_per_step(train: Blocks, batching: Batching) -> int:

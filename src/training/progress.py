@@ -126,7 +126,9 @@ class RunProgress(L.Callback):
     ) -> None:
         """Count the blocks of all ranks."""
         if self.scoring is not None:
-            size = batch["input_ids"].shape[0] * trainer.world_size
+            size = (
+                len(next(iter(batch.values()))) * trainer.world_size
+            )  # its first tensor is (B, ...)
             done = sum(self.blocks[:loader]) + min((index + 1) * size, self.blocks[loader])
             self.scoring.add(done - self.scoring.done)
 

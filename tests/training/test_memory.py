@@ -329,6 +329,18 @@ def test_shards_share_the_state_and_no_more():
     assert shared.workspace > whole.workspace  # what is gathered again
 
 
+def test_a_policy_holds_all_its_networks_and_the_keys_and_values_of_its_replies():
+    alone = replace(step("gpt2-medium"), head="logprobs")
+    policy = replace(alone, num_learning=2, num_frozen=2)
+    weights = 4 * alone.num_parameters
+    assert policy.memory(1).state == 2 * alone.memory(1).state + 2 * weights
+    assert policy.memory(1).activations == 2 * alone.memory(1).activations
+    shape, positions = alone.shape, 10**7
+    drawing = replace(policy, num_cached=positions).memory(1)
+    assert drawing.workspace == 8 * shape.n_layer * shape.n_embd * positions
+    assert drawing.state == 4 * weights + 2 * 2 * weights  # and AdamW's moments, no gradients
+
+
 def test_the_micro_batch_grows_with_memory_and_shrinks_with_the_model():
     def blocks(gigabytes, size, **changes):
         described = step(size, supervised_share=1.0, **changes)
