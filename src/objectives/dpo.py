@@ -106,6 +106,7 @@ class DPO:
         self.rows.splits = with_reference(
             self.rows.splits, self.reference, self.rows.key, Path(self.config.data.corpus_dir)
         )
+        self.rows.parts.clear()  # the report has asked for parts of the splits as they were
         return DPOModule(
             model,
             self.config.optimizer,

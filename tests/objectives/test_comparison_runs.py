@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.errors import UserError
 from src.talk.reward_folder import load_reward_folder
 from tests.training.conftest import SMALL, curves, metrics, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
@@ -96,6 +97,20 @@ def test_a_policy_begins_at_log_2_and_learns_what_people_prefer(run, caplog, tmp
     assert set(curves(folder)) >= {"val/reply_tokens", "val/reply_repetition", "val/reply_ended"}
     assert (folder / "model" / "model.safetensors").exists()
     assert len(list((tmp_path / "corpora").glob("*/validation.npy"))) == 1
+
+
+def test_a_part_of_the_held_out_splits_is_scored(run):
+    most = ("trainer.max_val_blocks=1", "trainer.max_test_blocks=1", "data.test_fraction=0.3")
+    found = metrics(run(*DPO, *most, "max_steps=2"))
+    assert found["test/accuracy"] >= 0
+    assert curves(run(*DPO, *most, folder="again"))["val/loss"][0] == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("name", ["", "/model"])
+def test_a_policy_does_not_go_on_from_a_run_with_another_objective(small_run, run, name):  # noqa: F811
+    first = small_run("max_steps=1", folder="first")
+    with pytest.raises(UserError, match=r"had objective=sft, not dpo: .* model\.pretrained="):
+        run(*DPO, f"continue_from={first}{name}", folder="second")
 
 
 def test_it_warns_when_chosen_replies_become_unlikely(run, caplog):
