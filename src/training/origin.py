@@ -91,7 +91,7 @@ def find_origin(name: str) -> Origin:
     models = [folder / name for name in RESULTS if (folder / name / CONFIG).is_file()]
     model = models[0] if models else None
     checkpoint = find_checkpoint(
-        folder, f"go on from its weights alone: continue_from={folder / 'model'}"
+        folder, f"go on from its weights alone: continue_from={model or folder / RESULTS[0]}"
     )
     if checkpoint is None:
         if model is None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from src.errors import UserError
+from src.talk.model_folder import load_model_folder
 from src.talk.reward_folder import load_reward_folder
+from src.training.resume import finished_lines
 from tests.training.conftest import SMALL, curves, metrics, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
 from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
@@ -68,6 +70,13 @@ def test_a_reward_model_learns_what_people_prefer(run, caplog):
     assert "AutoModelForSequenceClassification" in card
     assert "answers questions" not in card
     assert not (folder / "model").exists()  # which chat would pick up
+    prompts = metrics(folder)["test/num_rows"]
+    assert 0 < prompts < 30  # of 120 prompts, with 2.5 replies each
+    assert f"| {int(prompts)} |" in card or "| all |" in card
+    assert "test/num_scored_tokens" not in metrics(folder)
+    with pytest.raises(UserError, match="a run of a reward model"):
+        load_model_folder(str(folder))
+    assert f"its reward model:   {folder / 'reward_model'}" in finished_lines(folder)
 
 
 def test_its_folder_has_centred_rewards_of_which_the_mean_is_zero(run):
