@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from src.errors import UserError
+from src.model.pretrained import load_pretrained, save_weights
+from src.objectives.dpo import DPO as DPO_OBJECTIVE
 from src.talk.model_folder import load_model_folder
 from src.talk.reward_folder import load_reward_folder
 from src.training.resume import finished_lines
@@ -149,6 +151,32 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_by_bit(run, objective, mon
             run(*layout, folder="killed")
     torch.manual_seed(999)
     assert_same_run(run(*layout, "resume=auto", folder="killed"), whole)
+
+
+def test_a_run_does_not_go_on_with_another_reference(small_run, run, monkeypatch):  # noqa: F811
+    model = small_run("max_steps=1", folder="sft") / "model"
+    layout = (*DPO, *LAYOUT, f"model.tokenizer={model}", f"objective.reference={model}")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            run(*layout, folder="killed")
+    weights = load_pretrained(str(model))
+    with torch.no_grad():
+        weights.wte.weight += 0.01
+    save_weights(weights, model)
+    with pytest.raises(UserError, match="the reference is not what it was"):
+        run(*layout, "resume=auto", folder="killed")
+
+
+def test_nothing_holds_the_reference_while_a_policy_learns(run, monkeypatch):
+    held = []
+
+    def look(objective, model):
+        held.append((objective.start, objective.reference.model is model))
+
+    monkeypatch.setattr(DPO_OBJECTIVE, "before_training", look)
+    run(*DPO, "max_steps=1", f"objective.reference={run(*DPO, folder='first') / 'model'}")
+    assert held[-1] == (None, True)
 
 
 def test_adapters_and_the_head_learn_a_reward(run):
