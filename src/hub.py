@@ -18,6 +18,7 @@ from src.files.model_files import check_subfolder
 from src.wording.nearest import path_question
 
 RUN = "run.json"  # in a run's folder
+REWARD_MODEL = "reward_model"  # in the folder of a run that learned one
 PAGES = "https://huggingface.co"
 
 # What a problem says, as a pattern -> the way out; {page} is that of the model or data set.
@@ -112,6 +113,11 @@ def _refuse_runs(folder: Path, what: str) -> None:
         runs = f"{len(configs):,} runs" if len(configs) > 1 else "one run"
         raise UserError(
             f"{what} is a folder of {runs}: name one; the newest is {shlex.quote(str(newest))}"
+        )
+    if _has_config(folder / REWARD_MODEL):
+        raise UserError(
+            f"{what} is a run of a reward model, {shlex.quote(str(folder / REWARD_MODEL))}, which "
+            f"gives a reply a number and says nothing"
         )
     if (folder / RUN).is_file():
         raise UserError(f"{what} is a run that has no model yet: it is written at a validation")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from omegaconf import DictConfig
 
 from src.checks import at_least, check, one_of, within
-from src.command.cli import RUNS, run_door, typed
+from src.command.cli import RUNS, run_door, task_overrides, typed
 from src.data.config import DataConfig
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
@@ -72,11 +72,18 @@ def rank(config: DictConfig) -> None:
     records = Records(Path(settings.output))
     labeller = None
     if settings.labeller not in (ME, KNOWN):
-        sys.path.insert(0, os.getcwd())
+        if not any(o.lstrip("+").startswith("labeller=") for o in task_overrides()):
+            raise UserError(  # it is code, and a config may be a stranger's
+                f"labeller={settings.labeller}: a config names this function: add it to the "
+                f"command line, if you know it"
+            )
+        sys.path.append(os.getcwd())
         labeller = function_labeller(settings.labeller)
     with waiting("loading the model and the prompts"):
         assistant = _load(settings)
-        drawn, num_prompts, num_dropped = _drawn(settings, assistant, records)
+        drawn, num_prompts, num_dropped, dropped = _drawn(settings, assistant, records)
+    for line in dropped:
+        note(f"rows left out: {line}")
     note(
         f"{num_prompts:,} prompts, {settings.num_replies} replies each"
         + (f"; {len(records.rows):,} ranked before" if records.rows else "")
@@ -110,8 +117,11 @@ def _load(settings: RankConfig) -> "Assistant":
 
 def _drawn(
     settings: RankConfig, assistant: "Assistant", records: "Records"
-) -> "tuple[Iterator[Drawn], int, int]":
-    """Return the replies to come, to how many prompts, and how many prompts are left out."""
+) -> "tuple[Iterator[Drawn], int, int, list[str]]":
+    """Return the replies to come, to how many prompts, and how many prompts are left out.
+
+    The last value says which rows are no prompts.
+    """
     from src.data.prompts import Prompts
     from src.data.sources import open_source
     from src.ranking.draws import draw
@@ -136,7 +146,7 @@ def _drawn(
     if settings.labeller == ME:  # a person does not wait for replies that come later
         batch_size = min(batch_size, 2 * settings.num_replies)
     replies = draw(assistant, left, settings.num_replies, settings.generation, batch_size)
-    return replies, len(left), len(found) - len(known)
+    return replies, len(left), len(found) - len(known), prompts.report.explain()
 
 
 if __name__ == "__main__":

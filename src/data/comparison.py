@@ -1,6 +1,7 @@
 """A comparison: the beginning of a conversation, and replies to it with their ranks."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from src.data.content import UnusableRow, shown
@@ -77,13 +78,21 @@ def compare(
 ) -> Comparison:
     """Return the comparison; ``ranks`` may be any numbers, lower is better, equal is a tie.
 
+    Equal replies that ended alike tie: each has the mean of their ranks.
+
     Raises:
         UnusableRow: there is one reply, they are all the same, or none is better than another.
     """
     if len(replies) < 2:
         raise UnusableRow("one_reply", shown(context.prompt))
-    if len(set(zip(replies, ended, strict=True))) == 1:
+    pairs = list(zip(replies, ended, strict=True))
+    if len(set(pairs)) == 1:
         raise UnusableRow("same_replies", shown(replies[0]))
+    if len(set(pairs)) < len(pairs):
+        of: dict[tuple[str, bool], list[float]] = {}
+        for pair, rank in zip(pairs, ranks, strict=True):
+            of.setdefault(pair, []).append(rank)
+        ranks = [fmean(of[pair]) for pair in pairs]
     if len(set(ranks)) == 1:
         raise UnusableRow("no_preference", f"replies to {shown(context.prompt)}")
     places = tuple(1 + sum(other < rank for other in ranks) for rank in ranks)

@@ -78,7 +78,7 @@ class DPO:
 
     def learner(self, model: GPT2) -> GPT2:
         """Return the model as it is; the reference is what it is now."""
-        self.start = copy.deepcopy(model) if self.config.continue_from else model
+        self.start: GPT2 | None = copy.deepcopy(model) if self.config.continue_from else None
         return model
 
     def data(
@@ -102,14 +102,17 @@ class DPO:
         Raises:
             UserError: the reference cannot be loaded, or has another vocabulary.
         """
-        self.reference = self._reference(model)
+        reference = self._reference(model)
         self.rows.splits = with_reference(
-            self.rows.splits, self.reference, self.rows.key, Path(self.config.data.corpus_dir)
+            self.rows.splits, reference, self.rows.key, Path(self.config.data.corpus_dir)
         )
+        self.rows.parts.clear()  # the report has asked for parts of the splits as they were
+        self.start, self.reference = None, replace(reference, model=model)  # another is not held
         return DPOModule(
             model,
             self.config.optimizer,
             objective=self.values,
+            reference=reference.checksum,
             num_steps=num_steps,
             log_every_n_steps=self.config.trainer.log_every_n_steps,
         )
@@ -117,7 +120,7 @@ class DPO:
     def _reference(self, model: GPT2) -> Reference:
         name = self.values.reference
         if name is None:
-            start = self.start if self.config.continue_from else merged(model)
+            start = self.start or merged(model)
         else:
             start = load_pretrained(name, key="objective.reference")
             if start.config.vocab_size != model.config.vocab_size:

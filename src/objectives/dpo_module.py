@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from src.checks import above, at_least, check, one_of, within
+from src.errors import UserError
 from src.objectives.pairs import bradley_terry, differences, squared
 from src.objectives.preference_sums import NAMES, preference_figures, preference_sums
 from src.objectives.reference import per_reply, reply_logprobs
@@ -42,7 +43,12 @@ class DPOConfig(ObjectiveConfig):
 
 
 class DPOModule(TrainingModule):
-    """GPT-2 that learns from pairs beside a reference; each prompt counts once."""
+    """GPT-2 that learns from pairs beside a reference; each prompt counts once.
+
+    Args:
+        objective: its settings.
+        reference: the checksum of the reference's weights.
+    """
 
     sum_types: ClassVar = dict.fromkeys((*NAMES, "chosen", "rejected"), torch.float32)
     train_figures: ClassVar[Sequence[str]] = (
@@ -53,10 +59,29 @@ class DPOModule(TrainingModule):
         "rejected_logratio",
     )
 
-    def __init__(self, *args: Any, objective: DPOConfig, **values: Any):
+    def __init__(self, *args: Any, objective: DPOConfig, reference: str, **values: Any):
         super().__init__(*args, **values)
         self.objective = objective
+        self.reference = reference
         self.has_warned = False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the checksum of the reference."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reference"] = self.reference
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the reference is that of the run.
+
+        Raises:
+            UserError: it is not.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("reference", self.reference) != self.reference:
+            raise UserError(
+                "the reference is not what it was (objective.reference, or the model that the run "
+                "began with): put it back, or start a new run"
+            )
 
     def sums(self, batch: Any) -> NamedSums:
         """Return the sums of one micro-batch: of the loss, of pairs and of replies."""

@@ -147,11 +147,13 @@ def function_rewards(name: str, tokenizer: Tokenizer) -> FunctionRewards:
     if name in BUILT_IN:
         return FunctionRewards(name, BUILT_IN[name], tokenizer)
     if os.getcwd() not in sys.path:  # where a person's file is
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())
     module_name, _, attribute = name.rpartition(".")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        if not callable(function):
+            raise TypeError(f"{attribute} is a {type(function).__name__}, no function")
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         raise UserError(
             f"{KEY}={name}: {error}; it is {', '.join(BUILT_IN)}, or a function's dotted name, as "
             f"in {KEY}=mine.score"

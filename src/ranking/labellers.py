@@ -42,14 +42,21 @@ def function_labeller(name: str) -> Labeller:
     module_name, _, attribute = name.rpartition(".")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        if not callable(function):
+            raise TypeError(f"{attribute} is a {type(function).__name__}, no function")
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         raise UserError(
             f"labeller={name}: {error}; it is me, sample, or a function's dotted name, as in "
             f"labeller=mine.score"
         ) from error
 
     def rank(drawn: Drawn, seed: int) -> list[int]:
-        scores = function(drawn.context.prompt, list(drawn.replies))
+        try:
+            scores = function(drawn.context.prompt, list(drawn.replies))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"labeller={name}: {error}; it is called as score(prompt, replies)"
+            ) from error
         return ranks_of(scores, len(drawn.replies), name)
 
     return rank

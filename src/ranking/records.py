@@ -1,7 +1,9 @@
 """What has been ranked, on disk: stop at any moment and go on.
 
-comparisons.jsonl        a row a ranking, as data=file reads them
-comparisons.notes.jsonl  what is no row: {"skipped": ...}, {"again": ..., "ranks": ...}
+comparisons.jsonl         a row a ranking, as data=file reads them
+.comparisons.notes.jsonl  what is no row: {"skipped": ...}, {"again": ..., "ranks": ...}
+
+The second is hidden, so that data.path= of the folder, or a pattern, passes over it.
 """
 
 import json
@@ -27,11 +29,14 @@ class Records:
 
     def __init__(self, path: Path):
         self.path = path
-        self.notes_path = path.with_name(f"{path.stem}.notes.jsonl")
+        self.notes_path = path.with_name(f".{path.stem}.notes.jsonl")
         self.rows = _lines(path)
         self.notes = _lines(self.notes_path)
-        if any("replies" not in row or "ranks" not in row for row in self.rows):
-            raise UserError(f"output={path}: it holds other rows; name a new file")
+        for number, row in enumerate(self.rows, 1):
+            if not _is_ranking(row):
+                raise UserError(
+                    f"output={path}, line {number}: it holds other rows; name a new file"
+                )
 
     @property
     def seen(self) -> set[str]:
@@ -64,17 +69,14 @@ class Records:
         self.notes.append(note)
         _append(self.notes_path, note)
 
-    def undo(self) -> None:
-        """Take the last ranking back, and a second one of the same prompt."""
-        key = key_of_row(self.rows.pop())
-        self.notes = [note for note in self.notes if note.get("again") != key]
+    def undo(self, drawn: Drawn) -> None:
+        """Take back what was said of a prompt: its last ranking and a second one, or the skip."""
+        key = key_of(drawn.context)
+        found = [number for number, row in enumerate(self.rows) if key_of_row(row) == key]
+        for number in found[-1:]:
+            del self.rows[number]
+        self.notes = [n for n in self.notes if key not in (n.get("again"), n.get("skipped"))]
         _write(self.path, self.rows)
-        _write(self.notes_path, self.notes)
-
-    def undo_skip(self) -> None:
-        """Take the last skipped prompt back."""
-        last = max(i for i, note in enumerate(self.notes) if "skipped" in note)
-        del self.notes[last]
         _write(self.notes_path, self.notes)
 
     def agreement(self) -> tuple[float, int]:
@@ -106,11 +108,33 @@ def key_of_row(row: dict[str, Any]) -> str:
     return json.dumps({name: row[name] for name in ("prompt", "messages") if name in row})
 
 
+def _is_ranking(row: dict[str, Any]) -> bool:
+    """Whether a row of a file is one of ours; without ``ended`` each reply is taken to have."""
+    replies, ranks = row.get("replies"), row.get("ranks")
+    if not isinstance(replies, list) or not isinstance(ranks, list):
+        return False
+    row.setdefault("ended", [True] * len(replies))
+    return (
+        (type(row.get("prompt")) is str or type(row.get("messages")) is list)
+        and all(type(reply) is str for reply in replies)
+        and all(type(rank) in (int, float) for rank in ranks)
+        and type(row["ended"]) is list
+        and len(replies) == len(ranks) == len(row["ended"])
+    )
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file; a last line that was cut off in writing is removed."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"output={path}: not UTF-8 text (byte {error.start}); name a new file"
+        ) from error
+    except OSError as error:
+        raise UserError(f"output={path}: cannot be read: {error.strerror or error}") from error
     whole = text[: text.rfind("\n") + 1]
     rows = []
     for number, line in enumerate(whole.splitlines(), 1):

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from src.data.comparison import Context
@@ -31,11 +31,11 @@ def rank_all(drawn: Iterator[Drawn], labeller: Labeller, records: Records, seed:
         if _is_alike(item):
             counts.alike += 1
             continue
-        records.add(item, labeller(item, seed))
+        records.add(item, _ranks(item, labeller, seed))
         counts.ranked += 1
         if len(records.rows) % AGAIN_EVERY == 0:
             row = _drawn_again(records, seed)
-            records.add_again(row[0], labeller(row[1], seed + 1))
+            records.add_again(row[0], _ranks(row[1], labeller, seed + 1))
     return counts
 
 
@@ -76,7 +76,7 @@ def ask_all(
                 show("there is nothing to take back")
                 continue
             last, was_skipped = done.pop()
-            (records.undo_skip if was_skipped else records.undo)()
+            records.undo(last)
             counts.ranked -= not was_skipped
             waiting.append(last)
             continue
@@ -93,6 +93,16 @@ def ask_all(
                 return counts
             if not isinstance(answer, str):
                 records.add_again(row, answer)
+
+
+def _ranks(item: Drawn, labeller: Labeller, seed: int) -> list[int]:
+    """Return a program's ranks of an item's replies; it sees equal ones once, so that they tie."""
+    distinct = list(dict.fromkeys(zip(item.replies, item.ended, strict=True)))
+    replies, ended = zip(*distinct, strict=True)
+    ranks = labeller(replace(item, replies=replies, ended=ended), seed)
+    of = dict(zip(distinct, ranks, strict=True))
+    found = [of[pair] for pair in zip(item.replies, item.ended, strict=True)]
+    return [1 + sum(other < rank for other in found) for rank in found]
 
 
 def _is_alike(item: Drawn) -> bool:

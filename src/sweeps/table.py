@@ -11,6 +11,7 @@ from src.sweeps.names import rounded, short_keys, spelling
 from src.sweeps.optuna_record import OPTUNA, SQLITE
 from src.sweeps.outcomes import ACCURACY, PRUNED, WAITING, Results, sorted_by_loss
 from src.sweeps.ranking import SEED, Setting, conclusions, is_number, settings_of
+from src.training.record import RESULTS
 from src.training.status import FAILED, FINISHED, RUNNING
 from src.wording.command_line import command
 
@@ -170,8 +171,12 @@ def next_lines(results: Results, files: Sequence[Path]) -> list[str]:
     best = next((run for run in sorted_by_loss(results.outcomes) if run.is_ranked), None)
     lines = []
     if best is not None:
-        model = shown(results.folder / best.folder / "model")
-        lines.append(("talk to the best", command("chat", model_path=model)))
+        talk, *others = (shown(results.folder / best.folder / name) for name in RESULTS)
+        scorer = next((other for other in others if other.is_dir()), None)
+        if scorer is None:
+            lines.append(("talk to the best", command("chat", model_path=talk)))
+        else:
+            lines.append(("the best reward model", str(scorer)))
     if results.num_remaining and not results.count(RUNNING):
         lines.append((f"go on with {results.num_remaining}", go_on_command(results.folder)))
     if results.sweep.kind == OPTUNA:

@@ -91,7 +91,7 @@ def find_origin(name: str) -> Origin:
     models = [folder / name for name in RESULTS if (folder / name / CONFIG).is_file()]
     model = models[0] if models else None
     checkpoint = find_checkpoint(
-        folder, f"go on from its weights alone: continue_from={folder / 'model'}"
+        folder, f"go on from its weights alone: continue_from={model or folder / RESULTS[0]}"
     )
     if checkpoint is None:
         if model is None:
@@ -129,6 +129,8 @@ def check_settings(origin: Origin | None, config: TrainConfig) -> None:
     Raises:
         UserError: names the setting.
     """
+    if origin is not None:
+        _check_objective(origin, config.objective.name)
     if origin is None or origin.checkpoint is None:
         return
     before = origin.settings or {}
@@ -144,6 +146,21 @@ def check_settings(origin: Origin | None, config: TrainConfig) -> None:
             f"continue_from={origin.name}: that run had lora.alpha={before['lora.alpha']}, not "
             f"{alpha}: leave it as it was"
         )
+
+
+def _check_objective(origin: Origin, name: str) -> None:
+    """Raise UserError if the run that an origin is, or is the model of, had another objective."""
+    run = run_of_model(Path(origin.name).expanduser())
+    settings = origin.settings or (read_record(run).settings if run else {})
+    before = settings.get("objective.name", name)
+    if before == name:
+        return
+    way = "start a new run"
+    if origin.model is not None and origin.model.name not in RESULTS[1:]:
+        way += f" that begins with its model: model.pretrained={origin.model}"
+    raise UserError(
+        f"continue_from={origin.name}: that run had objective={before}, not {name}: {way}"
+    )
 
 
 def check_length(origin: Origin | None, num_steps: int) -> None:

@@ -135,7 +135,7 @@ def _scored(data: ChatDataModule, split: str) -> str:
     if not data.is_bounded(split):
         return f"all {whole:,} {data.unit}"
     blocks = data.by_source(split).values()
-    rows = sum(part.num_examples for part in blocks)
+    rows = sum(len(part.corpus_units) for part in blocks)
     scored = f"{sum(map(len, blocks)):,} of {whole:,} {data.unit}"
     return f"{scored} ({rows:,} random rows, always the same)"
 

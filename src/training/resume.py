@@ -22,7 +22,7 @@ from src.training import finished, lock, slurm
 from src.training.config import AUTO, TrainConfig
 from src.training.machine import choose_precision
 from src.training.plan import Plan
-from src.training.record import METRICS, RECORD, is_finished, read_record
+from src.training.record import METRICS, RECORD, RESULTS, is_finished, read_record
 from src.training.status import read_status
 from src.wording.command_line import command, grammatical, unquoted
 from src.wording.nearest import path_question
@@ -119,9 +119,13 @@ def finished_lines(folder: Path) -> list[str]:
     """Return what to say of a run that is finished, and what can be done with it."""
     status = read_status(folder)
     early = f" ({status.reason})" if status is not None and status.reason else ""
+    talk, *others = (folder / name for name in RESULTS)
+    scorer = next((other for other in others if other.is_dir()), None)
     return [
         f"{folder} is finished{early}: all figures are in {folder / METRICS}",
-        f"talk to it:         {command('chat', model_path=folder / 'model')}",
+        f"its reward model:   {scorer}"
+        if scorer
+        else f"talk to it:         {command('chat', model_path=talk)}",
         f"train on from it:   {command('train', continue_from=folder)} max_steps=...",
     ]
 

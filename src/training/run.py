@@ -11,6 +11,7 @@ from typing import Any
 
 from src import phases, signals
 from src.data.datamodule import ChatDataModule
+from src.data.targets import Labels
 from src.errors import UserError
 from src.files import atomic
 from src.free_cores import load_now
@@ -275,13 +276,15 @@ class Run:
 
     def _scored(self) -> dict[str, int]:
         """Return how much of the held-out splits the figures are of."""
-        return {
-            f"{prefix}/num_{name}": sum(getattr(part, of_part) for part in parts.values())
-            for prefix, split in (("val", "validation"), ("test", "test"))
-            if any(key.startswith(f"{prefix}/") for key in self.module.latest)  # it was scored
-            if (parts := self.data.by_source(split))
-            for name, of_part in (("rows", "num_examples"), ("scored_tokens", "num_targets"))
-        }
+        found = {}
+        for prefix, split in (("val", "validation"), ("test", "test")):
+            parts = list(self.data.by_source(split).values())
+            if not parts or not any(key.startswith(f"{prefix}/") for key in self.module.latest):
+                continue
+            found[f"{prefix}/num_rows"] = sum(len(part.corpus_units) for part in parts)
+            if self.data.unit == "blocks" and all(isinstance(p.targets, Labels) for p in parts):
+                found[f"{prefix}/num_scored_tokens"] = sum(part.num_targets for part in parts)
+        return found
 
     def _shares(self) -> dict[str, int]:
         """Return what each of several sources brings to an epoch."""

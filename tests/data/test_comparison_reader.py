@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from src.data.comparison import Comparison, Context
+from src.data.comparison import Comparison, Context, compare
 from src.data.comparison_reader import ComparisonReader
 from src.data.content import UnusableRow
 from src.data.hh_transcript import read_transcript
@@ -297,3 +297,12 @@ def test_rows_of_conversations_are_refused_with_the_way_out(source):
         list(source(rows).read(RowReport()))
     with pytest.raises(UserError, match=r"data\.columns names nowhere"):
         list(source([GOOD["ranking"][0]], columns={"system": "nowhere"}).read(RowReport()))
+
+
+def test_equal_replies_tie():
+    found = compare(Context((), "Hi"), ["a", "b", "a", "c"], [1, 2, 4, 3], [True] * 4)
+    assert found.ranks == (2, 1, 2, 4)
+    cut = compare(Context((), "Hi"), ["a", "a"], [1, 2], [True, False])
+    assert cut.ranks == (1, 2)
+    with pytest.raises(UnusableRow):
+        compare(Context((), "Hi"), ["a", "b", "a"], [1, 2, 3], [True] * 3)

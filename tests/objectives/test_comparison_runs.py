@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.errors import UserError
+from src.model.pretrained import load_pretrained, save_weights
+from src.objectives.dpo import DPO as DPO_OBJECTIVE
+from src.talk.model_folder import load_model_folder
 from src.talk.reward_folder import load_reward_folder
+from src.training.resume import finished_lines
 from tests.training.conftest import SMALL, curves, metrics, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
 from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
@@ -67,6 +72,13 @@ def test_a_reward_model_learns_what_people_prefer(run, caplog):
     assert "AutoModelForSequenceClassification" in card
     assert "answers questions" not in card
     assert not (folder / "model").exists()  # which chat would pick up
+    prompts = metrics(folder)["test/num_rows"]
+    assert 0 < prompts < 30  # of 120 prompts, with 2.5 replies each
+    assert f"| {int(prompts)} |" in card or "| all |" in card
+    assert "test/num_scored_tokens" not in metrics(folder)
+    with pytest.raises(UserError, match="a run of a reward model"):
+        load_model_folder(str(folder))
+    assert f"its reward model:   {folder / 'reward_model'}" in finished_lines(folder)
 
 
 def test_its_folder_has_centred_rewards_of_which_the_mean_is_zero(run):
@@ -98,6 +110,20 @@ def test_a_policy_begins_at_log_2_and_learns_what_people_prefer(run, caplog, tmp
     assert len(list((tmp_path / "corpora").glob("*/validation.npy"))) == 1
 
 
+def test_a_part_of_the_held_out_splits_is_scored(run):
+    most = ("trainer.max_val_blocks=1", "trainer.max_test_blocks=1", "data.test_fraction=0.3")
+    found = metrics(run(*DPO, *most, "max_steps=2"))
+    assert found["test/accuracy"] >= 0
+    assert curves(run(*DPO, *most, folder="again"))["val/loss"][0] == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("name", ["", "/model"])
+def test_a_policy_does_not_go_on_from_a_run_with_another_objective(small_run, run, name):  # noqa: F811
+    first = small_run("max_steps=1", folder="first")
+    with pytest.raises(UserError, match=r"had objective=sft, not dpo: .* model\.pretrained="):
+        run(*DPO, f"continue_from={first}{name}", folder="second")
+
+
 def test_it_warns_when_chosen_replies_become_unlikely(run, caplog):
     run(*DPO, "optimizer.learning_rate=0.3", "objective.most_sinking=0.5")
     said = [r.getMessage() for r in caplog.records if "objective.most_sinking" in r.getMessage()]
@@ -125,6 +151,32 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_by_bit(run, objective, mon
             run(*layout, folder="killed")
     torch.manual_seed(999)
     assert_same_run(run(*layout, "resume=auto", folder="killed"), whole)
+
+
+def test_a_run_does_not_go_on_with_another_reference(small_run, run, monkeypatch):  # noqa: F811
+    model = small_run("max_steps=1", folder="sft") / "model"
+    layout = (*DPO, *LAYOUT, f"model.tokenizer={model}", f"objective.reference={model}")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8, "on_train_batch_end")
+        with pytest.raises(Killed):
+            run(*layout, folder="killed")
+    weights = load_pretrained(str(model))
+    with torch.no_grad():
+        weights.wte.weight += 0.01
+    save_weights(weights, model)
+    with pytest.raises(UserError, match="the reference is not what it was"):
+        run(*layout, "resume=auto", folder="killed")
+
+
+def test_nothing_holds_the_reference_while_a_policy_learns(run, monkeypatch):
+    held = []
+
+    def look(objective, model):
+        held.append((objective.start, objective.reference.model is model))
+
+    monkeypatch.setattr(DPO_OBJECTIVE, "before_training", look)
+    run(*DPO, "max_steps=1", f"objective.reference={run(*DPO, folder='first') / 'model'}")
+    assert held[-1] == (None, True)
 
 
 def test_adapters_and_the_head_learn_a_reward(run):

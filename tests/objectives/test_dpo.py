@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from src.data.checksums import write_checksums
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.objectives import reference as of_reference
@@ -25,7 +26,9 @@ PLAIN = DPOConfig("dpo", "sigmoid", 0.1, 0.0, 0.0, None, 5.0, 0)
 def module_of(model, **changes):
     optimizer = train_config("experiment=quickstart").optimizer
     config = replace(PLAIN, **changes)
-    return DPOModule(model, optimizer, objective=config, num_steps=1, log_every_n_steps=1)
+    return DPOModule(
+        model, optimizer, objective=config, reference="", num_steps=1, log_every_n_steps=1
+    )
 
 
 def reference_of(model) -> Reference:
@@ -203,6 +206,25 @@ def test_what_is_damaged_is_computed_again(model, tmp_path):
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with_reference(splits, reference_of(model), "rows", tmp_path)
     assert path.read_bytes() == whole
+
+
+def test_what_another_library_has_computed_is_computed_again(model, tmp_path):
+    splits = {"train": blocks_of(random_groups([2, 3]))}
+    with_reference(splits, reference_of(model), "rows", tmp_path)
+    (path,) = tmp_path.glob("*/train.npy")
+    whole = np.load(path)
+    np.save(path, whole + 0.1)
+    write_checksums(path.parent, ["train.npy"], path.parent.name)
+    again = with_reference(splits, reference_of(model), "rows", tmp_path)["train"]
+    assert np.array_equal(again.targets.logprobs, whole, equal_nan=True)
+    assert np.array_equal(np.load(path), whole, equal_nan=True)
+
+
+def test_rounding_of_many_tokens_is_allowed(model, tmp_path):
+    splits = {"train": blocks_of(random_groups([2, 3]))}
+    blocks = with_reference(splits, reference_of(model), "rows", tmp_path)["train"]
+    blocks.targets.logprobs += 2e-5  # more than 1e-6 of each log-probability
+    assert 0 < reference_of(model).check_start(model, blocks) < 1e-4
 
 
 def test_a_reference_that_is_another_model_is_found_before_the_first_step(model, policy, tmp_path):

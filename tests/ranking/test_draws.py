@@ -94,7 +94,7 @@ def test_the_door_ranks_by_the_known_labeller_and_goes_on(door, model_path, tmp_
     whole = output.read_text()
     assert whole.startswith(first)
     output.unlink()
-    output.with_name("a.notes.jsonl").unlink()
+    output.with_name(".a.notes.jsonl").unlink()
     door(rank, "rank", *arguments, "max_prompts=20")
     assert output.read_text() == whole
 
@@ -104,6 +104,7 @@ def test_the_door_ranks_by_the_known_labeller_and_goes_on(door, model_path, tmp_
     [
         (["labeller=me"], "labeller=me: this is no terminal"),
         (["labeller=nowhere.score"], "labeller=nowhere.score"),
+        (["--config-dir=.", "+preset=theirs"], "labeller=os.remove: a config names this function"),
         (["labeller=sample", "num_replies=1"], "num_replies"),
         (["labeller=sample", "generation=greedy"], "generation=full"),
         (["labeller=sample", "max_new_tokens=127"], "no prompt of train"),
@@ -112,7 +113,10 @@ def test_the_door_ranks_by_the_known_labeller_and_goes_on(door, model_path, tmp_
 )
 def test_a_mistake_is_one_line(door, model_path, tmp_path, arguments, message):
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt": "Who shaves the barber?"}\n')
+    prompts.write_text('{"prompt": "Who shaves the barber?"}\n{"nothing": 1}\n')
+    (tmp_path / "preset").mkdir()
+    preset = tmp_path / "preset" / "theirs.yaml"
+    preset.write_text("# @package _global_\nlabeller: os.remove\n")
     arguments = [argument.replace("PROMPTS", str(prompts)) for argument in arguments]
     output = tmp_path / "a.jsonl"
     code, _, errors = door(
@@ -121,3 +125,13 @@ def test_a_mistake_is_one_line(door, model_path, tmp_path, arguments, message):
     assert code == 2
     assert message in errors.splitlines()[-1]
     assert not output.exists()
+
+
+def test_rows_that_are_no_prompts_are_said(door, model_path, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "Calculate 0 + 0."}\n{"nothing": 1}\n')
+    arguments = [f"model_path={model_path}", f"data.path={path}", "data=file", "device=cpu"]
+    arguments += ["labeller=sample", "max_new_tokens=4", f"output={tmp_path / 'a.jsonl'}"]
+    code, _, errors = door(rank, "rank", *arguments, "data.validation_fraction=0")
+    assert code == 0
+    assert "rows left out: 1 " in errors

@@ -5,10 +5,11 @@ import pytest
 
 from src.data.comparison import Context
 from src.data.comparison_reader import ComparisonReader
+from src.data.files.places import find_places
 from src.errors import UserError
 from src.ranking.draws import Drawn
 from src.ranking.labellers import function_labeller, known_labeller
-from src.ranking.records import Records
+from src.ranking.records import Records, key_of
 from src.ranking.session import ask_all, rank_all, read_ranks
 
 
@@ -91,6 +92,36 @@ def test_a_person_takes_back(tmp_path):
     assert Records(tmp_path / "a.jsonl").rows == records.rows
 
 
+def test_what_is_taken_back_is_what_was_shown_last(tmp_path):
+    records = Records(tmp_path / "a.jsonl")
+    alike = Drawn(Context((), "alike"), "", ("a", "a"), (True, True))
+    drawn = [items(1)[0], alike, items(2)[1]]
+    person = Person({1: "s", 2: "u", 3: "q"})
+    ask_all(iter(drawn), person, person.show, records, seed=1)
+    assert records.seen == {key_of(alike.context)}
+
+
+def test_a_program_sees_equal_replies_once(tmp_path):
+    records, seen = Records(tmp_path / "a.jsonl"), []
+
+    def label(drawn, seed):
+        seen.append(drawn.replies)
+        return list(range(1, len(drawn.replies) + 1))
+
+    rank_all(iter(items(1, "abac")), label, records, seed=1)
+    assert seen == [("a", "b", "c")]
+    assert records.rows[0]["ranks"] == [1, 3, 1, 4]
+
+
+def test_a_folder_of_data_passes_over_the_notes(tmp_path):
+    path = tmp_path / "train.jsonl"
+    person = Person({2: "s"})
+    ask_all(iter(items(2)), person, person.show, Records(path), seed=1)
+    assert len(list(tmp_path.iterdir())) == 2
+    for name in (tmp_path, tmp_path / "*.jsonl"):
+        assert [place.path for place in find_places(str(name), "data.path")] == [path]
+
+
 def test_a_mistake_is_asked_again(tmp_path):
     records = Records(tmp_path / "a.jsonl")
     person = Person({1: "1 2", 2: "x", 3: "0 1 2", 4: ""})
@@ -165,17 +196,31 @@ def test_a_function_ranks(tmp_path, monkeypatch):
         "def score(prompt, replies):\n    return [len(r) for r in replies]\n"
         "def broken(prompt, replies):\n    return [1]\n"
         "def words(prompt, replies):\n    return replies\n"
+        "def lonely(prompt):\n    return [1]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     records = Records(tmp_path / "a.jsonl")
     rank_all(iter(items(1, ("a", "bbb", "cc"))), function_labeller("taste.score"), records, 1)
     assert records.rows[0]["ranks"] == [3, 1, 2]
-    for name, message in (("broken", "each of 3"), ("words", "a number for each reply")):
+    for name, message in (
+        ("broken", "each of 3"),
+        ("words", "a number for each reply"),
+        ("lonely", "called as"),
+    ):
         with pytest.raises(UserError, match=message):
             rank_all(iter(items(1)), function_labeller(f"taste.{name}"), records, 1)
-    for name in ("taste.nothing", "nowhere.score", "score"):
+    for name in ("taste.nothing", "nowhere.score", "score", ".taste.score", "math.pi"):
         with pytest.raises(UserError, match=f"labeller={name}"):
             function_labeller(name)
+
+
+def test_rows_that_do_not_say_how_replies_ended_are_asked_again_too(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [{"prompt": f"p {i}", "replies": ["b", "c"], "ranks": [1, 2]} for i in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rank_all(iter(items(1)), lambda drawn, _: [1, 2, 3][: len(drawn.replies)], Records(path), 1)
+    assert len(Records(path).rows) == 10
+    assert Records(path).agreement()[0] == 1
 
 
 def test_a_file_of_other_rows_is_left_alone(tmp_path):
@@ -187,4 +232,12 @@ def test_a_file_of_other_rows_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="line 1: no JSON"):
         Records(path)
     assert path.read_text() == "no JSON\n"
+    path.write_bytes(b'{"prompt": "caf\xe9"}\n')
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        Records(path)
+    path.write_text('{"prompt": "a", "replies": ["b", "c"], "ranks": 3}\n')
+    with pytest.raises(UserError, match="line 1: it holds other rows"):
+        Records(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        Records(tmp_path)
     assert np.isfinite(Records(tmp_path / "new.jsonl").agreement()[0])

@@ -10,6 +10,7 @@ from src.sweeps import display
 from src.sweeps.display import Display, shortened
 from src.sweeps.outcomes import read_results
 from src.sweeps.state import read_sweep
+from src.sweeps.table import next_lines
 from tests.sweeps.conftest import made_up
 
 
@@ -71,3 +72,13 @@ def test_at_a_terminal_the_lines_are_updated_in_place(folder):
 def test_a_line_that_is_cut_says_so():
     assert shortened("x" * 100, 100) == "x" * 100
     assert shortened("failed: " + "x" * 100, 20) == "failed: xxxxxxxxxxx…"
+
+
+def test_nobody_is_sent_to_talk_to_a_reward_model(folder):
+    lines = "\n".join(next_lines(read_results(folder, read_sweep(folder)), []))
+    assert "talk to the best:" in lines
+    (folder / "seed0" / "reward_model").mkdir()
+    lines = "\n".join(next_lines(read_results(folder, read_sweep(folder)), []))
+    assert "the best reward model:" in lines
+    assert "seed0/reward_model" in lines
+    assert "src.chat" not in lines
