@@ -238,7 +238,7 @@ def test_sruns_processes_find_each_other(num_nodes, port, alone, corpora, tmp_pa
 def wait_for_training(run: Path) -> None:
     """Return when the first figures of the fit are in the log."""
     log, end = run / "train.log", time.monotonic() + 200
-    while not log.exists() or "/100000  loss" not in log.read_text():
+    while not log.exists() or "/100,000  loss" not in log.read_text():
         assert time.monotonic() < end
         time.sleep(0.1)
 
