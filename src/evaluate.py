@@ -182,7 +182,7 @@ def _choose_rows(
         Whose rows they are; empty: a person's choice. And the models whose runs learned from other
         rows, with the name of those.
     """
-    from src.evaluation.runs import run_data, same_rows
+    from src.evaluation.runs import first_of_conversations, run_data, same_rows
     from src.training.record import literal
 
     overrides = task_overrides()
@@ -192,7 +192,8 @@ def _choose_rows(
     known = {name: data for name, data in known.items() if data}
     if not known:
         return "the embedded rows, as no run says what it learned from; data=... names others", {}
-    first, data = next(iter(known.items()))
+    folders = {c.name: c.folder for c in candidates if c.folder is not None and c.name in known}
+    data = known[first := first_of_conversations(folders)]
     kept = {*OWN_TO_EACH, *(o.split("=")[0].split(".")[1] for o in overrides if _is_data(o))}
     if any(data.get("supervise") != each.get("supervise") for each in known.values()):
         kept.add("supervise")

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from src.data.config import DataConfig
+from src.errors import UserError
 from src.files.json_file import read_settings
 
 RECORD = "run.json"  # in a run folder, beside its model's
 MODEL, MODEL_FILE = "model", "config.json"
 NAMES = tuple(field.name for field in fields(DataConfig))
+
+OF_RANKINGS = ("reward", "dpo")  # objectives
 
 # Keys of conf/data that do not say which rows there are.
 NOT_ROWS = (
@@ -34,6 +37,21 @@ def run_data(folder: Path) -> dict[str, Any]:
         settings = run_settings(folder).items()
         data = {key.removeprefix("data."): v for key, v in settings if key.startswith("data.")}
     return {name: data[name] for name in NAMES if name in data}
+
+
+def first_of_conversations(folders: Mapping[str, Path]) -> str:
+    """Return the name of the first model whose run learned from conversations.
+
+    Raises:
+        UserError: all runs learned from rankings, which hold no answer to compare with.
+    """
+    for name, folder in folders.items():
+        if run_settings(folder).get("objective.name") not in OF_RANKINGS:
+            return name
+    raise UserError(
+        f"model_path={next(iter(folders))}: its run learned from rankings, and not from "
+        f"conversations: name some with data=... or a file of questions with prompts=FILE"
+    )
 
 
 def same_rows(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
