@@ -67,6 +67,7 @@ def train(config: DictConfig) -> float | None:
 
 def _train(config: DictConfig, folder: Path) -> float | None:
     with phases.phase("starting"):  # seconds, so after the command line is right
+        from src.training.record import check_functions
         from src.training.slurm import requeue
         from src.training.start import start_run
         from src.training.status import read_status
@@ -75,6 +76,7 @@ def _train(config: DictConfig, folder: Path) -> float | None:
     hydra = HydraConfig.get()
     find_better = join_sweep(hydra, folder)
     settings, objective = read_settings(config, overrides)
+    check_functions(cast(dict[str, Any], as_typed(config)), overrides)
     search = [o for o in as_typed(hydra.overrides.hydra) if o.startswith("hydra.searchpath")]
     worker = worker_command(sys.argv[1:], [*search, *overrides], folder)
     if config.resume and not (folder / "run.json").exists():  # a run that its sweep begins now
@@ -293,10 +295,5 @@ def around(arguments: list[str]) -> AbstractContextManager[list[str]]:
 if __name__ == "__main__":
     signals.take()
     run_door(
-        train,
-        "train",
-        join=meet,
-        rewrite=process_arguments,
-        around=around,
-        check=read_settings,
+        train, "train", join=meet, rewrite=process_arguments, around=around, check=read_settings
     )

@@ -8,6 +8,7 @@ nor an interpolation of OmegaConf reads any of it.
 import json
 import re
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,29 @@ def without_functions(values: dict[str, Any]) -> dict[str, Any]:
 
     What is to be called stands on the command line, each time.
     """
-    objective = values.get("objective")
-    if not isinstance(objective, dict) or "." not in str(objective.get("reward")):
+    if _function(values) is None:
         return values
-    return {**values, "objective": {**objective, "reward": None}}
+    return {**values, "objective": {**values["objective"], "reward": None}}
+
+
+def check_functions(values: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Check that a function which ``values`` name stands among the overrides.
+
+    Raises:
+        UserError: another config names it, which may be a stranger's.
+    """
+    name = _function(values)
+    if name is not None and not any(
+        override.lstrip("+").startswith("objective.reward=") for override in overrides
+    ):
+        raise UserError(
+            f"objective.reward={name}: a config names this function: add it to the command line, "
+            f"if you know it"
+        )
+
+
+def _function(values: Mapping[str, Any]) -> str | None:
+    """Return the dotted name of a person's function; None: there is none."""
+    objective = values.get("objective")
+    name = objective.get("reward") if isinstance(objective, dict) else None
+    return name if isinstance(name, str) and "." in name else None

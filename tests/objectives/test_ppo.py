@@ -16,6 +16,7 @@ from src.objectives import policy_module, rewards
 from src.objectives.ppo import PPO
 from src.objectives.prompt_data import Asked
 from src.talk.reward_folder import save_reward_folder
+from src.training.record import check_functions
 from tests.training.conftest import SMALL, curves, metrics, settings, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
 from tests.training.test_resume import Killed, assert_same_run, kill_at
@@ -270,3 +271,12 @@ def test_two_processes_learn_what_one_learns(run, tmp_path):
     for tag in ("train/loss", "val/objective", "ppo/kl", "grad_norm"):
         expected, found = (list(curves(folder)[tag].values()) for folder in (one, two))
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), tag
+
+
+def test_a_function_stands_on_the_command_line_itself():
+    values = {"objective": {"name": "ppo", "reward": "mine.score"}}
+    check_functions(values, ["objective=ppo", "objective.reward=mine.score"])
+    for harmless in ({"objective": {"reward": "gold"}}, {"objective": "sft"}, {}):
+        check_functions(harmless, [])
+    with pytest.raises(UserError, match=r"objective\.reward=mine\.score: a config names this"):
+        check_functions(values, ["objective=ppo", "experiment=mine"])
