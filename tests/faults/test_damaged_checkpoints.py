@@ -131,10 +131,10 @@ def test_a_run_goes_on_from_the_one_before_it_and_ends_as_it_would_have(
     if kind == "all":
         assert door.code == 2
         line = door.err.splitlines()[-1]
-        assert line.startswith(f"error: {tmp_path / 'run'} holds no whole checkpoint")
+        assert line.startswith("error: run holds no whole checkpoint")
         return
     assert door.code == 0, door.err
-    assert f"{last} is damaged" in door.err
+    assert f"{last.relative_to(tmp_path)} is damaged" in door.err
     assert "it is replaced, and previous.ckpt stays" in door.err
     for name, tensor in weights(whole / "checkpoints" / "last.ckpt").items():
         assert torch.equal(weights(last)[name], tensor), name
