@@ -20,6 +20,7 @@ from src.training.gradient_norms import MOST, GradientNorms
 from src.training.hparams import VISIBLE, Choices, Row, start_summaries
 from src.training.loggers import config_table
 from src.training.shown import BINS, histogram, markdown_table
+from tests.conftest import greedy
 from tests.training.conftest import curves
 from tests.training.test_resume import Killed, kill_at
 
@@ -242,11 +243,11 @@ def test_the_loss_by_position_is_that_of_the_validation(small_run, monkeypatch):
 def test_replies_of_an_interrupted_run_stand_beside_later_ones():
     from src.objectives.replies import SampleReplies
 
-    one = SampleReplies(["a"], None, None, 10.0)
+    one = SampleReplies(["a"], None, greedy(4), 10.0)
     one.by_step = {0: ["x"], 5: ["y"]}
     state = json.loads(json.dumps(one.state_dict()))
     assert state["prompts"] == ["a"]
-    other = SampleReplies(["b"], None, None, 10.0)
+    other = SampleReplies(["b"], None, greedy(4), 10.0)
     other.load_state_dict(one.state_dict())
     assert other.by_step == {}  # other questions
 
