@@ -142,9 +142,12 @@ def module_of(described: TrainingStep, model: GPT2) -> TrainingModule:
     values = {"num_steps": 10, "log_every_n_steps": 1}
     if described.head == "labels":
         return SFTModule(model, train_config().optimizer, **values)
-    kind = {"number": RewardModule, "logprobs": DPOModule}[described.head]
-    config = train_config(f"objective={'reward' if kind is RewardModule else 'dpo'}")
-    return kind(model, config.optimizer, objective=config.objective, **values)
+    config = train_config(f"objective={'reward' if described.head == 'number' else 'dpo'}")
+    if described.head == "number":
+        return RewardModule(model, config.optimizer, objective=config.objective, **values)
+    return DPOModule(
+        model, config.optimizer, objective=config.objective, reference="of no file", **values
+    )
 
 
 def targets(described: TrainingStep, num_blocks: int, num_labels: int) -> dict[str, torch.Tensor]:
