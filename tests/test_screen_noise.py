@@ -68,8 +68,9 @@ def test_a_door_that_has_nothing_to_remark_is_silent(arguments, home, folder):
 
 
 OURS = (
-    r"rows|blocks|steps|step|model|device|memory|run folder|warning:|last|best|test|trained|"
-    r"talk to it:|see curves:|all figures:|learned|exact|  +\S"
+    r"rows|blocks|steps|validation|test|step|model|device|cores|memory|run folder|warning:|"
+    r"training:|measured:|trained|took|talk to it:|see curves:|all figures:|removed:|learned|exact|"
+    r"other programs keep|[\u2500-\u257f]|  +\S"
 )
 
 
