@@ -100,6 +100,17 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A door in this process may leave its own way to end, which is no other test's."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def quickstart_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The run folder of a quickstart cut to minutes, trained at a real shell, once for all workers.
