@@ -101,7 +101,7 @@ def run_folder(start, elsewhere) -> Path:
     assert done.returncode == 0, done.stderr
     assert "python -m src" not in done.stderr
     (folder,) = (elsewhere / "outputs" / "train").iterdir()
-    assert f"gpt2-chat chat model_path={folder}/model" in done.stderr
+    assert f"gpt2-chat chat model_path={folder.relative_to(elsewhere)}/model" in done.stderr
     return folder
 
 
