@@ -3,7 +3,6 @@
 Standard output gets what a person ranks; what happened goes to standard error.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from src.command.cli import RUNS, run_door, task_overrides, typed
 from src.data.config import DataConfig
 from src.errors import UserError
 from src.model.generation_config import GenerationConfig
+from src.own_function import check_typed
 from src.talk.screen import note, waiting
 
 if TYPE_CHECKING:  # otherwise imported after the config is checked
@@ -72,12 +72,7 @@ def rank(config: DictConfig) -> None:
     records = Records(Path(settings.output))
     labeller = None
     if settings.labeller not in (ME, KNOWN):
-        if not any(o.lstrip("+").startswith("labeller=") for o in task_overrides()):
-            raise UserError(  # it is code, and a config may be a stranger's
-                f"labeller={settings.labeller}: a config names this function: add it to the "
-                f"command line, if you know it"
-            )
-        sys.path.append(os.getcwd())
+        check_typed("labeller", settings.labeller, task_overrides())
         labeller = function_labeller(settings.labeller)
     with waiting("loading the model and the prompts"):
         assistant = _load(settings)

@@ -1,9 +1,6 @@
 """What a reply is worth: by a reward model, or by a function of Python."""
 
-import importlib
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -18,6 +15,7 @@ from src.model.scalar import ScalarGPT2, resized
 from src.model.weights_file import checksum
 from src.objectives.experience import Replies
 from src.objectives.prompt_data import Asked
+from src.own_function import own_function
 from src.talk.reward_folder import load_reward_folder
 
 KEY = "objective.reward"
@@ -146,28 +144,17 @@ def function_rewards(name: str, tokenizer: Tokenizer) -> FunctionRewards:
     """
     if name in BUILT_IN:
         return FunctionRewards(name, BUILT_IN[name], tokenizer)
-    if os.getcwd() not in sys.path:  # where a person's file is
-        sys.path.append(os.getcwd())
-    module_name, _, attribute = name.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-        if not callable(function):
-            raise TypeError(f"{attribute} is a {type(function).__name__}, no function")
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise UserError(
-            f"{KEY}={name}: {error}; it is {', '.join(BUILT_IN)}, or a function's dotted name, as "
-            f"in {KEY}=mine.score"
-        ) from error
+    function = own_function(KEY, name, list(BUILT_IN))
 
     def score(asked: Asked, reply: str, ended: bool) -> float:
+        values = function(asked.prompt, [reply])
         try:
-            (value,) = function(asked.prompt, [reply])
+            (value,) = values
+            return float(value)  # of torch or numpy, too
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{KEY}={name}: {error}; it is called as score(prompt, replies) and returns a "
-                f"number for each reply"
+                f"{KEY}={name}: score(prompt, replies) returns a number for each reply"
             ) from error
-        return value
 
     return FunctionRewards(name, score, tokenizer)
 

@@ -1,12 +1,12 @@
 """Programs that rank: the embedded labeller, whose taste is known, or any Python function."""
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 
 from src.data.comparison import Context
 from src.data.sample.labeller import judge, question_of, ranking
 from src.errors import UserError
+from src.own_function import own_function
 from src.ranking.draws import Drawn
 
 Labeller = Callable[[Drawn, int], list[int]]  # replies and a seed to ranks, 1 is best
@@ -39,24 +39,10 @@ def function_labeller(name: str) -> Labeller:
     Raises:
         UserError: there is no such function; when called, it returns something else.
     """
-    module_name, _, attribute = name.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-        if not callable(function):
-            raise TypeError(f"{attribute} is a {type(function).__name__}, no function")
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise UserError(
-            f"labeller={name}: {error}; it is me, sample, or a function's dotted name, as in "
-            f"labeller=mine.score"
-        ) from error
+    function = own_function("labeller", name, ("me", "sample"))
 
     def rank(drawn: Drawn, seed: int) -> list[int]:
-        try:
-            scores = function(drawn.context.prompt, list(drawn.replies))
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"labeller={name}: {error}; it is called as score(prompt, replies)"
-            ) from error
+        scores = function(drawn.context.prompt, list(drawn.replies))
         return ranks_of(scores, len(drawn.replies), name)
 
     return rank

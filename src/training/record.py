@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.own_function import check_typed, is_own
 from src.training.config import PRECISIONS, TrainConfig
 
 RECORD = "run.json"
@@ -205,17 +206,12 @@ def check_functions(values: Mapping[str, Any], overrides: Sequence[str]) -> None
         UserError: another config names it, which may be a stranger's.
     """
     name = _function(values)
-    if name is not None and not any(
-        override.lstrip("+").startswith("objective.reward=") for override in overrides
-    ):
-        raise UserError(
-            f"objective.reward={name}: a config names this function: add it to the command line, "
-            f"if you know it"
-        )
+    if name is not None:
+        check_typed("objective.reward", name, overrides)
 
 
 def _function(values: Mapping[str, Any]) -> str | None:
     """Return the dotted name of a person's function; None: there is none."""
     objective = values.get("objective")
     name = objective.get("reward") if isinstance(objective, dict) else None
-    return name if isinstance(name, str) and "." in name else None
+    return name if is_own(name) else None

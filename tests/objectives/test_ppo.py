@@ -192,13 +192,16 @@ def test_a_function_of_ones_own_is_called_with_prompt_and_replies(tmp_path, monk
     (tmp_path / "own_rewards.py").write_text(
         "def score(prompt, replies):\n    return [len(prompt) + len(r) for r in replies]\n"
         "def odd(prompt, replies):\n    return 'much'\n"
+        "def tensor(prompt, replies):\n    import torch\n    return torch.tensor([0.5])\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
     asked = Asked("What?", False, None)
     found = rewards.function_rewards("own_rewards.score", None)
     assert found.function(asked, "yes", True) == 8
-    with pytest.raises(UserError, match=r"own_rewards\.odd: .* score\(prompt, replies\)"):
+    tensor = rewards.function_rewards("own_rewards.tensor", None)
+    assert isinstance(tensor.function(asked, "yes", True), float)
+    with pytest.raises(UserError, match=r"own_rewards\.odd: score\(prompt, replies\) returns"):
         rewards.function_rewards("own_rewards.odd", None).function(asked, "yes", True)
     for name in ("own_rewards.none", "no_such_module.score", "gld"):
         with pytest.raises(UserError, match=f"objective.reward={name}"):
