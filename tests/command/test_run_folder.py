@@ -1,6 +1,7 @@
 """No folder before the settings are right, and a name in it where a run has one."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,19 +98,36 @@ def test_a_run_that_has_begun_keeps_its_folder(start, tmp_path):
     assert folder.is_dir()
 
 
+WAITS = """
+import runpy, sys, time
+from src.training import start
+
+def prepare(*given):
+    print("prepares", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+start.prepare = prepare
+sys.argv = ["train", "data=sample", "model=tiny"]
+runpy.run_module("src.train", run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-def test_ctrl_c_before_a_run_begins_leaves_no_folder(tmp_path):
-    rows = tmp_path / "rows.jsonl"
-    os.mkfifo(rows)  # nobody ever writes: the door waits for rows
-    command = [sys.executable, "-m", "src.train", "data=file", f"data.path={rows}", "model=tiny"]
-    root = Path(__file__).parents[2]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_before_a_run_begins_leaves_no_folder(tmp_path, number, code):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, stderr=subprocess.PIPE
+        [sys.executable, "-c", WAITS],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.terminate()
-        assert process.wait(60) in (2, 143)
+        said = process.stderr.readline()
+        assert said == "prepares\n"
+        assert list((tmp_path / "outputs" / "train").iterdir())  # Hydra has made it
+        process.send_signal(number)
+        assert process.wait(60) == code
     assert not (tmp_path / "outputs").exists()
 
 
