@@ -57,6 +57,11 @@ def received() -> signal.Signals | None:
     return _State.received
 
 
+def has_taken() -> bool:
+    """Whether this process, and not one that it is a fork of, obeys the signals."""
+    return _State.owner == os.getpid()
+
+
 def exit_quietly_on_interrupt() -> None:
     """Let Ctrl-C end this process without Python's traceback, until a door decides otherwise."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -97,7 +102,7 @@ def taken() -> Iterator[None]:
 
     For a caller that goes on after a stop; in a door, which has taken them, this does nothing.
     """
-    if _State.owner == os.getpid() or threading.current_thread() is not threading.main_thread():
+    if has_taken() or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = _install(raises=True)
@@ -114,7 +119,7 @@ def remember() -> None:
 
     What it does ends where it asks what it has ``received``. It ends with its parent.
     """
-    if _State.owner == os.getpid():
+    if has_taken():
         return
     for number in STOPS:
         signal.signal(number, _handle)
@@ -124,7 +129,7 @@ def remember() -> None:
 
 def remembers() -> bool:
     """Whether this process leaves the signals to its parent."""
-    return _State.remembers and _State.owner == os.getpid()
+    return _State.remembers and has_taken()
 
 
 @contextmanager
@@ -191,7 +196,7 @@ def end_with_parent() -> None:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if os.getpid() != _State.owner:  # a fork of it
+    if not has_taken():  # a fork of the process that has
         return
     now = time.monotonic()
     if number == _State.received and now - _State.since < ECHO_SECONDS:

@@ -22,6 +22,7 @@ if not torch.cuda.is_available():
 from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 
+from src import signals
 from src.command.cli import run_door
 from src.data.config import DataConfig
 from src.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -102,13 +103,17 @@ def data_config(tmp_path: Path) -> Callable[..., DataConfig]:
 
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
-    """A door in this process may leave its own way to end, which is no other test's."""
+    """A door in this process may leave its own way to end, which is no other test's.
+
+    One that took the signals cannot give them back: later tests of signals would end with it.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
+    assert not signals.has_taken(), "start such a door in a process of its own"
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from src import signals
 from src.benchmark.config import BenchmarkConfig
 from src.chat import ChatConfig
 from src.command import cli, flags
@@ -102,6 +103,7 @@ def door(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> 
     calls: list[Door] = []
     monkeypatch.setattr(cli, "run_door", lambda *a, **options: calls.append(Door(*a, **options)))
     monkeypatch.setattr(sys, "argv", [module, *arguments])
+    monkeypatch.setattr(signals, "take", lambda: None)  # until the process ends, which is ours
     runpy.run_path(str(path), run_name="__main__")
     assert calls, f"{module} is no door"
     return calls[0]
