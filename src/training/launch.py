@@ -9,6 +9,7 @@ ranks the command line that joins the run. They wait for it: one folder, one cor
 
 import atexit
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -66,12 +67,15 @@ def meet() -> list[str] | None:
 
 @lru_cache
 def _open_store(place: Place) -> "TCPStore":
-    """Return the key-value store that rank 0, or torchrun's agent, serves to all."""
+    """Return the key-value store that rank 0, or torchrun's agent, serves to all.
+
+    It lives until the process ends: its destructor joins the thread that serves, at times for ever.
+    """
     from torch.distributed import TCPStore
 
     serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
-        return TCPStore(
+        store = TCPStore(
             place.address,
             place.port,
             is_master=serves,
@@ -89,6 +93,8 @@ def _open_store(place: Place) -> "TCPStore":
             f"cannot listen on port {place.port}: {str(error).splitlines()[0]}; choose another "
             f"with MASTER_PORT=..."
         ) from error
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))
+    return store
 
 
 def _key(name: str = "arguments") -> str:
