@@ -185,7 +185,13 @@ def next_lines(results: Results, files: Sequence[Path]) -> list[str]:
         lines.append(("the study", f"optuna-dashboard {shlex.quote(url)}"))
     lines += [("all figures" if p.suffix == ".csv" else "picture", str(shown(p))) for p in files]
     width = max((len(label) for label, _ in lines), default=0) + 1
-    return [f"{label + ':':<{width}}  {text}" for label, text in lines]
+    return [part for label, text in lines for part in _labelled(label, text, width)]
+
+
+def _labelled(label: str, text: str, width: int) -> list[str]:
+    """Return a label and what it names: in one line if that fits, as a command is not wrapped."""
+    line = f"{label + ':':<{width}}  {text}"
+    return [line] if len(line) <= WIDTH else [f"{label}:", f"  {text}"]
 
 
 def go_on_command(folder: Path) -> str:

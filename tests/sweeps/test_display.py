@@ -74,6 +74,15 @@ def test_a_line_that_is_cut_says_so():
     assert shortened("failed: " + "x" * 100, 20) == "failed: xxxxxxxxxxx…"
 
 
+def test_a_command_that_is_too_long_beside_its_label_stands_below_it(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    long = folder.rename(folder.parent / f"sweep_{'x' * 46}")
+    lines = next_lines(read_results(long, read_sweep(long)), [])
+    at = lines.index("talk to the best:")
+    assert lines[at + 1] == f"  python -m src.chat model_path={long.name}/seed0/model"
+    assert max(map(len, lines)) <= 100
+
+
 def test_nobody_is_sent_to_talk_to_a_reward_model(folder):
     lines = "\n".join(next_lines(read_results(folder, read_sweep(folder)), []))
     assert "talk to the best:" in lines
