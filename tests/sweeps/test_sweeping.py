@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
 from src import signals
 from src.command.cli import Stopped
@@ -151,6 +152,16 @@ def test_a_signal_ends_the_run_and_says_how_the_sweep_goes_on(sweep, tmp_path, m
     code, out, err = sweep(f"resume={folder}", values=())
     assert (code, "is finished" in err) == (0, True)
     assert "3 runs, 3 finished" in out
+
+
+def test_settings_that_refer_to_nothing_are_a_mistake_and_no_bug(tmp_path):
+    def job():
+        return OmegaConf.create({"batch_size": "${micro}"}).batch_size
+
+    assert run_job(job, tmp_path, tmp_path / "train.log", []) is None
+    assert status_of(tmp_path)["exit_code"] == 2
+    assert status_of(tmp_path)["reason"].startswith("batch_size: ${micro} names no key")
+    assert "Traceback" not in (tmp_path / "train.log").read_text(encoding="utf-8")
 
 
 def test_a_run_in_a_process_of_joblibs_ends_without_ending_the_others(tmp_path, monkeypatch):
