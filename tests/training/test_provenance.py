@@ -139,3 +139,23 @@ def test_files_outside_a_repository_have_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "__file__", str(tmp_path / "record.py"))
     assert record.revision() == (None, None)
     assert record.commit() == "unknown"
+
+
+def test_a_change_that_is_not_committed_is_told(tmp_path, monkeypatch):
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@x"]
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    file = tmp_path / "record.py"
+    file.write_text("", "utf-8")
+    git("init", "-q")
+    git("add", "record.py")
+    git("commit", "-q", "-m", "ours")
+    monkeypatch.setattr(record, "__file__", str(file))
+    said = facts([])
+    assert (said["commit"], said["dirty"]) == (git("rev-parse", "HEAD"), False)
+    file.write_text("changed = True\n", "utf-8")
+    assert facts([])["dirty"] is True
