@@ -16,7 +16,7 @@ from typing import Any
 PLACES: dict[str, tuple[str, str, Callable[..., bool]]] = {
     "rows": ("src.data.encoding", "encode_examples", lambda *_: True),
     "corpus": ("src.data.corpus", "SplitWriter.append", lambda *_: True),
-    "tokenizer": ("src.data.datamodule", "train_tokenizer", lambda *_: True),
+    "tokenizer": ("src.data.opening", "train_tokenizer", lambda *_: True),
     "packing": ("src.data.blocks", "pack", lambda *_: True),
     "first validation": (
         "src.objectives.sft",
