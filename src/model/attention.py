@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.model.causal_groups import CausalGroups, HeadRows
 from src.model.device import compute_capability
 
 if torch.cuda.is_available():  # nearly a second to import, and no other device has the kernel
@@ -138,9 +139,15 @@ class GroupedAttention:
             first += count
         self.gather = torch.cat(gather)
         self.slots = slots
+        self.head_rows: dict[int, HeadRows] = {}  # by the number of heads
 
     def __call__(self, qkv: Tensor, num_heads: int, layer: int, dropout: float) -> Tensor:
         batch, length, width = qkv.shape
+        if not dropout and self.groups[0][1] <= self.PLAIN_LENGTH:
+            rows = self._head_rows(num_heads)
+            return CausalGroups.apply(qkv.reshape(batch * length, width), rows).view(
+                batch, length, width // 3
+            )
         rows = _ToSlots.apply(qkv.reshape(batch * length, width), self.gather, self.slots)
         outputs = []
         sizes = [count * padded for count, padded in self.groups]
@@ -150,6 +157,11 @@ class GroupedAttention:
             outputs.append(merge_heads(attend(q, k, v, dropout)).flatten(0, 1))
         packed = _FromSlots.apply(torch.cat(outputs), self.slots)
         return packed.view(batch, length, width // 3)
+
+    def _head_rows(self, num_heads: int) -> HeadRows:
+        if num_heads not in self.head_rows:
+            self.head_rows[num_heads] = HeadRows(self.groups, self.gather, self.slots, num_heads)
+        return self.head_rows[num_heads]
 
 
 def _fused_causal(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
