@@ -34,6 +34,7 @@ IGNORE_INDEX = -100  # a label that is not scored, in torch's own convention
 
 CHUNK = 4096  # positions whose scores are in memory at once
 CPU_TILE = 32  # positions whose scores are in fp32 at once: few enough for the cache
+CPU_SCORES = 2**17  # of a small vocabulary so many scores at once
 GPU_TILE = 1024
 
 
@@ -202,11 +203,11 @@ def _nothing(hidden: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(ctx, grad_loss: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of hidden rows and head, which the forward pass saved."""
+    """Return the gradients of hidden rows and head, which the forward pass saved; they change."""
     grad_hidden, grad_weight = ctx.saved_tensors
     return (
-        None if grad_hidden is None else grad_hidden * grad_loss,
-        None if grad_weight is None else grad_weight * grad_loss,
+        None if grad_hidden is None else grad_hidden.mul_(grad_loss),
+        None if grad_weight is None else grad_weight.mul_(grad_loss),
     )
 
 
@@ -219,7 +220,7 @@ def _score_(
     """
     if HAS_KERNEL and scores.device.type != "cpu":
         return score_(scores, labels, vocab_size, wants_gradient, IGNORE_INDEX)
-    size = CPU_TILE if scores.device.type == "cpu" else GPU_TILE
+    size = tile_size(scores.device.type, scores.shape[1])
     loss = torch.zeros((), device=scores.device)
     num_correct = torch.zeros((), dtype=torch.int64, device=scores.device)
     for tile in zip(scores.split(size), labels.split(size), strict=True):
@@ -227,6 +228,11 @@ def _score_(
         loss += sums[0]
         num_correct += sums[1]
     return loss, num_correct
+
+
+def tile_size(device: str, vocab_size: int) -> int:
+    """Return how many positions have their scores in fp32 at once."""
+    return max(CPU_TILE, CPU_SCORES // vocab_size) if device == "cpu" else GPU_TILE
 
 
 def _score_tile_(
@@ -250,9 +256,11 @@ def _score_tile_(
 
 def _argmax(x: Tensor) -> Tensor:
     """Return the column (rows, 1) of each row's largest value, the first of equals."""
-    if x.device.type != "cpu" or x.shape[1] % VOCABULARY_MULTIPLE:
+    if x.device.type != "cpu":
         return x.argmax(1, keepdim=True)
-    # On a CPU torch's amax is ten times as fast as argmax: find the group, then the column in it.
+    if x.shape[1] % VOCABULARY_MULTIPLE:
+        return x.max(1, keepdim=True).indices  # there three times as fast as argmax
+    # amax is ten times as fast: find the group, then the column in it.
     groups = x.view(len(x), -1, VOCABULARY_MULTIPLE)
     group = groups.amax(2).argmax(1)[:, None]
     columns = group * VOCABULARY_MULTIPLE + torch.arange(VOCABULARY_MULTIPLE)
