@@ -9,6 +9,7 @@ Shape letters: N positions, H heads, d width of a head, S slots (positions and p
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,20 +35,20 @@ class HeadRows:
         self.groups, self.num_heads = groups, num_heads
         self.sizes = [count * padded * num_heads for count, padded in groups]
         self.num_rows = sum(self.sizes)  # of queries, of keys and of values
-        heads = torch.arange(num_heads)
-        parts = torch.arange(3)
-        sources, targets, first = [], [], 0
-        for count, padded in groups:
-            positions = gather[first : first + count * padded].view(count, 1, padded)
-            sources.append((positions * 3 * num_heads + heads[:, None]).flatten())
-            rows = torch.arange(count * num_heads * padded).view(count, num_heads, padded)
-            targets.append(rows.transpose(1, 2).reshape(-1, num_heads) + first * num_heads)
-            first += count * padded
-        source = torch.cat(sources)
-        self.whole = (source + num_heads * parts[:, None]).flatten()  # (3 S H,) rows of qkv
-        self.out = torch.cat(targets)[slots]  # (N, H) of each position and head
-        self.back = (self.out[:, None] + self.num_rows * parts[:, None]).flatten()  # (N 3 H,)
-        self.out = self.out.flatten()
+        counts, lengths = np.array(groups).T
+        padded = np.repeat(lengths, counts)
+        first_slot = np.repeat(np.cumsum(padded) - padded, padded)  # of the document of each slot
+        inside = np.arange(len(gather)) - first_slot
+        heads = np.arange(num_heads)
+        first_row = first_slot * num_heads + inside
+        rows = first_row[:, None] + np.repeat(padded, padded)[:, None] * heads  # (S, H)
+        source = np.empty(self.num_rows, dtype=np.int64)
+        source[rows] = gather.numpy()[:, None] * (3 * num_heads) + heads
+        out = rows[slots.numpy()]  # (N, H)
+        parts = np.arange(3)[:, None]
+        back = out[:, None] + self.num_rows * parts  # (N, 3, H)
+        self.whole = torch.from_numpy((source + num_heads * parts).ravel())  # rows of qkv
+        self.out, self.back = torch.from_numpy(out.ravel()), torch.from_numpy(back.ravel())
         self.masks: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def mask(self, length: int, dtype: torch.dtype) -> Tensor:

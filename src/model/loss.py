@@ -220,14 +220,17 @@ def _score_(
     """
     if HAS_KERNEL and scores.device.type != "cpu":
         return score_(scores, labels, vocab_size, wants_gradient, IGNORE_INDEX)
+    scored = (labels != IGNORE_INDEX)[:, None]
+    targets = labels[:, None].where(scored, 0)
+    is_scored = scored.float()
     size = tile_size(scores.device.type, scores.shape[1])
-    loss = torch.zeros((), device=scores.device)
-    num_correct = torch.zeros((), dtype=torch.int64, device=scores.device)
-    for tile in zip(scores.split(size), labels.split(size), strict=True):
-        sums = _score_tile_(*tile, vocab_size, wants_gradient)
-        loss += sums[0]
-        num_correct += sums[1]
-    return loss, num_correct
+    tiles = zip(scores.split(size), targets.split(size), is_scored.split(size), strict=True)
+    parts = [_score_tile_(*tile, vocab_size, wants_gradient) for tile in tiles]
+    prediction, at, probability = (torch.cat(part) for part in zip(*parts, strict=True))
+    # log(sum(exp(x))) from the largest score, whose probability is never near zero.
+    log_total = at[:, :1] - probability.log()
+    loss = (log_total - at[:, 1:]).where(scored, 0.0).sum()
+    return loss, (prediction == labels[:, None]).sum()
 
 
 def tile_size(device: str, vocab_size: int) -> int:
@@ -236,22 +239,25 @@ def tile_size(device: str, vocab_size: int) -> int:
 
 
 def _score_tile_(
-    scores: Tensor, labels: Tensor, vocab_size: int, wants_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    scored = (labels != IGNORE_INDEX)[:, None]
-    targets = labels[:, None].where(scored, 0)
+    scores: Tensor, targets: Tensor, is_scored: Tensor, vocab_size: int, wants_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the likeliest token, its score and the target's, and its probability.
+
+    (rows, 1), (rows, 2), (rows, 1).
+    """
     x = scores.float()
-    x[:, vocab_size:] = float("-inf")
+    if vocab_size < x.shape[1]:
+        x[:, vocab_size:] = float("-inf")
     prediction = _argmax(x)
+    columns = torch.cat([prediction, targets], 1)
+    at = x.gather(1, columns)
     softmax = x.softmax(1)
-    # log(sum(exp(x))) from the largest score, whose probability is never near zero.
-    log_total = x.gather(1, prediction) - softmax.gather(1, prediction).log()
-    loss = (log_total - x.gather(1, targets)).where(scored, 0.0).sum()
+    probability = softmax.gather(1, columns)
     if wants_gradient:
-        softmax.mul_(scored)
-        at_targets = softmax.gather(1, targets) - scored.float()
+        softmax.mul_(is_scored)
+        at_targets = probability[:, 1:] * is_scored - is_scored
         scores.copy_(softmax).scatter_(1, targets, at_targets.to(scores.dtype))
-    return loss, (prediction == labels[:, None]).sum()
+    return prediction, at, probability[:, :1]
 
 
 def _argmax(x: Tensor) -> Tensor:
