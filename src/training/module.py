@@ -138,14 +138,6 @@ class TrainingModule(L.LightningModule, ABC):
     def optimizer_zero_grad(self, *_: Any) -> None:
         """Do nothing before the backward pass: ``optimizer_step`` has let go of the gradients."""
 
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Return ``batch`` on ``device``; it is made on the CPU."""
-        if device.type == "cpu":
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     @property
     def is_scaled(self) -> bool:
         """Whether the loss is scaled, for fp16."""
