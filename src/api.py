@@ -20,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src import streams
+from src.checks import within
 from src.command.arguments import as_arguments
 from src.command.cli import MISTAKES, RUNS, composable, one_line, register_resolvers, typed
 from src.command.overrides import CONF, readable
@@ -27,6 +28,7 @@ from src.command.run_folder import Unused
 from src.errors import UserError
 from src.files import atomic
 from src.files.json_file import read_settings
+from src.free_threads import FreeThreads
 from src.model.device import choose_device
 from src.model.generation_config import GenerationConfig
 from src.records.opened import MODEL, OpenRun
@@ -57,7 +59,10 @@ class Figures(dict[str, Any]):
 
 
 def load(
-    model_path: str | Path | None = None, device: str = "auto", generation: str = "greedy"
+    model_path: str | Path | None = None,
+    device: str = "auto",
+    generation: str = "greedy",
+    threads: int | str = "auto",
 ) -> ChatModel:
     """Return a model to talk to: ``load(path).reply("Who are you?")``.
 
@@ -65,16 +70,19 @@ def load(
         model_path: a run or model folder, or a name of the hub; None: the newest run.
         device: auto, cpu, cuda or mps.
         generation: how it answers, unless a call says otherwise: greedy or sampling.
+        threads: that compute on a CPU; auto: as many as cores are free, for each reply.
 
     Raises:
-        UserError: there is no such model, or it is no GPT-2.
+        UserError: ``threads`` is no such number; there is no such model, or it is no GPT-2.
     """
+    within("[1, 1024]").or_auto().check("threads", threads)
     config = _composed("chat", as_arguments({"generation": generation}))
     name = str(model_path or newest_model_folder(RUNS))
     if (Path(name).expanduser() / MODEL / "config.json").is_file():
         name = str(Path(name) / MODEL)
     assistant = load_assistant(name, choose_device(device))
-    return ChatModel(assistant, typed(GenerationConfig, config.generation), name)
+    on = FreeThreads(threads, assistant.model.wte.weight.device.type)
+    return ChatModel(assistant, typed(GenerationConfig, config.generation), name, on)
 
 
 def open_run(folder: str | Path | None = None) -> OpenRun:

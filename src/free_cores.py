@@ -13,6 +13,7 @@ from pathlib import Path
 
 from src.control_groups import CGROUPS, PROC, group_folders, number_in, statistics_in
 
+QUIET = 0.2  # of a core: others that use less of it have left it
 BUSY = 0.35  # of a core: others that use more of it take it; half is what a fair scheduler gives
 LONGEST = 10.0  # seconds: what was used before says nothing of now
 SHORTEST = 0.3  # seconds: the kernel counts in hundredths
@@ -175,6 +176,24 @@ class Load:
     def num_free(self, tolerance: float = BUSY) -> int:
         """Return the whole cores that are left: one at least."""
         return max(1, math.floor(self.room + tolerance))
+
+
+def next_free(free: int, was_rising: bool, load: Load, most: int) -> tuple[int, bool]:
+    """Return how many cores count as free now, and whether more may be.
+
+    A core is lost at once, and won where it was free twice in a row: else the other only pauses.
+
+    Args:
+        free: cores that counted as free before.
+        was_rising: whether more may have been.
+        load: since then.
+        most: cores there are.
+    """
+    now, at_rest = (min(load.num_free(tolerance), most) for tolerance in (BUSY, QUIET))
+    is_rising = at_rest > free
+    if now < free or not (is_rising and was_rising):
+        return min(now, free), is_rising
+    return at_rest, is_rising
 
 
 _first = look()

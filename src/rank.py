@@ -44,6 +44,7 @@ class RankConfig:
     seed: Annotated[int, within("[0, 2^32)")]
     output: str
     device: str
+    threads: Annotated[int | str, within("[1, 1024]").or_auto()]
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
@@ -68,6 +69,7 @@ def rank(config: DictConfig) -> None:
     from src.ranking.labellers import function_labeller, known_labeller
     from src.ranking.records import Records
     from src.ranking.session import ask_all, rank_all
+    from src.shared_cores import shared_cores
 
     records = Records(Path(settings.output))
     labeller = None
@@ -87,11 +89,12 @@ def rank(config: DictConfig) -> None:
             * bool(num_dropped)
         )
     )
-    if settings.labeller == ME:
-        counts = ask_all(drawn, input, print, records, settings.seed)
-    else:
-        labeller = labeller or known_labeller(settings.noise)
-        counts = rank_all(drawn, labeller, records, settings.seed)
+    with shared_cores(settings.threads, assistant.model.wte.weight.device.type):
+        if settings.labeller == ME:
+            counts = ask_all(drawn, input, print, records, settings.seed)
+        else:
+            labeller = labeller or known_labeller(settings.noise)
+            counts = rank_all(drawn, labeller, records, settings.seed)
     agreed, num_pairs = records.agreement()
     note(
         f"{counts.ranked:,} ranked"

@@ -9,8 +9,9 @@ Another number of threads adds numbers in another order, so the bits are others.
     where they run           follows the load: on the free cores only, two threads on one in turns
     how they wait            while they share a core, they soon sleep instead of turning
 
-What is computed is the same, bit by bit, whatever runs beside it. Where threads cannot be moved
-(no Linux, no libgomp) there are at most as many as cores are free.
+What is trained is the same, bit by bit, whatever runs beside it. Where threads cannot be moved
+(no Linux, no libgomp) there are at most as many as cores are free. What is only decoded or scored
+follows the load with the number of its threads, too.
 """
 
 import math
@@ -22,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from src.adaptation import followers
 from src.checks import AUTO
 from src.free_cores import (
     BUSY,
@@ -32,6 +34,7 @@ from src.free_cores import (
     keep_mask,
     load_now,
     look,
+    next_free,
     num_cores,
     spare_cores,
 )
@@ -39,7 +42,6 @@ from src.openmp import ShortWaits, openmp
 
 EVEN = 0.9  # threads in rounds on fewer cores: the share of core time that they use, at least
 PERIOD = 0.5  # seconds between two looks
-QUIET = 0.2  # of a core: others that use less of it have left it
 TASKS = Path("/proc/self/task")
 MOST_SLEEPERS = 32  # threads that only shorten the waits
 
@@ -108,15 +110,6 @@ def shared_cores(threads: int | str, device: str) -> Iterator[None]:
         yield
 
 
-def follow_load() -> None:
-    """Take the number of threads that fits the load now; for the thread that computes.
-
-    It does nothing outside ``shared_cores``, nor where the number of threads is fixed.
-    """
-    if _followers:
-        _followers[-1].adapt()
-
-
 def can_move() -> bool:
     """Whether threads can be kept on some cores, and wait in another way meanwhile.
 
@@ -146,7 +139,7 @@ class Follower:
         self.can_move = can_move() and self._num_sleepers <= MOST_SLEEPERS
         self.used = self.allowed  # the cores that the threads are on
         self.free = min(load.num_free(), len(self.allowed))
-        self.threads = choose_threads(threads, self.free, self.can_move) if adapts else threads
+        self.threads = min(threads, self.free) if adapts else threads
         self._load = load
         self._waits: ShortWaits | None = None
         self._mask_before: frozenset[int] | None = None
@@ -166,7 +159,7 @@ class Follower:
         except BaseException:
             self._restore()
             raise
-        _followers.append(self)
+        followers.append(self)
         return self
 
     def __exit__(
@@ -175,7 +168,7 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _followers.remove(self)
+        followers.remove(self)
         self._stop.set()
         try:
             if self._thread.is_alive():
@@ -201,15 +194,8 @@ class Follower:
     def see(self, now: Look) -> None:
         """Follow what was used since the last look."""
         load, self._last = Load.between(self._last, now, self.allowed), now
-        free, at_rest = (
-            min(load.num_free(tolerance), len(self.allowed)) for tolerance in (BUSY, QUIET)
-        )
-        is_rising = at_rest > self.free
-        if free < self.free:
-            self.free = free
-        elif is_rising and self._is_rising:  # twice in a row: it is no pause of the other
-            self.free = at_rest
-        self._is_rising = is_rising
+        most = len(self.allowed)
+        self.free, self._is_rising = next_free(self.free, self._is_rising, load, most)
         if self.can_move:
             self._follow(load)
 
@@ -269,7 +255,7 @@ class Follower:
             return
         import torch
 
-        self.threads = choose_threads(self.most, self.free, self.can_move)
+        self.threads = min(self.most, self.free)
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
 
@@ -294,6 +280,3 @@ def move_threads(before: frozenset[int], cores: frozenset[int]) -> None:
 def _move(thread: int, cores: frozenset[int]) -> None:
     with suppress(OSError):  # it has ended, or its cores were taken away meanwhile
         os.sched_setaffinity(thread, cores)
-
-
-_followers: list[Follower] = []

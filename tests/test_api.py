@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -57,6 +58,26 @@ def test_train_returns_the_figures_of_a_run_folder(figures):
     assert settings["model.n_layer"] == 1
     record = json.loads((figures.folder / "run.json").read_text("utf-8"))
     assert record["command"].startswith("python -m src.train ")
+
+
+def test_a_reply_is_computed_with_the_threads_that_were_asked_for(figures, monkeypatch):
+    before = torch.get_num_threads()
+    seen = []
+    model = load(figures.folder, threads=before + 1)
+    decoded = model.assistant.reply
+
+    def reply(*arguments):
+        found = decoded(*arguments)
+        found._pieces = (seen.append(torch.get_num_threads()) or piece for piece in ["a", "b"])
+        return found
+
+    monkeypatch.setattr(model.assistant, "reply", reply)
+    assert model.reply("Hello") == "ab"
+    assert seen == [before + 1] * 2
+    assert torch.get_num_threads() == before
+    assert load(figures.folder).threads.most >= 1
+    with pytest.raises(UserError, match=r"threads=0: must be in \[1, 1024\], or auto"):
+        load(figures.folder, threads=0)
 
 
 def test_a_run_is_opened_with_all_that_it_has(figures, tmp_path):

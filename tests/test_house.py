@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 GROUND_FILES = {
-    *("__init__", "address", "checks", "control_groups", "download", "downloader", "errors"),
-    *("free_cores", "free_memory", "hub", "openmp", "own_function", "phases", "progress"),
-    *("shared_cores", "signals", "streams"),
+    *("__init__", "adaptation", "address", "checks", "control_groups", "download", "downloader"),
+    *("errors", "free_cores", "free_memory", "free_threads", "hub", "openmp", "own_function"),
+    *("phases", "progress", "shared_cores", "signals", "streams"),
 }
 DOORS = {path.stem for path in (ROOT / "src").glob("*.py")} - GROUND_FILES
 GROUND = {"talk", "data", "model"}

@@ -12,8 +12,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from src import free_cores, shared_cores
+from src import adaptation, free_cores, shared_cores
 from src import openmp as openmp_module
+from src.adaptation import follow_load
 from src.free_cores import Load, Look, allowed_cores
 from src.openmp import openmp
 from src.shared_cores import (
@@ -21,7 +22,6 @@ from src.shared_cores import (
     auto_threads,
     can_move,
     choose_threads,
-    follow_load,
     threads_in_torch,
 )
 
@@ -197,9 +197,11 @@ def test_one_thread_follows_nothing():
         assert not [t for t in threading.enumerate() if t.name == "cores"]
 
 
-def test_decoding_takes_as_many_threads_as_the_load_allows(monkeypatch):
+@pytest.mark.parametrize("can_move", [False, True])
+def test_decoding_takes_as_many_threads_as_cores_are_free(monkeypatch, can_move):
     monkeypatch.setattr(shared_cores, "PERIOD", 1000.0)
-    monkeypatch.setattr(shared_cores, "can_move", lambda: False)
+    monkeypatch.setattr(shared_cores, "can_move", lambda: can_move)
+    assert Follower(2, load(1.0), adapts=True).threads == 1
     with threads_in_torch(2), Follower(2, load(2.0), adapts=True) as follower:
         follow_load()
         assert torch.get_num_threads() == 2
@@ -296,7 +298,7 @@ def test_what_fails_at_the_start_leaves_nothing_behind(monkeypatch):
     monkeypatch.setattr(shared_cores, "look", refuse)
     with pytest.raises(PermissionError), Follower(2, load(1.0)):
         pass
-    assert not shared_cores._followers
+    assert not adaptation.followers
     assert free_cores._mask is None
 
 

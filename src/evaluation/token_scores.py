@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.adaptation import follow_load
 from src.data.blocks import Blocks
 from src.evaluation.encoded import Encoded
 from src.model.gpt2 import GPT2
@@ -66,6 +67,7 @@ def score_tokens(
     device = model.wte.weight.device
     parts: list[TokenScores] = []
     for first in range(0, len(blocks), batch_size):
+        follow_load()
         numbers = np.arange(first, min(first + batch_size, len(blocks)))
         batch = blocks.batch(numbers, denominator=1)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):

@@ -7,10 +7,12 @@ layer's number, and returns (B, T, D). No position ever sees another document.
 import math
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.model.causal_groups import CausalGroups, HeadRows
 from src.model.device import compute_capability
 
 if torch.cuda.is_available():  # nearly a second to import, and no other device has the kernel
@@ -115,32 +117,32 @@ class GroupedAttention:
     PLAIN_LENGTH = 512
 
     def __init__(self, cu_seqlens: Tensor):
-        bounds = torch.unique_consecutive(cu_seqlens).long()
-        starts, lengths = bounds[:-1], bounds.diff()
-        by_length = lengths.argsort(descending=True, stable=True)
-        starts, lengths = starts[by_length], lengths[by_length]
-
-        self.groups: list[tuple[int, int]] = []  # (documents, padded length)
-        gather = []
-        slots = torch.empty(int(bounds[-1]), dtype=torch.long)  # the slot of each position
-        num_slots, first = 0, 0
-        for count in _group_sizes(lengths.tolist()):
-            padded = int(lengths[first])
-            offsets = torch.arange(padded)
-            documents = slice(first, first + count)
-            inside = offsets < lengths[documents, None]
-            # Padding repeats the first position of its document; any finite value would do.
-            index = starts[documents, None] + torch.where(inside, offsets, 0)
-            slots[index[inside]] = num_slots + inside.flatten().nonzero().squeeze(1)
-            gather.append(index.flatten())
-            self.groups.append((count, padded))
-            num_slots += count * padded
-            first += count
-        self.gather = torch.cat(gather)
-        self.slots = slots
+        bounds = cu_seqlens.numpy().astype(np.int64)
+        bounds = bounds[np.diff(bounds, prepend=-1) > 0]
+        order = np.argsort(-np.diff(bounds), kind="stable")
+        starts, lengths = bounds[:-1][order], np.diff(bounds)[order]
+        sizes = _group_sizes(lengths.tolist())
+        firsts = np.cumsum(sizes) - sizes
+        # Each group: documents, their padded length.
+        self.groups = list(zip(sizes, lengths[firsts].tolist(), strict=True))
+        padded = np.repeat(lengths[firsts], sizes)
+        document = np.repeat(np.arange(len(padded)), padded)  # of each slot
+        offset = np.arange(len(document)) - (np.cumsum(padded) - padded)[document]
+        inside = offset < lengths[document]
+        # Padding repeats the first position of its document; any finite value would do.
+        gather = starts[document] + np.where(inside, offset, 0)
+        slots = np.empty(bounds[-1], dtype=np.int64)  # the slot of each position
+        slots[gather[inside]] = np.flatnonzero(inside)
+        self.gather, self.slots = torch.from_numpy(gather), torch.from_numpy(slots)
+        self.head_rows: dict[int, HeadRows] = {}  # by the number of heads
 
     def __call__(self, qkv: Tensor, num_heads: int, layer: int, dropout: float) -> Tensor:
         batch, length, width = qkv.shape
+        if not dropout and self.groups[0][1] <= self.PLAIN_LENGTH:
+            rows = self._head_rows(num_heads)
+            return CausalGroups.apply(qkv.reshape(batch * length, width), rows).view(
+                batch, length, width // 3
+            )
         rows = _ToSlots.apply(qkv.reshape(batch * length, width), self.gather, self.slots)
         outputs = []
         sizes = [count * padded for count, padded in self.groups]
@@ -150,6 +152,11 @@ class GroupedAttention:
             outputs.append(merge_heads(attend(q, k, v, dropout)).flatten(0, 1))
         packed = _FromSlots.apply(torch.cat(outputs), self.slots)
         return packed.view(batch, length, width // 3)
+
+    def _head_rows(self, num_heads: int) -> HeadRows:
+        if num_heads not in self.head_rows:
+            self.head_rows[num_heads] = HeadRows(self.groups, self.gather, self.slots, num_heads)
+        return self.head_rows[num_heads]
 
 
 def _fused_causal(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.adaptation import follow_load
 from src.errors import UserError
 from src.model.decoding_weights import DecodingWeights
 from src.model.device import has_kernels
@@ -111,6 +112,7 @@ class Decoder:
         assert len(prompts) <= len(self.free_slots), "more prompts than free slots"
         for prompt in prompts:
             check_prompt(prompt, self.num_positions)
+        follow_load()
         numbers = numbers or [0] * len(prompts)
         slots: list[int] = []
         while len(slots) < len(prompts):
@@ -154,6 +156,7 @@ class Decoder:
 
         A sequence must leave once prompt and reply have taken all positions.
         """
+        follow_load()
         if self.num_unread:
             sequences = self.rows[: self.num_unread]
             positions = [len(sequence.tokens) - 1 for sequence in sequences]

@@ -15,7 +15,7 @@ from src.model import logprobs
 from src.model.attention import Backend, GroupedAttention, choose_backend
 from src.model.config import GPT2Config
 from src.model.head import VOCABULARY_MULTIPLE
-from src.model.loss import CHUNK, CPU_TILE, GPU_TILE
+from src.model.loss import CHUNK, tile_size
 
 FLOAT32 = 4
 
@@ -138,7 +138,7 @@ class Footprint:
         """Bytes of the scores that are in fp32 at once; on a GPU a kernel needs none."""
         if self.device == "cuda":
             return 0
-        tile = min(chunk, CPU_TILE if self.device == "cpu" else GPU_TILE)
+        tile = min(chunk, tile_size(self.device, vocabulary))
         return (2 if self.half_precision else 1) * FLOAT32 * tile * vocabulary
 
     def _supervised(self, num_blocks: int) -> int:

@@ -15,7 +15,6 @@ from types import TracebackType
 
 from src.model.decoder import Decoder
 from src.model.generation_config import GenerationConfig
-from src.shared_cores import follow_load
 from src.talk.assistant import Reply
 
 MAX_PREFILL = 512  # tokens of prompts between two steps, or one longer prompt: replies go on
@@ -175,7 +174,6 @@ class Engine:
             with self._changed:
                 self._running |= dict(zip(slots, batch, strict=True))
                 self._joining = []
-        follow_load()
         tokens = self.decoder.step() if self._running else {}
         with self._changed:
             for slot, token in tokens.items():

@@ -15,7 +15,6 @@ from src.model.decoding_weights import DecodingWeights, choose_weights
 from src.model.generation import generate
 from src.model.generation_config import GenerationConfig
 from src.model.gpt2 import GPT2
-from src.shared_cores import follow_load
 from src.talk.chat_template import ChatTemplate, default_template
 from src.talk.messages import Message, check_messages, fit
 from src.talk.model_folder import load_model_folder
@@ -105,7 +104,6 @@ class Reply:
         start = time.perf_counter()
         with closing(tokens):
             for token in tokens:
-                follow_load()
                 piece = self.push(token)
                 self.seconds = time.perf_counter() - start
                 if self._is_late() and not self.stop_reason:
@@ -235,7 +233,6 @@ class Assistant:
             num_ended = 0
             with closing(steps):
                 for step in steps:
-                    follow_load()
                     for stream, token in zip(streams, step, strict=True):
                         if token is not None:
                             stream.push(token)

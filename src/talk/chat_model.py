@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from src.errors import UserError
+from src.free_threads import FreeThreads
 from src.model.generation_config import GenerationConfig
-from src.talk.assistant import Assistant
+from src.talk.assistant import Assistant, Reply
 from src.talk.messages import Message, read_question
 from src.talk.opening import opening
 
@@ -21,12 +22,16 @@ class ChatModel:
         assistant: the model.
         generation: how replies are decoded.
         name: where it came from.
+        threads: that compute a reply.
     """
 
-    def __init__(self, assistant: Assistant, generation: GenerationConfig, name: str):
+    def __init__(
+        self, assistant: Assistant, generation: GenerationConfig, name: str, threads: FreeThreads
+    ):
         self.assistant = assistant
         self.generation = generation
         self.name = name
+        self.threads = threads
 
     def __repr__(self) -> str:
         model = self.assistant.model
@@ -48,12 +53,17 @@ class ChatModel:
     def stream(self, prompt: Prompt, system: str | None = None, **settings: Any) -> Iterator[str]:
         """Return the pieces of a reply as they are decoded; see ``reply``."""
         messages = [*opening(self.assistant, system), *_messages(prompt)]
-        return iter(self.assistant.reply(messages, self._generation(settings)))
+        return self._pieces(self.assistant.reply(messages, self._generation(settings)))
+
+    def _pieces(self, reply: Reply) -> Iterator[str]:
+        with self.threads.meanwhile():
+            yield from reply
 
     def replies(self, prompts: Sequence[Prompt], **settings: Any) -> list[str]:
         """Return the reply to each of several questions, which are decoded together."""
         asked = [_messages(prompt) for prompt in prompts]
-        return self.assistant.replies(asked, self._generation(settings))
+        with self.threads.meanwhile():
+            return self.assistant.replies(asked, self._generation(settings))
 
     def _generation(self, settings: Mapping[str, Any]) -> GenerationConfig:
         known = [field.name for field in fields(GenerationConfig)]

@@ -128,10 +128,15 @@ class TrainingModule(L.LightningModule, ABC):
         """
         self.lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
         # Lightning counts the step after this.
         self.skipped.send(self.trainer.global_step + 1, self.num_skipped_in_a_row)
         hear_of_skipped(self)
+
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """Do nothing before the backward pass: ``optimizer_step`` has let go of the gradients."""
 
     @property
     def is_scaled(self) -> bool:

@@ -2,11 +2,13 @@
 
 import json
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from src.adaptation import followed
 from src.data.conversation import Conversation
 from src.evaluation.encoded import encode
 from src.evaluation.rows import rows_of_split
@@ -41,6 +43,14 @@ def test_the_loss_is_the_one_that_training_logged(small, batch_size):
     assert columns["loss"].figure() == pytest.approx(logged["test/loss"], abs=1e-6)
     assert columns["accuracy"].figure() == pytest.approx(logged["test/accuracy"], abs=1e-6)
     assert columns["perplexity"].figure() == pytest.approx(math.exp(logged["test/loss"]), rel=1e-5)
+
+
+def test_each_batch_is_scored_with_the_threads_that_fit_the_load(small):
+    _, model, tokenizer, conversations = small
+    encoded = encode(conversations[:6], tokenizer, "responses")
+    with followed(threads := Mock()):
+        score_tokens(model, encoded, block_size=64, batch_size=1)
+    assert threads.adapt.call_count > 1
 
 
 def test_each_token_has_the_loss_that_hugging_faces_model_gives_it(small):

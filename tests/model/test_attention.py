@@ -16,16 +16,17 @@ from src.model.loss import supervised_loss
 from tests.model.conftest import random_model, relative_error, tiny_config
 
 
-def grouped_by_the_fused_kernel(cu_seqlens) -> GroupedAttention:
+def grouped_with_plain_up_to(length: int, cu_seqlens) -> GroupedAttention:
     attention = GroupedAttention(cu_seqlens)
-    attention.PLAIN_LENGTH = 0
+    attention.PLAIN_LENGTH = length
     return attention
 
 
 IMPLEMENTATIONS = {
     "dense": DenseAttention,
     "grouped": lambda cu_seqlens, shape: GroupedAttention(cu_seqlens),
-    "grouped, fused kernel": lambda cu_seqlens, shape: grouped_by_the_fused_kernel(cu_seqlens),
+    "grouped, fused kernel": lambda cu_seqlens, shape: grouped_with_plain_up_to(0, cu_seqlens),
+    "grouped, both kernels": lambda cu_seqlens, shape: grouped_with_plain_up_to(10, cu_seqlens),
 }
 # Two blocks of 40 positions; the lengths of their documents (the last of the second is padding).
 DOCUMENTS = [[3, 20, 17], [1, 9, 9, 2, 12, 7]]

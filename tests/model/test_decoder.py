@@ -1,9 +1,11 @@
 import random
+from unittest.mock import Mock
 
 import pytest
 import torch
 import transformers
 
+from src.adaptation import followed
 from src.errors import UserError
 from src.model.config import GPT2Config
 from src.model.decoder import Decoder
@@ -258,3 +260,13 @@ def test_a_gpu_says_what_the_cpu_says(weights):
     ]
     same = sum(a == b for a, b in pairs) / len(pairs)
     assert same == 1 if weights in ("fp32", "fp16") else same > 0.5
+
+
+def test_each_token_is_computed_with_the_threads_that_fit_the_load():
+    decoder = Decoder(random_model(tiny_config()), 1, "fp32")
+    with followed(threads := Mock()):
+        decoder.join([[1, 2, 3]], [greedy(9)])
+        assert threads.adapt.call_count == 1
+        for _ in range(3):
+            decoder.step()
+    assert threads.adapt.call_count == 4

@@ -4,29 +4,14 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.model import products
 from src.model.decoder import Decoder
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
+from tests.operations import Operations
 
 LAYERS = 3
-VIEWS = ("view", "split", "unbind", "slice", "unsqueeze", "expand", "select", "squeeze", "detach")
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is called, but for views."""
-
-    def __init__(self):
-        super().__init__()
-        self.count: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name().partition("::")[2].partition(".")[0]
-        if not name.startswith(VIEWS):
-            self.count[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def step(model, weights: str, prompts: list[list[int]], **changes) -> Counter:

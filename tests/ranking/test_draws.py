@@ -1,3 +1,4 @@
+import importlib
 import json
 from dataclasses import replace
 
@@ -97,6 +98,20 @@ def test_the_door_ranks_by_the_known_labeller_and_goes_on(door, model_path, tmp_
     output.with_name(".a.notes.jsonl").unlink()
     door(rank, "rank", *arguments, "max_prompts=20")
     assert output.read_text() == whole
+
+
+def test_replies_are_drawn_with_as_many_threads_as_asked(door, model_path, tmp_path, monkeypatch):
+    (tmp_path / "threads_seen.py").write_text(
+        "import torch\nseen = set()\ndef score(prompt, replies):\n"
+        "    seen.add(torch.get_num_threads())\n    return [len(reply) for reply in replies]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    output = tmp_path / "a.jsonl"
+    arguments = [f"model_path={model_path}", f"output={output}", "labeller=threads_seen.score"]
+    arguments += ["max_new_tokens=4", "device=cpu", "max_prompts=2", "threads=3"]
+    code, _, errors = door(rank, "rank", *arguments)
+    assert code == 0, errors
+    assert importlib.import_module("threads_seen").seen == {3}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""A program that calls us computes a reply with as many threads as cores are free."""
+
+import threading
+
+import pytest
+import torch
+
+from src import free_threads
+from src.adaptation import follow_load, followers
+from src.free_cores import Load, allowed_cores
+from src.free_threads import FreeThreads
+from src.shared_cores import threads_in_torch
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Two cores, of which others leave as many as the test says."""
+    found = {"free": 2.0, "glances": 0}
+
+    def now(*_) -> Load:
+        found["glances"] += 1
+        return Load(own=0.0, by_core={}, room=found["free"])
+
+    monkeypatch.setattr(free_threads, "load_now", now)
+    monkeypatch.setattr(free_threads.Load, "between", staticmethod(now))
+    monkeypatch.setattr(free_threads, "PERIOD", 0.0)
+    monkeypatch.setattr(free_threads, "auto_threads", lambda: 2)
+    with threads_in_torch(1):
+        yield found
+
+
+def test_the_number_of_threads_follows_the_load(room):
+    threads = FreeThreads("auto", "cpu")
+    before = threading.active_count()
+    with threads.meanwhile():
+        assert torch.get_num_threads() == 2
+        for free, number in ((1.0, 1), (2.0, 1), (2.0, 2)):  # twice free: it is no pause
+            room["free"] = free
+            follow_load()
+            assert torch.get_num_threads() == number
+        assert threading.active_count() == before
+    assert torch.get_num_threads() == 1
+    assert not followers
+
+
+def test_the_next_reply_begins_with_what_was_seen_last(room, monkeypatch):
+    threads = FreeThreads("auto", "cpu")
+    room["free"] = 1.0
+    for _ in range(3):
+        with threads.meanwhile():
+            assert torch.get_num_threads() == 1
+    assert room["glances"] == 1
+    monkeypatch.setattr(free_threads, "FRESH", 0.0)
+    with threads.meanwhile():
+        assert room["glances"] == 2
+
+
+@pytest.mark.parametrize(("threads", "device"), [(2, "cpu"), ("auto", "cuda")])
+def test_a_number_and_a_gpu_follow_nothing(room, threads, device):
+    room["free"] = 1.0
+    with FreeThreads(threads, device).meanwhile():
+        follow_load()
+        assert torch.get_num_threads() == 2
+    assert not room["glances"]
+
+
+def test_the_cores_that_a_process_may_use_are_seen():
+    assert FreeThreads("auto", "cpu").most <= len(allowed_cores())
