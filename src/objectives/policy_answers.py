@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from src.objectives.experience import Replies
+from src.model.replies import Replies
 from src.objectives.policy_figures import JUDGED
 from src.objectives.rewards import reply_text, verdict
 

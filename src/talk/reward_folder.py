@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.data.template import save_template
-from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.data.tokenizer import PAD, Tokenizer, load_tokenizer
 from src.errors import UserError
 from src.files import atomic
 from src.files.checksums import write_sums
@@ -79,3 +79,39 @@ def load_reward_folder(name_or_path: str, key: str = "objective.reward_model") -
         )
     head = weights.read([HEAD])[HEAD].float()
     return RewardFolder(ScalarGPT2.of(model, head), load_tokenizer(str(folder), key=key))
+
+
+def policy_reward_model(
+    name: str, policy: Tokenizer, vocab_size: int, positions: int, key: str, remedy: str
+) -> ScalarGPT2:
+    """Return the reward model of a folder for the replies of a policy; it does not learn.
+
+    Args:
+        name: of the folder, or on the hub.
+        policy: the policy's tokenizer.
+        vocab_size: of the policy.
+        positions: that a prompt and its reply may take.
+        key: of the setting that names it.
+        remedy: what makes prompts shorter.
+
+    Raises:
+        UserError: there is none, or it reads other tokens or fewer positions.
+    """
+    folder = load_reward_folder(name, key)
+    if vocabulary(folder.tokenizer) != vocabulary(policy):
+        raise UserError(
+            f"{key}={name} has another tokenizer than the policy: train one with "
+            f"model.pretrained= of the same model"
+        )
+    if folder.model.config.n_positions < positions:
+        raise UserError(
+            f"{key}={name} reads {folder.model.config.n_positions} positions, and a prompt and its "
+            f"reply have up to {positions}: {remedy}"
+        )
+    return resized(folder.model, vocab_size).requires_grad_(False).eval()
+
+
+def vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the id of each token; the pad token, which a reward model's folder adds, left out."""
+    found: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
+    return {token: number for token, number in found.items() if token != PAD}
