@@ -6,8 +6,8 @@ rows are cut into batches, and rows can be drawn again for its interval.
 Shape letters: N rows, K columns of a figure, R resamples.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,13 @@ class Columns:
 def ratio(top: np.ndarray, bottom: np.ndarray, is_share: bool = False) -> Columns:
     """Return the columns of the sum of ``top`` (N,) over the sum of ``bottom`` (N,)."""
     return Columns(np.stack([top, bottom], axis=1).astype(np.float64), is_share=is_share)
+
+
+def spread(columns: Columns, numbers: Sequence[int], num_rows: int) -> Columns:
+    """Return columns of the rows of these ``numbers`` as those of all: others count nothing."""
+    values = np.zeros((num_rows, columns.values.shape[1]))
+    values[np.array(numbers, dtype=np.int64)] = columns.values
+    return replace(columns, values=values)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

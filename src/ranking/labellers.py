@@ -1,12 +1,10 @@
 """Programs that rank: the embedded labeller, whose taste is known, or any Python function."""
 
-import math
 from collections.abc import Callable, Sequence
 
 from src.data.comparison import Context
 from src.data.sample.labeller import judge, question_of, ranking
-from src.errors import UserError
-from src.own_function import own_function
+from src.own_function import finite_scores, own_function
 from src.ranking.draws import Drawn
 
 Labeller = Callable[[Drawn, int], list[int]]  # replies and a seed to ranks, 1 is best
@@ -54,13 +52,5 @@ def ranks_of(scores: Sequence[float], num_replies: int, name: str) -> list[int]:
     Raises:
         UserError: they are not a finite number for each reply.
     """
-    try:
-        values = [float(score) for score in scores]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"labeller={name}: it must return a number for each reply") from error
-    if len(values) != num_replies or not all(map(math.isfinite, values)):
-        raise UserError(
-            f"labeller={name}: it must return a number for each of {num_replies} replies, not "
-            f"{values}"
-        )
+    values = finite_scores(scores, num_replies, "labeller", name)
     return [1 + sum(other > value for other in values) for value in values]
