@@ -124,6 +124,20 @@ KINDS: Mapping[str, Kind] = {
     "repetition": Kind("repetition", -1, False, SHARE),
     "distinct_1": Kind("distinct words", 0, False, SHARE),
     "distinct_2": Kind("distinct pairs of words", 0, False, SHARE),
+    # Of against=: drawn at temperature 1, or greedy.
+    "win_rate": Kind("wins, drawn", 1, False, SHARE),
+    "win_rate_greedy": Kind("wins, greedy", 1, False, SHARE),
+    "win_rate_like_length": Kind("wins, of like length", 1, False, SHARE),
+    "gold": Kind("gold, drawn", 1, False, "{:.3f}"),
+    "gold_greedy": Kind("gold, greedy", 1, False, "{:.3f}"),
+    "perfect": Kind("perfect, drawn", 1, False, SHARE),
+    "perfect_greedy": Kind("perfect, greedy", 1, False, SHARE),
+    "right": Kind("right, drawn", 1, False, SHARE),
+    "right_greedy": Kind("right, greedy", 1, False, SHARE),
+    "kl": Kind("KL (nats a reply)", 0, False, "{:.2f}"),
+    "proxy": Kind("reward model, drawn", 0, False, "{:.3f}"),
+    "proxy_greedy": Kind("reward model, greedy", 0, False, "{:.3f}"),
+    "win_rate_proxy": Kind("wins by the reward model", 0, False, SHARE),
 }
 
 

@@ -28,8 +28,6 @@ from src.evaluation.rows import EvaluationRow
 
 LIKE_LENGTH = 0.2  # the most by which the shorter of two replies of like length is shorter
 
-Progress = Callable[[str], object]
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -102,7 +100,8 @@ def judge_policies(
     *,
     reward_model: str | None = None,
     best_of_most: int = 0,
-    progress: Progress = lambda title: None,
+    asked: Sequence[int] | None = None,
+    progress: Callable[[int], object] = lambda number: None,
 ) -> Policies:
     """Return what policies and their reference reply to the questions of rows, and its worth.
 
@@ -116,7 +115,8 @@ def judge_policies(
         reward_model: the folder of one, whose opinion is told, too: the proxy.
         best_of_most: replies of the reference to each prompt, of which the reward model chooses;
             0: none.
-        progress: is told what is done.
+        asked: numbers of the rows that are asked; None: all. A reply does not depend on them.
+        progress: takes how many models are done, one at a time.
 
     Raises:
         UserError: a folder is none, or reads other tokens than the reference.
@@ -124,12 +124,11 @@ def judge_policies(
     name, folder = reference
     base = load_policy(folder, drawing.device, "against")
     others = {shown: path for shown, path in policies.items() if shown != name}
-    exam = examination(base, list(others.values()), rows, judge, reward_model, drawing)
-    progress(f"{name}: replies")
+    exam = examination(base, [*others.values()], rows, asked, judge, reward_model, drawing)
     sampled, greedy = exam.ask(base.model, 1.0, REFERENCE), exam.ask(base.model, 0.0)
     found = {name: _policy(exam, sampled, greedy, {}, len(rows))}
     for shown, path in others.items():
-        progress(f"{shown}: replies")
+        progress(1)
         policy = load_policy(path, drawing.device, "model_path")
         check_same_reading(shown, policy, base, exam)
         ours, likeliest = exam.ask(policy.model, 1.0), exam.ask(policy.model, 0.0)
@@ -138,9 +137,9 @@ def judge_policies(
         found[shown] = _policy(exam, ours, likeliest, beside, len(rows))
     best: list[BestOf] = []
     if best_of_most:
-        progress(f"{name}: best of {best_of_most}")
         pool = exam.pool(base.model, best_of_most)
         best = best_of(pool, best_of_most, sampled.gold)
+    progress(1)
     return Policies(
         name,
         judge and judge.name,

@@ -147,6 +147,7 @@ def examination(
     reference: ModelFolder,
     policies: Sequence[str],
     rows: Sequence[EvaluationRow],
+    asked: Sequence[int] | None,
     judge: Judge | None,
     reward_model: str | None,
     drawing: Drawing,
@@ -156,7 +157,8 @@ def examination(
     Args:
         reference: the model that all are held against.
         policies: folders or hub names of the others.
-        rows: whose questions are asked.
+        rows: all of them.
+        asked: numbers of those whose questions are asked; None: all.
         judge: see ``Examination``.
         reward_model: its folder or hub name.
         drawing: see ``Examination``.
@@ -165,9 +167,10 @@ def examination(
         UserError: there is no such prompt, or the reward model cannot read them.
     """
     most = min([reference.model.config.n_positions, *map(_num_positions, policies)])
-    ids = [reference.template(row.messages) for row in rows]
+    chosen = range(len(rows)) if asked is None else asked
+    ids = {number: reference.template(rows[number].messages) for number in chosen}
     room = most - drawing.max_new_tokens
-    numbers = [number for number, each in enumerate(ids) if len(each) <= room]
+    numbers = [number for number, each in ids.items() if len(each) <= room]
     if not numbers:
         raise UserError(
             f"against: no prompt leaves room for a reply of {drawing.max_new_tokens} tokens among "

@@ -133,6 +133,14 @@ def test_a_policy_is_judged_the_same_whatever_else_is(folders):
     assert both.columns["kl"].figure() == pytest.approx(alone.columns["kl"].figure(), abs=1e-4)
 
 
+def test_a_reply_does_not_depend_on_which_other_rows_are_asked(folders):
+    found = judged(folders).by_name["ppo"]
+    some = judged(folders, asked=[3, 7]).by_name["ppo"]
+    assert some.sampled[7] == found.sampled[7]
+    assert some.sampled.count(None) == len(ROWS) - 2
+    assert some.columns["kl"].used.nonzero()[0].tolist() == [3, 7]
+
+
 def test_the_reference_under_another_name_is_no_better_than_itself(folders):
     found = judge_policies(
         {"copy": str(folders / "sft")}, ("sft", str(folders / "sft")), ROWS, LETTERS, DRAWING
@@ -171,7 +179,7 @@ def test_the_best_of_n_is_the_mean_over_all_choices(n):
 
 def test_best_of_n_chooses_by_the_reward_model_and_is_judged_by_the_judge(folders):
     base = load_policy(str(folders / "sft"), CPU, "against")
-    exam = examination(base, [], ROWS, LETTERS, str(folders / "reward_model"), DRAWING)
+    exam = examination(base, [], ROWS, None, LETTERS, str(folders / "reward_model"), DRAWING)
     pool = exam.pool(base.model, 6)
     found = judged(folders, reward_model=str(folders / "reward_model"), best_of_most=6)
     assert [each.n for each in found.best_of] == [1, 2, 4, 6] == sizes_up_to(6)
