@@ -13,6 +13,7 @@ from src.own_function import finite_scores, own_function
 
 KEY = "judge"
 GOLD, EXACT, NONE = "gold", "exact_match", "none"
+FEWEST_KNOWN = 4  # one in so many rows
 NAMES = ("auto", GOLD, EXACT, NONE)
 
 
@@ -39,16 +40,18 @@ class Judge(NamedTuple):
 def choose_judge(name: str, rows: Sequence[EvaluationRow]) -> Judge | None:
     """Return the judge of this name; None: nobody knows these rows.
 
-    ``auto`` is the embedded labeller where it knows most rows, else exact match where most answers
-    are short. A dotted name is a person's function, called as ``score(prompt, replies)``.
+    ``auto`` is the embedded labeller where it knows a quarter of the rows, else exact match where
+    most answers are short. A dotted name is a person's function, which is called as
+    ``score(prompt, replies)``.
 
     Raises:
         UserError: there is no such judge, or it knows no row.
     """
     known = sum(_is_known(row) for row in rows)
-    if name == NONE or (name == "auto" and 2 * known <= len(rows) and not has_short_answers(rows)):
+    is_known = known * FEWEST_KNOWN >= len(rows)
+    if name == NONE or (name == "auto" and not is_known and not has_short_answers(rows)):
         return None
-    if name == GOLD or (name == "auto" and 2 * known > len(rows)):
+    if name == GOLD or (name == "auto" and is_known):
         if not known:
             raise UserError(
                 f"{KEY}={name}: the labeller knows the embedded questions alone (data=sample, "
