@@ -4,13 +4,14 @@ Standard output gets what a person ranks; what happened goes to standard error.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import DictConfig
 
-from src.checks import at_least, within
+from src.checks import at_least, one_of, within
 from src.command.cli import RUNS, run_door, task_overrides, typed
 from src.data.config import DataConfig
 from src.errors import UserError
@@ -19,10 +20,16 @@ from src.ranking.config import RankingConfig
 from src.talk.screen import note, waiting
 
 if TYPE_CHECKING:  # otherwise imported after the config is checked
+    from src.data.comparison import Context
     from src.ranking.collection import Collection
+    from src.ranking.labellers import Labeller
     from src.ranking.records import Records
+    from src.talk.assistant import Assistant
 
-ME, KNOWN = "me", "sample"
+    Knows = Callable[[Context], bool]
+
+ME, KNOWN, EXACT = "me", "sample", "exact_match"
+ALL, BEST = "all", "best"
 
 
 @dataclass
@@ -33,6 +40,7 @@ class RankConfig(RankingConfig):
     model_path: str | None
     batch_size: Annotated[int, at_least(1)]
     labeller: str
+    keep: Annotated[str, one_of((ALL, BEST))]
     noise: Annotated[float, within("[0, 100]")]
     device: str
 
@@ -40,22 +48,21 @@ class RankConfig(RankingConfig):
 def rank(config: DictConfig) -> None:
     """Draw replies and have them ranked."""
     settings = typed(RankConfig, config)
+    if settings.labeller == ME and settings.keep == BEST:
+        raise UserError("keep=best: a program chooses the best: name it with labeller=")
     if settings.labeller == ME and not (sys.stdin and sys.stdin.isatty()):
         raise UserError(
             "labeller=me: this is no terminal; add labeller=sample or a function's name"
         )
-    from src.ranking.labellers import function_labeller, known_labeller
+    from src.ranking.best import BestReplies, keep_best
     from src.ranking.records import Records
     from src.ranking.session import Session, outcome, rank_all
     from src.ranking.terminal import ask_all
 
-    records = Records(Path(settings.output))
-    labeller = None
-    if settings.labeller not in (ME, KNOWN):
-        check_typed("labeller", settings.labeller, task_overrides())
-        labeller = function_labeller(settings.labeller)
+    path = Path(settings.output)
+    records = BestReplies(path) if settings.keep == BEST else Records(path)
     with waiting("loading the model and the prompts"):
-        found = _collected(settings, records)
+        found, labeller = _collected(settings, records)
     for line in found.left_out:
         note(f"rows left out: {line}")
     note(
@@ -66,37 +73,74 @@ def rank(config: DictConfig) -> None:
             * bool(found.num_unknown)
         )
     )
-    if settings.labeller == ME:
+    if labeller is None:
         counts = ask_all(Session(found.drawn, records, settings.seed), input, print)
+        note(outcome(counts, records))
+    elif isinstance(records, BestReplies):
+        note(keep_best(found.drawn, labeller, records, settings.seed))
     else:
-        labeller = labeller or known_labeller(settings.noise)
-        counts = rank_all(found.drawn, labeller, records, settings.seed)
-    note(outcome(counts, records))
+        note(outcome(rank_all(found.drawn, labeller, records, settings.seed), records))
 
 
-def _collected(settings: RankConfig, records: "Records") -> "Collection":
-    """Return the replies to come; say where other ones in the file come from."""
+def _collected(settings: RankConfig, records: "Records") -> "tuple[Collection, Labeller | None]":
+    """Return the replies to come, and who ranks them; say where other ones in the file come from.
+
+    A person is no labeller: None.
+    """
     from src.model.device import choose_device
     from src.ranking.collection import collect, origin_of, people_batch_size
-    from src.ranking.labellers import is_known
     from src.talk.assistant import load_assistant
     from src.talk.model_folder import newest_model_folder
 
+    function = _function(settings)
     model_path = settings.model_path or str(newest_model_folder(RUNS))
     assistant = load_assistant(model_path, choose_device(settings.device))
+    labeller, knows = function or _labeller(settings, assistant)
     batch_size = settings.batch_size
     if settings.labeller == ME:
         batch_size = min(batch_size, people_batch_size(settings))
-    known = {"knows": is_known} if settings.labeller == KNOWN else {}
-    found = collect(settings, settings.data, assistant, records, batch_size, **known)
+    found = collect(settings, settings.data, assistant, records, batch_size, knows)
     if not found.num_known:
         raise UserError(
             "labeller=sample knows the embedded questions alone: add data=demonstrations, or rank "
             "with labeller=me"
+            if settings.labeller == KNOWN
+            else f"labeller={settings.labeller}: no row of {settings.prompts} has a reply of its "
+            "own to compare with"
         )
-    if line := records.begin(origin_of(settings, assistant, model_path)):
+    origin = origin_of(settings, assistant, model_path)
+    if settings.keep == BEST:
+        origin["labeller"] = settings.labeller
+    if line := records.begin(origin):
         note(line)
-    return found
+    return found, labeller
+
+
+def _function(settings: RankConfig) -> "tuple[Labeller, Knows] | None":
+    """Return the labeller that is a person's function; None: it is something else."""
+    from src.ranking.labellers import function_labeller, is_reward_model
+
+    name = settings.labeller
+    if name in (ME, KNOWN, EXACT) or is_reward_model(name):
+        return None
+    check_typed("labeller", name, task_overrides())
+    return function_labeller(name), lambda _: True
+
+
+def _labeller(settings: RankConfig, assistant: "Assistant") -> "tuple[Labeller | None, Knows]":
+    """Return the labeller, and which prompts it can rank replies to."""
+    from src.data.prompts import answers
+    from src.data.sources import open_source
+    from src.ranking.labellers import exact_labeller, is_known, known_labeller, reward_labeller
+
+    if settings.labeller == ME:
+        return None, lambda _: True
+    if settings.labeller == KNOWN:
+        return known_labeller(settings.noise), is_known
+    if settings.labeller == EXACT:
+        expected = answers(open_source(settings.data))
+        return exact_labeller(expected), expected.__contains__
+    return reward_labeller(settings.labeller, assistant), lambda _: True
 
 
 if __name__ == "__main__":

@@ -47,10 +47,20 @@ class Records:
         _check_writable(path)
         self.sizes = {file: _size(file) for file in (path, self.notes_path)}
         for number, row in enumerate(self.rows, 1):
-            if not _is_ranking(row):
+            if not self.is_row(row):
                 raise UserError(
                     f"output={path}, line {number}: it holds other rows; name a new file"
                 )
+
+    @staticmethod
+    def is_row(row: dict[str, Any]) -> bool:
+        """Whether a row of a file is one of ours."""
+        return _is_ranking(row)
+
+    @staticmethod
+    def columns(drawn: Drawn, ranks: list[int]) -> dict[str, Any]:
+        """Return what a row says beside the context."""
+        return {"replies": list(drawn.replies), "ranks": ranks, "ended": list(drawn.ended)}
 
     def begin(self, origin: Mapping[str, Any]) -> str | None:
         """Say what draws the replies that follow, as ``origin_of`` returns it.
@@ -95,12 +105,7 @@ class Records:
         last = next((note["from"] for note in reversed(self.notes) if "from" in note), None)
         if self.origin is not None and last != self.origin:
             self._note({"from": self.origin, "row": len(self.rows) + 1})
-        row = {
-            **context_row(drawn.context),
-            "replies": list(drawn.replies),
-            "ranks": ranks,
-            "ended": list(drawn.ended),
-        }
+        row = {**context_row(drawn.context), **self.columns(drawn, ranks)}
         if drawn.family:
             row["family"] = drawn.family
         self._append(self.path, row)
@@ -254,6 +259,8 @@ def _origin_text(origin: Mapping[str, Any], present: Mapping[str, Any]) -> str:
         text += ", other weights than it has now"
     if origin.get("generation") != present["generation"]:
         text += ", drawn in another way"
+    if origin.get("labeller") != present.get("labeller"):
+        text += f", chosen by {origin.get('labeller')}"
     return text + ")"
 
 

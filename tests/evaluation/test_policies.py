@@ -230,14 +230,14 @@ def test_elsewhere_exact_match_judges_short_answers_and_nobody_long_ones():
 
 
 def test_a_person_names_a_judge(tmp_path, monkeypatch):
-    (tmp_path / "taste.py").write_text(
+    (tmp_path / "own_judge.py").write_text(
         "def score(prompt, replies): return [len(r) for r in replies]"
     )
-    (tmp_path / "odd.py").write_text("def score(prompt, replies): return [float('nan')]")
+    (tmp_path / "odd_judge.py").write_text("def score(prompt, replies): return [float('nan')]")
     monkeypatch.chdir(tmp_path)
-    assert choose_judge("taste.score", [LONG]).says(LONG, "four", True) == Opinion(4.0)
-    with pytest.raises(UserError, match=r"judge=odd.score: it must return a number"):
-        choose_judge("odd.score", [LONG]).says(LONG, "four", True)
+    assert choose_judge("own_judge.score", [LONG]).says(LONG, "four", True) == Opinion(4.0)
+    with pytest.raises(UserError, match=r"judge=odd_judge.score: it must return a number"):
+        choose_judge("odd_judge.score", [LONG]).says(LONG, "four", True)
 
 
 @pytest.mark.parametrize(
