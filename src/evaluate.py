@@ -1,8 +1,8 @@
 """Say which model is better, by how much, and whether it is real: ``python -m src.evaluate``.
 
 ``model_path=A,B,C`` names several, or a folder of runs; ``data=...``, ``split=`` and
-``prompts=FILE`` the rows, which are else those that the first run held out. Writes ``results.json``
-and ``report.html`` into a folder of its own, and a table to standard output.
+``prompts=FILE`` the rows, which are else those that the first run held out; ``against=`` holds all
+against one. Writes ``results.json`` and ``report.html`` into a new folder, and prints a table.
 """
 
 import shlex

@@ -1,7 +1,7 @@
 """The best of n replies by a reward model: what a policy could be without any training.
 
 Of K replies to a prompt, the best of n is a random n's; the mean over all choices of n of K weighs
-the i-th of K in order by C(i - 1, n - 1) / C(K, n) (Nakano et al., arXiv:2112.09332, appendix I).
+the i-th of K in order by C(i - 1, n - 1) / C(K, n) (Nakano et al., arXiv:2112.09332).
 
 Shape letters: N prompts, K replies to each.
 """

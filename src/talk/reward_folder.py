@@ -13,6 +13,7 @@ from src.data.tokenizer import PAD, Tokenizer, load_tokenizer
 from src.errors import UserError
 from src.files import atomic
 from src.files.checksums import write_sums
+from src.hub import REWARD_MODEL
 from src.model.plain import check_plain
 from src.model.pretrained import load_pretrained, num_bytes, write_weights
 from src.model.pretrained_config import FILE
@@ -65,10 +66,14 @@ def save_reward_folder(
 def load_reward_folder(name_or_path: str, key: str = "objective.reward_model") -> RewardFolder:
     """Load the model and its tokenizer, with a pad token beyond those of the policy.
 
+    Of a run's folder that is its ``reward_model``.
+
     Raises:
         UserError: there is none, or it has no head of one number; names ``key``.
     """
-    folder = folder_with_weights(name_or_path, FILES, REQUIRED, key)
+    of_run = Path(name_or_path).expanduser() / REWARD_MODEL
+    place = str(of_run) if (of_run / FILE).is_file() else name_or_path
+    folder = folder_with_weights(place, FILES, REQUIRED, key)
     model = load_pretrained(str(folder), key=key, beside=(HEAD,))
     weights = find_weights(folder)
     shape = weights.shapes.get(HEAD)

@@ -107,6 +107,16 @@ def test_the_reference_may_be_among_the_models(started, folders, tmp_path):
     assert "proxy" not in results["models"][str(folders["OTHER"])]
 
 
+def test_a_reward_models_run_stands_for_its_reward_model(started, folders, tmp_path):
+    folders["RUN"] = folders["RM"].parent
+    code, _, err = started(
+        "model_path=ONE", "against=ONE", "reward_model=RUN", *FEW, "num_replies=2"
+    )
+    assert code == 0, err
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert "proxy" in results["models"][str(folders["ONE"])]
+
+
 def test_without_it_there_is_none_of_it(started, tmp_path):
     code, _, err = started("model_path=ONE", *FEW, "num_replies=2")
     assert code == 0, err
