@@ -66,6 +66,7 @@ class Against:
             "judge": self.policies.judge,
             "reward_model": self.question.reward_model,
             "num_asked": self.policies.num_asked,
+            "num_left_out": self.policies.num_left_out,
             "num_judged": self.policies.num_judged,
             "best_of": {
                 str(n): {name: found.json() for name, found in figures.items()}
@@ -94,6 +95,11 @@ class Against:
         for name in names:
             if name != reference:
                 said.append(_sentence(self, name, short[name], short[reference]))
+        if left_out := self.policies.num_left_out:
+            said.append(
+                f"{left_out:,} prompts leave no room for a reply, or the chat template refuses "
+                f"them: they count for no model beside {short[reference]}."
+            )
         if self.best_of:
             said.append(_best_of_sentence(self, short[reference]))
         return said

@@ -53,7 +53,8 @@ class Policies:
         judge: who says what a reply is worth; None: nobody knows these rows.
         by_name: the policies, the reference among them.
         best_of: of the reference's replies, the best of 1, 2, 4 ... by the reward model.
-        num_asked: prompts that were asked; the others leave no room for a reply.
+        num_asked: prompts that were asked.
+        num_left_out: prompts that leave no room for a reply, or that the chat template refuses.
         num_judged: prompts of which the judge knows what a reply is worth.
     """
 
@@ -62,8 +63,8 @@ class Policies:
     by_name: dict[str, Policy]
     best_of: list[BestOf]
     num_asked: int
+    num_left_out: int
     num_judged: int
-    num_rows: int
 
     def figures(self, num_resamples: int, seed: int) -> dict[str, dict[str, Interval]]:
         """Return each policy's figures by their names, with 95% intervals of the same draws."""
@@ -146,8 +147,8 @@ def judge_policies(
         {shown: found[shown] for shown in (policies if name in policies else [name, *policies])},
         [BestOf(each.n, _over_rows(each.columns, exam, len(rows))) for each in best],
         num_asked=len(exam.rows),
+        num_left_out=len(rows if asked is None else asked) - len(exam.rows),
         num_judged=int((~np.isnan(sampled.gold)).sum()),
-        num_rows=len(rows),
     )
 
 

@@ -168,9 +168,9 @@ def examination(
     """
     most = min([reference.model.config.n_positions, *map(_num_positions, policies)])
     chosen = range(len(rows)) if asked is None else asked
-    ids = {number: reference.template(rows[number].messages) for number in chosen}
+    ids = {number: _read(reference, rows[number]) for number in chosen}
     room = most - drawing.max_new_tokens
-    numbers = [number for number, each in ids.items() if len(each) <= room]
+    numbers = [number for number, each in ids.items() if 0 < len(each) <= room]
     if not numbers:
         raise UserError(
             f"against: no prompt leaves room for a reply of {drawing.max_new_tokens} tokens among "
@@ -196,6 +196,14 @@ def examination(
         rewards,
         drawing,
     )
+
+
+def _read(reference: ModelFolder, row: EvaluationRow) -> list[int]:
+    """Return the ids of a question; none if the chat template refuses it."""
+    try:
+        return reference.template(row.messages)
+    except UserError:  # it is counted among those that were not asked
+        return []
 
 
 def _num_positions(name: str) -> int:

@@ -107,6 +107,21 @@ def test_the_reference_may_be_among_the_models(started, folders, tmp_path):
     assert "proxy" not in results["models"][str(folders["OTHER"])]
 
 
+def test_where_nobody_judges_kl_and_the_reward_models_opinion_remain(started, folders, tmp_path):
+    code, out, err = started(
+        *("model_path=OTHER", "against=ONE", "reward_model=RM", "best_of=2", "judge=none", *FEW)
+    )
+    assert code == 0, err
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    found = results["models"][str(folders["OTHER"])]
+    assert {"kl", "proxy", "win_rate_proxy"} <= found.keys()
+    assert not {"gold", "win_rate", "perfect"} & found.keys()
+    assert results["against"]["best_of"]["2"].keys() == {"proxy", "kl"}
+    assert "judge=mine.score names a function of yours" in " ".join(out.split())
+    assert (tmp_path / "out/frontier.png").exists()
+    assert not (tmp_path / "out/gold_and_proxy.png").exists()
+
+
 def test_a_reward_models_run_stands_for_its_reward_model(started, folders, tmp_path):
     folders["RUN"] = folders["RM"].parent
     code, _, err = started(

@@ -153,7 +153,7 @@ def test_the_reference_under_another_name_is_no_better_than_itself(folders):
 
 def test_a_prompt_without_room_counts_for_nobody(folders):
     found = judged(folders, rows=[LONG, *ROWS])
-    assert (found.num_asked, found.num_rows) == (len(ROWS), len(ROWS) + 1)
+    assert (found.num_asked, found.num_left_out) == (len(ROWS), 1)
     assert found.by_name["ppo"].sampled[0] is None
     assert not found.by_name["ppo"].columns["gold"].used[0]
     with pytest.raises(UserError, match="no prompt leaves room"):
