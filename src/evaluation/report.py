@@ -55,7 +55,7 @@ def page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None
         results=results,
         names=names,
         labels=labels,
-        best_of_names=[labels[name] for name in BEST_OF],
+        best_of_names=[labels[name].removesuffix(", drawn") for name in BEST_OF],
         short=dict(zip(names, short_names(names), strict=True)),
         tables=list(_tables(results)),
         num_shown=len(rows),

@@ -88,6 +88,9 @@ const card = (row) => {
       scored.append(element("div", "who", model.short), element("div", "figures", notes));
       replies.append(scored);
     }
+  }
+  for (const model of data.models) {
+    const found = row.models[model.name];
     if ("sampled" in found)
       replies.append(replyBox(`${model.short}, drawn`, found.sampled, base, figuresOf(found, DRAWN), ""));
   }
