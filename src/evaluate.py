@@ -1,13 +1,12 @@
 """Say which model is better, by how much, and whether it is real: ``python -m src.evaluate``.
 
 ``model_path=A,B,C`` names several, or a folder of runs; ``data=...``, ``split=`` and
-``prompts=FILE`` the rows, which are else those that the first run held out. Writes ``results.json``
-and ``report.html`` into a folder of its own, and a table to standard output.
+``prompts=FILE`` the rows, which are else those that the first run held out; ``against=`` holds all
+against one. Writes ``results.json`` and ``report.html`` into a new folder, and prints a table.
 """
 
 import shlex
 import sys
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,18 +23,19 @@ from src.data.files.part import SPLITS
 from src.errors import UserError
 from src.files.run_name import check_name, run_name
 from src.model.generation_config import GenerationConfig
+from src.own_function import check_typed, is_own
 from src.streams import say
 from src.wording.command_line import program
 from src.wording.nearest import choice_question
 
 if TYPE_CHECKING:
+    from src.evaluation.against import Question
     from src.evaluation.candidates import Candidate
     from src.evaluation.evaluation import How
     from src.evaluation.rows import EvaluationRow
 
 EVALUATIONS = Path("outputs/evaluate")
 FREE_TEXT = ("prompts",)
-WIDTH = 100  # columns of what is printed
 OWN_TO_EACH = ("block_size", "corpus_dir", "num_workers")  # not taken over from a run's data
 ROWS = ("data=", "data.path=", "data.sources=")  # a person who sets one has chosen the rows
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -58,6 +58,10 @@ class EvaluateConfig:
     batch_size: Annotated[int, at_least(1)]
     num_replies: Annotated[int | None, at_least(0).or_null("for all rows")]
     exact_match: Any  # auto, true or false
+    against: str | None
+    reward_model: str | None
+    best_of: Annotated[int, within("[0, 4096]")]
+    judge: str
     num_resamples: Annotated[int, at_least(1000)]
     seed: Annotated[int, within("[0, 2^32)")]
     precision: Annotated[str, one_of(PRECISIONS)]
@@ -78,34 +82,42 @@ class EvaluateConfig:
         if self.exact_match not in SWITCH:
             hint = choice_question(exact_match, SWITCH)
             raise UserError(f"exact_match={exact_match}: must be one of {', '.join(SWITCH)}{hint}")
+        if is_own(self.judge):
+            check_typed("judge", self.judge, task_overrides())
 
 
 def evaluate(config: DictConfig, **text: str) -> None:
     """Judge the models, write the results and print the table."""
     settings = typed(EvaluateConfig, config, **text)
+    question = _question(settings)
     folder = Path(settings.output or EVALUATIONS / run_name(settings.name)).expanduser()
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"output={folder}: there is something in it: name a new folder")
 
+    from src.evaluation.against import add_reference, hold_against
     from src.evaluation.candidates import find_candidates
     from src.evaluation.comparison import compare
     from src.evaluation.endpoint import Endpoint
     from src.evaluation.evaluation import judge_all
     from src.evaluation.report import write_report
     from src.evaluation.results import build_results
-    from src.evaluation.table import table_lines
+    from src.evaluation.table import missing_lines, table_lines, title_lines
     from src.shared_cores import shared_cores
     from src.talk.screen import waiting
 
     with waiting("looking for the models and reading the rows"):
         names, left_out = _names(settings)
         candidates = find_candidates(names)
+        reference = add_reference(candidates, settings.against)
         endpoints = {c.name: Endpoint(c.url) for c in candidates if c.url is not None}
         origin, others = _choose_rows(settings, config, candidates)
         rows = _rows(settings, origin)
         how = _how(settings, rows)
     with _output(folder), shared_cores(settings.threads, how.device.type):
+        against = hold_against(question, candidates, reference, rows, how)
         judged = judge_all(candidates, rows, how, endpoints)
+        if against:
+            against.add_to(judged)
         for model in judged:
             if settings.prompts is None and model.candidate.may_have_learned(
                 settings.data, settings.split
@@ -118,13 +130,24 @@ def evaluate(config: DictConfig, **text: str) -> None:
         facts = _facts(settings, text, candidates, rows, how)
         facts["data"] |= {"origin": origin} if origin else {}
         facts["left_out"] = left_out
-        results = build_results(facts, rows, judged, comparison)
-        write_report(folder, results)
+        results = build_results(facts, rows, judged, comparison, against)
+        write_report(folder, results, against.pictures() if against else {})
     names = [candidate.name for candidate in candidates]
-    lines = [*_title(facts), *table_lines(names, comparison, results["conclusions"])]
-    for line in [*lines, *_missing()]:
+    lines = [*title_lines(facts), *table_lines(names, comparison, results["conclusions"])]
+    for line in [*lines, *missing_lines()]:
         say(line)
     print(f"\nreport:  {folder / 'report.html'}\nfigures: {folder / 'results.json'}")
+
+
+def _question(settings: EvaluateConfig) -> "Question | None":
+    """Return what is asked of policies; None: nothing."""
+    from src.evaluation.against import Question, check_question
+
+    values = (settings.against, settings.reward_model, settings.best_of, settings.judge)
+    check_question(*values)
+    if settings.against is None:
+        return None
+    return Question(settings.against, *values[1:], settings.num_resamples, settings.seed)
 
 
 @contextmanager
@@ -270,29 +293,6 @@ def _facts(
             "num_asked": len(how.asked),
         },
     }
-
-
-def _title(facts: dict[str, Any]) -> list[str]:
-    data, settings = facts["data"], facts["settings"]
-    title = (
-        f"{data['num_rows']:,} rows of {data['source']} ({data['rows']}): {data['num_scored']:,} "
-        f"scored, {data['num_asked']:,} asked; 95% intervals of {settings['num_resamples']:,} draws"
-    )
-    lines = [title, f"rows: {data['origin']}"] if "origin" in data else [title]
-    return [part for line in lines for part in textwrap.wrap(line, WIDTH, break_long_words=False)]
-
-
-def _missing() -> list[str]:
-    """Return a line that names the figures that were left out, if any were."""
-    from src.evaluation.text_figures import missing_libraries
-
-    missing = missing_libraries()
-    if not missing:
-        return []
-    return [
-        f"left out: {', '.join(missing)}: {', '.join(missing.values())} not installed; "
-        f"pip install 'gpt2-chat[eval]'"
-    ]
 
 
 if __name__ == "__main__":

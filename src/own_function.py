@@ -5,6 +5,7 @@ stands on the command line, each time.
 """
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -68,3 +69,20 @@ def own_function(key: str, name: str, others: Sequence[str]) -> Score:
             ) from error
 
     return score
+
+
+def finite_scores(values: Any, num_replies: int, key: str, name: str) -> list[float]:
+    """Return what a function has said of replies, as numbers.
+
+    Raises:
+        UserError: it is not a finite number for each reply.
+    """
+    try:
+        scores = [float(value) for value in values]  # of torch or numpy, too
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}={name}: it must return a number for each reply") from error
+    if len(scores) != num_replies or not all(map(math.isfinite, scores)):
+        raise UserError(
+            f"{key}={name}: it must return a number for each of {num_replies} replies, not {scores}"
+        )
+    return scores

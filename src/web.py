@@ -2,18 +2,27 @@
 
 import signal
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.address import PORT, bind, cannot_listen, url
 from src.checks import above, at_least, check, within
 from src.command.cli import RUNS, Stopped, require, run_door, typed
 from src.model.generation_config import GenerationConfig
+from src.ranking.config import RankingConfig
 from src.streams import say
 
 EXTRA = ("pydantic", "starlette", "uvicorn")
+
+
+@dataclass
+class RankTabConfig(RankingConfig):
+    """What ``rank`` in ``conf/web.yaml`` holds."""
+
+    prefix: ClassVar[str] = "rank."
 
 
 @dataclass
@@ -31,6 +40,8 @@ class WebConfig:
     max_prompt_characters: Annotated[int, at_least(1)]
     max_seconds: Annotated[float, above(0, "seconds")]
     max_queue: Annotated[int, at_least(1)]
+    data: Any  # what ``RowsConfig`` holds; reading it takes a while
+    rank: RankTabConfig
 
     def __post_init__(self) -> None:
         """Check ranges; raise UserError naming the key."""
@@ -48,10 +59,12 @@ def web(config: DictConfig, **text: str) -> None:
     from src.page.labels import first_names, model_labels
     from src.page.models import Models
     from src.page.options import page_options, sample_prompts
+    from src.page.ranking import Ranker, RowsConfig
     from src.page.server import PageServer
     from src.shared_cores import shared_cores
     from src.talk.model_folder import model_folders, newest_model_folder
 
+    data = typed(RowsConfig, OmegaConf.masked_copy(config, "data")).data
     signal.signal(signal.SIGTERM, _stop)
     device = choose_device(settings.device)
     with (
@@ -76,6 +89,7 @@ def web(config: DictConfig, **text: str) -> None:
             prompts = sample_prompts(model_path)
         server = PageServer(
             Answers(models, labels, settings.generation, limits),
+            Ranker(settings.rank, data, model_path, partial(models.get, model_path)),
             page_options(labels, [names[name] for name in chosen], prompts, settings.generation),
             settings.host if ip_address(address).is_loopback else None,
         )

@@ -33,7 +33,7 @@ ROOM_MAY_IMPORT = {
     "inspection": {"data"},
     "ranking": GROUND,
     "terminal": GROUND,
-    "page": GROUND,
+    "page": {"ranking", *GROUND},
     "serving": GROUND,
     "exporting": GROUND,
     "benchmark": {"objectives", "training", "evaluation", "exporting", *GROUND},

@@ -19,6 +19,7 @@ from src.benchmark.inputs import describe_inputs, write_inputs
 from src.benchmark.learn import Learn
 from src.benchmark.machine import describe_machine
 from src.benchmark.part import Figures, Part
+from src.benchmark.preferences import Preferences
 from src.benchmark.prepare import Pack, Prepare
 from src.benchmark.train import Train
 from src.benchmark.turns import Job
@@ -33,7 +34,10 @@ from src.wording.nearest import choice_question, path_question
 log = logging.getLogger(__name__)
 
 # A new part is one file and one line here.
-PARTS: tuple[Part, ...] = (Train(), Prepare(), Pack(), Generate(), Cores(), Learn())
+PARTS: tuple[Part, ...] = (
+    *(Train(), Prepare(), Pack(), Generate(), Cores(), Learn()),
+    Preferences(),
+)
 ALL = "all"
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32  # blocks: as the article's 2080Ti, as its A100
 

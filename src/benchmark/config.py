@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 from src.checks import Rule, at_least
 from src.model.config import ModelConfig
+from src.objectives.dpo_module import DPOConfig
+from src.objectives.ppo_module import PPOConfig
+from src.objectives.reward import RewardConfig
 from src.training.config import TrainConfig
 
 BLOCKS = Rule("must be at least 1", lambda size: isinstance(size, int) and size >= 1).or_auto()
@@ -22,6 +25,9 @@ class BenchmarkConfig(TrainConfig):
     num_rows: Annotated[int, at_least(1)]
     batch_size: Annotated[Any, BLOCKS]
     tiny: ModelConfig
+    reward: RewardConfig
+    dpo: DPOConfig
+    ppo: PPOConfig
 
     @property
     def block_size(self) -> int:

@@ -1,6 +1,8 @@
 """Our training, as ``python -m src.train`` runs it, and the same step in a bare PyTorch loop."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
+from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import ENDLESS, open_data_module
 from src.benchmark.loop import loaded_steps, train_in_loop
 from src.benchmark.stopwatch import Stopwatch
@@ -21,6 +24,7 @@ from src.training.machine import decide, keep_freed_memory
 from src.training.memory import TrainingStep
 from src.training.model import build_model
 from src.training.module import TrainingModule
+from src.training.objective import Objective
 from src.training.place import find_place
 from src.training.plan import choose_batching
 from src.training.start import prepare
@@ -31,21 +35,41 @@ def train_ours(job: Job, stopwatch: Stopwatch, follows: bool = True) -> None:
 
     ``follows``: its threads leave a busy core to the program that keeps it busy.
     """
-    machine = decide(job.config, find_place())
+    laps = Laps(stopwatch, lambda batch: batch["num_tokens"])
+    train_with(SFT(job.config), job.config, job.folder, laps, follows)
+
+
+def train_with(
+    objective: Objective,
+    config: BenchmarkConfig,
+    folder: Path,
+    laps: "Laps",
+    follows: bool = True,
+) -> None:
+    """Train what ``objective`` is, in ``folder``; ``follows`` as in ``train_ours``."""
+    machine = decide(config, find_place())
     torch.set_num_threads(machine.threads)
-    run = prepare(job.config, SFT(job.config), machine, job.folder, [])
+    run = prepare(config, objective, machine, folder, [])
     trainer: Any = run.trainer
-    trainer.callbacks.append(Laps(stopwatch))
+    trainer.callbacks.append(laps)
     with run.beside_others() if follows else nullcontext():
         run.fit()
 
 
 class Laps(L.Callback):
-    """Tells a stopwatch of every optimizer step and its real tokens."""
+    """Tells a stopwatch of laps and what they got through.
 
-    def __init__(self, stopwatch: Stopwatch):
+    Args:
+        stopwatch: the clock.
+        count: what a micro-batch gets through.
+        num_steps: optimizer steps of a lap.
+    """
+
+    def __init__(self, stopwatch: Stopwatch, count: Callable[[Any], int], num_steps: int = 1):
         self.stopwatch = stopwatch
-        self.num_tokens = 0
+        self.count = count
+        self.num_steps = num_steps
+        self.amount = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock."""
@@ -56,10 +80,10 @@ class Laps(L.Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Count this micro-batch; a step ends with its last one."""
-        self.num_tokens += batch["num_tokens"]
-        if at_step_boundary(trainer):
-            num_tokens, self.num_tokens = self.num_tokens, 0
-            self.stopwatch.lap(num_tokens)
+        self.amount += self.count(batch)
+        if at_step_boundary(trainer) and trainer.global_step % self.num_steps == 0:
+            amount, self.amount = self.amount, 0
+            self.stopwatch.lap(amount)
 
 
 def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:

@@ -127,6 +127,17 @@ def _contexts(rows: Iterable[Any]) -> Iterable[tuple[Context, str]]:
         yield Context(turns[:-1], turns[-1][0], row.system, row.opening), row.family
 
 
+def answers(source: Source) -> dict[Context, str]:
+    """Return the rows' own last replies, by what they reply to.
+
+    Raises:
+        UserError: the rows cannot be read.
+    """
+    rows: list[Any] = [row for _, row in source.read_by(RowReader).read(RowReport())]
+    contexts = _contexts(rows)
+    return {context: row.turns[-1][1] for row, (context, _) in zip(rows, contexts, strict=True)}
+
+
 def context_row(context: Context) -> dict[str, Any]:
     """Return the columns of a row that say a context, as every reader of rows reads them."""
     turns, prompt, system, opening = context

@@ -226,6 +226,12 @@ def encode_prompt(
     return ids + tokenizer.encode(context + RESPONSE_HEADER)
 
 
+def reply_ids(reply: str, ended: bool, tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of a reply that follows ``encode_prompt``; one that was cut has no end."""
+    ids = tokenizer.encode(f" {reply}") if reply else []
+    return [*ids, tokenizer.end_id] if ended else ids
+
+
 def jinja(end_token: str = END_OF_TEXT) -> str:
     """Return the template in Jinja, for a tokenizer with this end token."""
     return _with_end(JINJA, end_token)

@@ -11,7 +11,7 @@ from src.data.config import DataConfig
 from src.data.template import is_ours
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.errors import UserError
-from src.evaluation.runs import run_settings
+from src.evaluation.runs import KEPT, run_settings
 from src.model.pretrained_config import read_config
 from src.talk.chat_template import template_source
 from src.talk.model_folder import model_folder
@@ -71,10 +71,13 @@ class Candidate:
         """What its run learned from and how, but for the seed; None: unknown."""
         if not self.settings:
             return None
+        settings = {**self.settings}
+        if self.folder is not None and self.folder.parent.name == KEPT:
+            settings["kept"] = self.folder.name  # which step's model, and no other seed's
         return tuple(
             sorted(
                 (key, repr(value))
-                for key, value in self.settings.items()
+                for key, value in settings.items()
                 if not key.startswith(INDIFFERENT)
             )
         )
@@ -164,11 +167,11 @@ def _path(name: str) -> str:
     return os.path.expanduser(name.strip())
 
 
-def find_candidates(names: Sequence[str]) -> list[Candidate]:
+def find_candidates(names: Sequence[str], key: str = "model_path") -> list[Candidate]:
     """Return the models of these names; a URL is not asked yet.
 
     Raises:
-        UserError: a name is neither a folder, a hub name that can be had, nor a URL.
+        UserError: a name is neither a folder, a hub name that can be had, nor a URL; names ``key``.
     """
     seen: Counter[str] = Counter()
     candidates = []
@@ -178,6 +181,6 @@ def find_candidates(names: Sequence[str]) -> list[Candidate]:
         if name.startswith(URLS):
             candidates.append(Candidate(shown, None, name, {}))
             continue
-        folder = model_folder(name, "model_path")
+        folder = model_folder(name, key)
         candidates.append(Candidate(shown, folder, None, run_settings(folder)))
     return candidates

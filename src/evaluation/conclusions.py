@@ -18,7 +18,7 @@ from src.evaluation.intervals import Interval
 
 FEW_ROWS = 30  # below, percentile intervals are too narrow
 BY_TOKENS = ("loss", "bits_per_byte")
-BY_REPLIES = ("exact_match", "chrf", "rouge_l")
+BY_REPLIES = ("gold", "exact_match", "chrf", "rouge_l")
 
 
 def short_names(names: Sequence[str]) -> list[str]:

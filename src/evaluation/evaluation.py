@@ -4,7 +4,7 @@ Shape letters: N rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from src.errors import UserError
 from src.evaluation.candidates import Candidate
 from src.evaluation.encoded import Encoded, encode
 from src.evaluation.endpoint import Endpoint
-from src.evaluation.figures import Columns
+from src.evaluation.figures import Columns, spread
 from src.evaluation.progress import Progress
 from src.evaluation.replies import Answer, answer_all
 from src.evaluation.rows import EvaluationRow
@@ -175,7 +175,7 @@ def _judge_here(
         with Progress(len(scored), f"{title}: scoring rows") as progress:
             _score(judged, model, reading, max_length, how, progress.add)
         judged.columns = {
-            name: _spread(columns, scored, len(rows)) for name, columns in judged.columns.items()
+            name: spread(columns, scored, len(rows)) for name, columns in judged.columns.items()
         }
         cut = np.zeros(len(rows), dtype=bool)
         cut[np.array(scored, dtype=np.int64)] = judged.cut
@@ -260,13 +260,6 @@ def _score(
             f"the loss of {broken.sum():,} rows is not finite, so there is no loss over all: its "
             f"weights hold what is no number, or no longer one"
         )
-
-
-def _spread(columns: Columns, scored: Sequence[int], num_rows: int) -> Columns:
-    """Return columns of some rows as those of all: the others count nothing."""
-    values = np.zeros((num_rows, columns.values.shape[1]))
-    values[np.array(scored, dtype=np.int64)] = columns.values
-    return replace(columns, values=values)
 
 
 def _add_replies(

@@ -6,8 +6,8 @@ rows are cut into batches, and rows can be drawn again for its interval.
 Shape letters: N rows, K columns of a figure, R resamples.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,13 @@ class Columns:
 def ratio(top: np.ndarray, bottom: np.ndarray, is_share: bool = False) -> Columns:
     """Return the columns of the sum of ``top`` (N,) over the sum of ``bottom`` (N,)."""
     return Columns(np.stack([top, bottom], axis=1).astype(np.float64), is_share=is_share)
+
+
+def spread(columns: Columns, numbers: Sequence[int], num_rows: int) -> Columns:
+    """Return columns of the rows of these ``numbers`` as those of all: others count nothing."""
+    values = np.zeros((num_rows, columns.values.shape[1]))
+    values[np.array(numbers, dtype=np.int64)] = columns.values
+    return replace(columns, values=values)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
@@ -117,6 +124,20 @@ KINDS: Mapping[str, Kind] = {
     "repetition": Kind("repetition", -1, False, SHARE),
     "distinct_1": Kind("distinct words", 0, False, SHARE),
     "distinct_2": Kind("distinct pairs of words", 0, False, SHARE),
+    # Of against=: drawn at temperature 1, or greedy.
+    "win_rate": Kind("wins, drawn", 1, False, SHARE),
+    "win_rate_greedy": Kind("wins, greedy", 1, False, SHARE),
+    "win_rate_like_length": Kind("wins, of like length", 1, False, SHARE),
+    "gold": Kind("gold, drawn", 1, False, "{:.3f}"),
+    "gold_greedy": Kind("gold, greedy", 1, False, "{:.3f}"),
+    "perfect": Kind("perfect, drawn", 1, False, SHARE),
+    "perfect_greedy": Kind("perfect, greedy", 1, False, SHARE),
+    "right": Kind("right, drawn", 1, False, SHARE),
+    "right_greedy": Kind("right, greedy", 1, False, SHARE),
+    "kl": Kind("KL (nats a reply)", 0, False, "{:.2f}"),
+    "proxy": Kind("reward model, drawn", 0, False, "{:.3f}"),
+    "proxy_greedy": Kind("reward model, greedy", 0, False, "{:.3f}"),
+    "win_rate_proxy": Kind("wins by the reward model", 0, False, SHARE),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from src.evaluation.intervals import Interval
 from src.files import atomic
 
 PAGE = Path(__file__).parent / "page"
+BEST_OF = ("gold", "perfect", "right", "win_rate", "proxy", "kl")
 MOST_ROWS = 2000  # on the page; results.json has all
 
 # Figures in parts: their names begin so.
@@ -24,13 +26,17 @@ PARTS = {
 }
 
 
-def write_report(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write ``results.json`` and ``report.html`` into ``folder``."""
+def write_report(
+    folder: Path, results: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None
+) -> None:
+    """Write ``results.json``, ``report.html`` and pictures (PNG, by file names) into ``folder``."""
     atomic.write_json(folder / "results.json", results)
-    atomic.write_text(folder / "report.html", page(results))
+    for name, content in (pictures or {}).items():
+        atomic.write_bytes(folder / name, content)
+    atomic.write_text(folder / "report.html", page(results, pictures))
 
 
-def page(results: Mapping[str, Any]) -> str:
+def page(results: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None) -> str:
     """Return the page; all text in it is escaped, whatever a model has said."""
     names = list(results["models"])
     rows = _shown(results["rows"])
@@ -49,9 +55,12 @@ def page(results: Mapping[str, Any]) -> str:
         results=results,
         names=names,
         labels=labels,
+        best_of_names=[labels[name].removesuffix(", drawn") for name in BEST_OF],
         short=dict(zip(names, short_names(names), strict=True)),
         tables=list(_tables(results)),
         num_shown=len(rows),
+        best_of=_best_of(results),
+        pictures=[b64encode(content).decode() for content in (pictures or {}).values()],
         # Only "<" could end the element that holds it.
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
@@ -98,14 +107,31 @@ def _line(results: Mapping[str, Any], figure: str, label: str) -> dict[str, Any]
     return {"label": label, "cells": cells}
 
 
+def _best_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a line for each n of the best of n, with a cell for each figure."""
+    against = results.get("against")
+    return [
+        {
+            "n": n,
+            "cells": [
+                {"value": _written(name, f["value"]), "range": _range(name, f)}
+                for name in BEST_OF
+                for f in [figures.get(name, {"value": None})]
+            ],
+        }
+        for n, figures in (against["best_of"] if against else {}).items()
+    ]
+
+
 def _written(figure: str, value: float | None) -> str:
     return "-" if value is None else written(figure, value)
 
 
 def _range(figure: str, found: Mapping[str, float | None] | None) -> str:
-    if not found or found["low"] is None or found["high"] is None:
+    low, high = (found or {}).get("low"), (found or {}).get("high")
+    if low is None or high is None or low == high:
         return ""
-    return f"{written(figure, found['low'])} to {written(figure, found['high'])}"
+    return f"{written(figure, low)} to {written(figure, high)}"
 
 
 def _difference(figure: str, found: Mapping[str, Any] | None) -> str:

@@ -5,9 +5,11 @@
     about        by name: folder, seed, cut and notes
     differences  by figure, then name: {best, value, low, high, certain}: value minus the best's
     seeds        groups that differ in nothing but their seed, and the spread of each figure
+    against      of against=: reference, judge, and what the best of n replies is worth; or null
     conclusions  sentences
-    rows         what was asked, the reference, and by model the reply, the row's figures and
-                 num_scored_tokens: loss and accuracy are means over so many
+    rows         what was asked, the reference, and by model the reply (of against= that at
+                 temperature 1, too: sampled), the row's figures and num_scored_tokens: loss and
+                 accuracy are means over so many
 
 Numbers that are not finite are null.
 """
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from src.evaluation.against import Against
 from src.evaluation.comparison import Comparison
 from src.evaluation.conclusions import conclusions
 from src.evaluation.evaluation import Judged
@@ -26,6 +29,7 @@ from src.evaluation.rows import EvaluationRow
 OF_ROWS = (
     *("loss", "bits_per_byte", "accuracy", "exact_match", "rouge_l", "chrf"),
     *("ended", "reply_words", "reply_tokens", "repetition"),
+    *("gold", "gold_greedy", "proxy", "proxy_greedy", "win_rate", "kl"),
 )
 
 
@@ -34,8 +38,10 @@ def build_results(
     rows: Sequence[EvaluationRow],
     judged: Sequence[Judged],
     comparison: Comparison,
+    against: Against | None = None,
 ) -> dict[str, Any]:
     """Return the whole of ``results.json``; ``facts`` stand at its beginning."""
+    said = conclusions(judged, comparison, len(rows))
     names = [model.candidate.name for model in judged]
     return {
         **facts,
@@ -46,8 +52,9 @@ def build_results(
         "about": {name: _about(model) for name, model in zip(names, judged, strict=True)},
         "differences": _differences(comparison, names),
         "seeds": _seeds(comparison, names),
-        "conclusions": conclusions(judged, comparison, len(rows)),
-        "rows": _rows(rows, judged),
+        "against": None if against is None else against.results(),
+        "conclusions": said if against is None else against.sentences() + said,
+        "rows": _rows(rows, judged, against),
     }
 
 
@@ -96,7 +103,9 @@ def _seeds(comparison: Comparison, names: Sequence[str]) -> list[dict[str, Any]]
     ]
 
 
-def _rows(rows: Sequence[EvaluationRow], judged: Sequence[Judged]) -> list[dict[str, Any]]:
+def _rows(
+    rows: Sequence[EvaluationRow], judged: Sequence[Judged], against: Against | None
+) -> list[dict[str, Any]]:
     by_row = [
         {name: model.columns[name].by_row() for name in OF_ROWS if name in model.columns}
         for model in judged
@@ -110,6 +119,7 @@ def _rows(rows: Sequence[EvaluationRow], judged: Sequence[Judged]) -> list[dict[
             "models": {
                 model.candidate.name: {
                     **_reply(model, number),
+                    **({} if against is None else against.of_row(model.candidate.name, number)),
                     **_num_scored(model, number),
                     **{
                         name: _number(values[number])

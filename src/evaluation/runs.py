@@ -12,6 +12,7 @@ from src.files.json_file import read_settings
 
 RECORD = "run.json"  # in a run folder, beside its model's
 MODEL, MODEL_FILE = "model", "config.json"
+KEPT = "models"  # in a run folder: the models that it kept on its way, a folder each
 NAMES = tuple(field.name for field in fields(DataConfig))
 
 OF_RANKINGS = ("reward", "dpo")  # objectives
@@ -70,11 +71,15 @@ def _record(folder: Path) -> dict[str, Any]:
 def runs_in(name: str) -> tuple[list[str], list[str]]:
     """Return the runs with a model in a folder of several, such as a sweep's, and those without.
 
-    Both are empty for what is a model or a run itself, or no folder.
+    Of a run's own ``models`` these are the models that it kept on its way. Both are empty for what
+    is a model or a run itself, or no folder.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir() or is_run(folder):
         return [], []
+    if folder.name == KEPT:
+        kept = {str(path.parent) for path in folder.glob(f"*/{MODEL_FILE}")}
+        return sorted(kept, key=_natural), []
     runs = {path.parent for path in folder.rglob(RECORD)}
     runs |= {path.parents[1] for path in folder.rglob(f"{MODEL}/{MODEL_FILE}")}
     ordered = sorted(runs, key=lambda run: _natural(str(run)))

@@ -2,18 +2,42 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from src.evaluation.comparison import Comparison
 from src.evaluation.conclusions import short_names
 from src.evaluation.figures import KINDS, written
 from src.evaluation.intervals import Interval
+from src.evaluation.text_figures import missing_libraries
 
 WIDTH = 100
 LABEL = max(len(kind.label) for kind in KINDS.values()) + 2
 VALUE, RANGE = 11, 17  # columns of a value and of its interval
 CELL = VALUE + RANGE
 AT_A_TIME = (WIDTH - LABEL) // CELL  # models beside each other
+
+
+def title_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return what was judged, and on which rows."""
+    data, settings = facts["data"], facts["settings"]
+    title = (
+        f"{data['num_rows']:,} rows of {data['source']} ({data['rows']}): {data['num_scored']:,} "
+        f"scored, {data['num_asked']:,} asked; 95% intervals of {settings['num_resamples']:,} draws"
+    )
+    lines = [title, f"rows: {data['origin']}"] if "origin" in data else [title]
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, break_long_words=False)]
+
+
+def missing_lines() -> list[str]:
+    """Return a line that names the figures that were left out, if any were."""
+    missing = missing_libraries()
+    if not missing:
+        return []
+    return [
+        f"left out: {', '.join(missing)}: {', '.join(missing.values())} not installed; "
+        f"pip install 'gpt2-chat[eval]'"
+    ]
 
 
 def table_lines(

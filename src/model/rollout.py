@@ -45,7 +45,7 @@ class ScoringDecoder(Decoder):
     ) -> None:
         super()._choose(logits, likeliest, sequences)
         tokens = torch.tensor([each.tokens[-1] for each in sequences], device=logits.device)
-        scores = logits if self.temperature == 1 else logits / self.temperature
+        scores = logits if self.temperature in (0, 1) else logits / self.temperature
         of_tokens = scores.gather(1, tokens[:, None]).squeeze(1)
         found = (of_tokens - scores.logsumexp(-1)).tolist()
         for sequence, value in zip(sequences, found, strict=True):
@@ -58,7 +58,8 @@ class Sampling:
 
     Attributes:
         seed: of chance.
-        temperature: divides the scores.
+        temperature: divides the scores; 0: always the likeliest token, whose log-probability is
+            that at temperature 1.
         max_new_tokens: of a reply, its end token included.
         end_id: the token that ends a reply.
         num_slots: replies that are drawn side by side.

@@ -1,9 +1,6 @@
-"""Replies that a policy has drawn, what is known of their tokens, and the loader that serves them.
+"""What is known of the tokens of replies that a policy has drawn, and the loader that serves them.
 
-Replies stand flat: prompt and reply of one behind those of the other, without padding.
-
-Shape letters: N replies of an iteration, S their tokens with those of the prompts, R without; n, r
-the same of a micro-batch, T its positions.
+Shape letters: N replies of an iteration, R their tokens without those of the prompts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,90 +12,9 @@ import torch
 from torch import Tensor
 
 from src.data.order import Batching
-from src.model.rollout import Rollout
+from src.model.replies import Replies
 
 GPU_MULTIPLE = 256  # positions of a micro-batch on a GPU: few shapes
-
-
-@dataclass(frozen=True)
-class Replies:
-    """Replies of one iteration, or to the prompts of a validation; all on the CPU."""
-
-    tokens: Tensor  # (S,) int64
-    prompt_lengths: Tensor  # (N,) int64
-    reply_lengths: Tensor  # (N,) int64, the end token included
-    ended: Tensor  # (N,) bool
-    prompt_numbers: Tensor  # (N,) int64 of the prompts in their split
-
-    @classmethod
-    def of(
-        cls,
-        prompts: Sequence[Sequence[int]],
-        rollouts: Sequence[Rollout],
-        numbers: Sequence[int],
-    ) -> "Replies":
-        """Return the replies to ``prompts``, of these ``numbers`` in their split."""
-        whole = [[*p, *r.tokens] for p, r in zip(prompts, rollouts, strict=True)]
-        return cls(
-            tokens=torch.tensor([token for ids in whole for token in ids]),
-            prompt_lengths=torch.tensor([len(prompt) for prompt in prompts]),
-            reply_lengths=torch.tensor([len(rollout.tokens) for rollout in rollouts]),
-            ended=torch.tensor([rollout.ended for rollout in rollouts]),
-            prompt_numbers=torch.tensor(list(numbers)),
-        )
-
-    def __len__(self) -> int:
-        return len(self.ended)
-
-    @property
-    def starts(self) -> Tensor:
-        """Where the prompt of each reply (N,) begins."""
-        lengths = self.prompt_lengths + self.reply_lengths
-        return lengths.cumsum(0) - lengths
-
-    def reply(self, row: int) -> list[int]:
-        """Return the token ids of one reply."""
-        start = int(self.starts[row] + self.prompt_lengths[row])
-        return self.tokens[start : start + int(self.reply_lengths[row])].tolist()
-
-    def batch(self, rows: Sequence[int], end_id: int, multiple: int = 1) -> dict[str, Any]:
-        """Return some replies as a packed batch of one block (1, T), each a document of its own.
-
-        Beside what every batch holds: ``reply_index`` (r,) the position before each token of a
-        reply, ``reply_labels`` (r,) the token, ``last_index`` (n,) the last of each reply.
-
-        Args:
-            rows: which.
-            end_id: the token of padding.
-            multiple: T is one of it, by a document of padding.
-        """
-        starts = self.starts.tolist()
-        prompts, replies = self.prompt_lengths.tolist(), self.reply_lengths.tolist()
-        ids, positions, index, last, bounds = [], [], [], [], [0]
-        for row in rows:
-            length, before = prompts[row] + replies[row], bounds[-1]
-            ids.append(self.tokens[starts[row] : starts[row] + length])
-            positions.append(torch.arange(length))
-            first = before + prompts[row]
-            index.append(torch.arange(first - 1, first - 1 + replies[row]))
-            last.append(before + length - 1)
-            bounds.append(before + length)
-        longest, num_tokens = int(np.diff(bounds).max()), bounds[-1]
-        for _ in range(0, -num_tokens % multiple, longest):  # no longer than what has positions
-            length = min(longest, -bounds[-1] % multiple)
-            ids.append(torch.full((length,), end_id))
-            positions.append(torch.arange(length))
-            bounds.append(bounds[-1] + length)
-        input_ids, reply_index = torch.cat(ids), torch.cat(index)
-        return {
-            "input_ids": input_ids[None],
-            "position_ids": torch.cat(positions)[None],
-            "cu_seqlens": torch.tensor(bounds, dtype=torch.int32),
-            "max_seqlen": longest,
-            "reply_index": reply_index,
-            "reply_labels": input_ids[reply_index + 1],
-            "last_index": torch.tensor(last),
-        }
 
 
 class Known(NamedTuple):

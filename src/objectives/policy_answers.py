@@ -4,9 +4,11 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from src.objectives.experience import Replies
+from src.evaluation.best_of import best_of_weights, sizes_up_to
+from src.model.replies import Replies
 from src.objectives.policy_figures import JUDGED
 from src.objectives.rewards import reply_text, verdict
 
@@ -72,14 +74,15 @@ def best_of(module: Module) -> dict[str, float]:
     rollouts = module.sampling.rollouts(module.model, prompts, chance)
     replies = Replies.of(prompts, rollouts, numbers)
     found = [module.known(replies, r, "validation").scores for r in _parts(module, replies)]
-    scores = torch.tensor([score for part in found for score in part]).view(-1, count)
-    best, mean = float(scores.amax(1).mean()), float(scores.mean())
+    scores = np.sort(np.reshape([s for part in found for s in part], (-1, count)), axis=1)
+    means = {n: float(scores.mean(0) @ best_of_weights(count, n)) for n in sizes_up_to(count)}
     log.info(
-        "before the first step the best of %d replies scores %.3f, and all of them %.3f in the "
-        "mean of %d prompts: the ceiling to beat",
-        *(count, best, mean, len(scores)),
+        "before the first step one reply scores %.3f in the mean of %d prompts%s: the ceiling to "
+        "beat",
+        *(means.pop(1), len(scores)),
+        "".join(f", the best of {n} {mean:.3f}" for n, mean in means.items()),
     )
-    return {f"val/best_of_{count}": best}
+    return {f"val/best_of_{count}": float(scores[:, -1].mean())}
 
 
 def _parts(module: Module, replies: Replies) -> list[range]:

@@ -17,13 +17,14 @@ from torch import Tensor
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.logprobs import TokenScores, token_scores
+from src.model.replies import Replies, hidden_states
 from src.model.rollout import Sampling
-from src.objectives.experience import Experience, Known, Replies, of_all_ranks
+from src.objectives.experience import Experience, Known, of_all_ranks
 from src.objectives.policy_answers import COLUMNS, best_of, held_out_answers
 from src.objectives.policy_config import runaway
 from src.objectives.policy_figures import NAMES, TRAIN_FIGURES, policy_figures
 from src.objectives.prompt_data import PromptDataModule
-from src.objectives.rewards import Rewards, frozen_checksums, hidden_states
+from src.objectives.rewards import Rewards, frozen_checksums
 from src.training.checkpoints import at_step_boundary
 from src.training.metrics import NamedSums
 from src.training.module import TrainingModule

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.checks import above, at_least, within
 from src.model.gpt2 import GPT2
+from src.model.replies import Replies, hidden_states
 from src.model.scalar import ScalarGPT2
 from src.objectives.advantages import (
     gae,
@@ -20,11 +21,10 @@ from src.objectives.advantages import (
     token_rewards,
     whitened,
 )
-from src.objectives.experience import Experience, Replies
+from src.objectives.experience import Experience
 from src.objectives.policy_config import PolicyConfig
 from src.objectives.policy_figures import TRAIN_FIGURES
 from src.objectives.policy_module import PolicyModule
-from src.objectives.rewards import hidden_states
 from src.training.gradient_norms import GradientNorms, clip_gradients
 from src.training.metrics import NamedSums
 from src.training.optimizer import build_optimizer

@@ -13,11 +13,10 @@ from src.data.blocks import Blocks
 from src.data.comparison import Context
 from src.data.comparison_datamodule import refuse_settings_of_conversations
 from src.data.config import DataConfig
-from src.data.conversation import RowReader
 from src.data.corpus import Corpus
 from src.data.datamodule import ChatDataModule
 from src.data.order import in_passes
-from src.data.prompts import PromptReader
+from src.data.prompts import PromptReader, answers
 from src.data.report import RowReport
 from src.data.source import Reader
 from src.data.subset import some_units
@@ -146,8 +145,7 @@ class PromptDataModule(ChatDataModule):
 
     @cached_property
     def _answers(self) -> dict[Context, str]:
-        rows: list[Any] = [row for _, row in self.source.read_by(RowReader).read(RowReport())]
-        return {_context(row): row.turns[-1][1] for row in rows}
+        return answers(self.source)
 
     def train_dataloader(self) -> Any:
         """Return the rollouts of the whole run, as one long epoch."""

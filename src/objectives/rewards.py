@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from src.data.sample.labeller import Verdict, judge, question_of
-from src.data.tokenizer import PAD, Tokenizer
+from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.model.gpt2 import GPT2
-from src.model.scalar import ScalarGPT2, resized
+from src.model.replies import Replies, hidden_states
+from src.model.scalar import ScalarGPT2
 from src.model.weights_file import checksum
-from src.objectives.experience import Replies
 from src.objectives.prompt_data import Asked
 from src.own_function import own_function
-from src.talk.reward_folder import load_reward_folder
+from src.talk.reward_folder import policy_reward_model
 
-KEY = "objective.reward"
+KEY, MODEL_KEY = "objective.reward", "objective.reward_model"
 Function = Callable[[Asked, str, bool], float]  # prompt, reply and whether it ended -> its worth
 
 
@@ -160,36 +160,9 @@ def function_rewards(name: str, tokenizer: Tokenizer) -> FunctionRewards:
 
 
 def reward_model(name: str, policy: Tokenizer, vocab_size: int, positions: int) -> ScalarGPT2:
-    """Return the reward model of a folder, which does not learn.
-
-    Args:
-        name: of the folder, or on the hub.
-        policy: the policy's tokenizer.
-        vocab_size: of the policy.
-        positions: that a prompt and its reply may take.
-
-    Raises:
-        UserError: there is none, or it reads other tokens or fewer positions.
-    """
-    folder = load_reward_folder(name)
-    theirs, ours = (_vocabulary(each) for each in (folder.tokenizer, policy))
-    if theirs != ours:
-        raise UserError(
-            f"objective.reward_model={name} has another tokenizer than the policy: train one with "
-            f"model.pretrained= of the same model"
-        )
-    if folder.model.config.n_positions < positions:
-        raise UserError(
-            f"objective.reward_model={name} reads {folder.model.config.n_positions} positions, and "
-            f"a prompt and its reply have up to {positions}: lower objective.max_prompt_tokens"
-        )
-    return resized(folder.model, vocab_size).requires_grad_(False).eval()
-
-
-def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
-    """Return the id of each token; the pad token, which a reward model's folder adds, left out."""
-    found: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
-    return {token: number for token, number in found.items() if token != PAD}
+    """Return the reward model of a folder, as ``policy_reward_model`` does."""
+    remedy = "lower objective.max_prompt_tokens"
+    return policy_reward_model(name, policy, vocab_size, positions, MODEL_KEY, remedy)
 
 
 def frozen_checksums(reference: GPT2, rewards: Rewards) -> dict[str, str]:
@@ -200,11 +173,3 @@ def frozen_checksums(reference: GPT2, rewards: Rewards) -> dict[str, str]:
         for key, model in networks.items()
         if model is not None
     }
-
-
-def hidden_states(model: GPT2, batch: Mapping[str, Any]) -> Tensor:
-    """Return the hidden states (1, T, D) of a micro-batch."""
-    hidden: Tensor = model(
-        batch["input_ids"], batch["position_ids"], batch["cu_seqlens"], batch["max_seqlen"]
-    )
-    return hidden

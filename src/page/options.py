@@ -22,6 +22,7 @@ def page_options(
         "prompts": list(prompts),
         "numbers": [_number(name, slider, generation) for name, slider in SLIDERS.items()],
         "stop": generation.stop,
+        "ranked": labels[chosen[0]],
     }
 
 

@@ -46,8 +46,13 @@ def read_question(body: bytes) -> Question:
     try:
         return Question.model_validate(json.loads(body))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the request"
-        raise UserError(f"{where}: {first['msg']}") from error
+        raise UserError(first_mistake(error)) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"the request: no JSON: {error}") from error
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return what is wrong first with what a browser sent; names the field."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the request"
+    return f"{where}: {first['msg']}"

@@ -6,11 +6,11 @@ One thread does the models' work, so questions are answered one after the other.
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from src.address import is_own_name
 from src.errors import UserError
 from src.page.answers import Answers, Event, progress
 from src.page.question import Question, read_question
+from src.page.ranking import Ranker, read_move
 
 FILES = Path(__file__).parent / "browser"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
@@ -40,6 +41,7 @@ HEADERS = {
 }
 MAX_BODY = 16 * 2**20  # bytes of a question with its conversation
 SEND_SECONDS = 60.0  # that a browser may take to read a line
+T = TypeVar("T")
 STOP_SECONDS = 10  # for the answers under way when the server stops
 
 
@@ -88,12 +90,16 @@ class PageServer(uvicorn.Server):
 
     Args:
         answers: what answers.
+        ranker: what asks a person to rank replies.
         options: what the browser is told when it opens the page.
         host: the name of this server, where it is for this machine only; None: any name.
     """
 
-    def __init__(self, answers: Answers, options: Mapping[str, Any], host: str | None):
+    def __init__(
+        self, answers: Answers, ranker: Ranker, options: Mapping[str, Any], host: str | None
+    ):
         self.answers = answers
+        self.ranker = ranker
         self.options = options
         self.thread = ThreadPoolExecutor(1, "models")
         self.turn = asyncio.Lock()
@@ -104,6 +110,7 @@ class PageServer(uvicorn.Server):
             *(Route(f"/{path.name}", _file(path.name)) for path in FILES.glob("*.*s*")),
             Route("/options", self.send_options),
             Route("/answers", self.answer, methods=["POST"]),
+            Route("/ranking", self.rank, methods=["POST"]),
         ]
         app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host)])
         super().__init__(
@@ -130,21 +137,24 @@ class PageServer(uvicorn.Server):
 
     async def answer(self, request: Request) -> Response:
         """Return the events of a question, as they happen."""
-        # A page of another site can send a form without asking, but not this type.
-        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-            return mistake("a question is JSON", 415)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                return mistake("the conversation is too long: begin a new one", 413)
-        try:
-            question = read_question(bytes(body))
-        except UserError as error:
-            return mistake(str(error), 400)
+        question = await _read(request, read_question)
+        if isinstance(question, Response):
+            return question
         if self.num_waiting >= self.answers.limits.queue and self.turn.locked():
             return mistake(f"too many questions wait ({self.num_waiting}): ask later", 503)
         return Lines(self.lines(question), media_type="application/x-ndjson")
+
+    async def rank(self, request: Request) -> Response:
+        """Return what the tab of rankings shows after a person's move."""
+        move = await _read(request, read_move)
+        if isinstance(move, Response):
+            return move
+        try:
+            shown = await self._in_thread(self.ranker.play, move)
+        except UserError as error:
+            return mistake(str(error), 400)
+        self.thread.submit(self.ranker.prepare)
+        return JSONResponse(shown)
 
     async def lines(self, question: Question) -> AsyncGenerator[bytes]:
         """Yield the events of a question, each as a line, when it is its turn."""
@@ -167,8 +177,27 @@ class PageServer(uvicorn.Server):
             self.turn.release()
 
     async def _next(self, events: Iterator[Event]) -> Event | None:
+        return await self._in_thread(next, events, None)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.thread, next, events, None)
+        return await loop.run_in_executor(self.thread, function, *arguments)
+
+
+async def _read(request: Request, read: Callable[[bytes], T]) -> T | Response:
+    """Return what ``read`` finds in a request of the page, or the refusal."""
+    # A page of another site can send a form without asking, but not this type.
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        return mistake("a question is JSON", 415)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return mistake("the conversation is too long: begin a new one", 413)
+    try:
+        return read(bytes(body))
+    except UserError as error:
+        return mistake(str(error), 400)
 
 
 def mistake(text: str, status: int) -> Response:

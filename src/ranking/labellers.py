@@ -1,14 +1,19 @@
-"""Programs that rank: the embedded labeller, whose taste is known, or any Python function."""
+"""Programs that rank: the embedded labeller, whose taste is known, a reward model, a function."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from src.data.comparison import Context
 from src.data.sample.labeller import judge, question_of, ranking
-from src.errors import UserError
-from src.own_function import own_function
-from src.ranking.draws import Drawn
+from src.data.template import reply_ids
+from src.model.replies import Replies, reply_rewards
+from src.model.rollout import Rollout
+from src.own_function import finite_scores, own_function
+from src.ranking.draws import Drawn, messages_of
+from src.talk.assistant import Assistant
+from src.talk.reward_folder import policy_reward_model
 
+EXACT = "exact_match"
 Labeller = Callable[[Drawn, int], list[int]]  # replies and a seed to ranks, 1 is best
 
 
@@ -30,6 +35,48 @@ def is_known(context: Context) -> bool:
     return not context.turns and question_of(context.prompt) is not None
 
 
+def exact_labeller(answers: Mapping[Context, str]) -> Labeller:
+    """Return the labeller that likes a complete reply that is the row's own; others are equal."""
+
+    def rank(drawn: Drawn, seed: int) -> list[int]:
+        answer = answers[drawn.context].strip()
+        pairs = zip(drawn.replies, drawn.ended, strict=True)
+        return ranks_of([float(e and r == answer) for r, e in pairs], len(drawn.replies), EXACT)
+
+    return rank
+
+
+def is_reward_model(name: str) -> bool:
+    """Whether a labeller is a reward model: a folder, or a name on the hub."""
+    return "/" in name or Path(name).expanduser().is_dir()
+
+
+def reward_labeller(name: str, assistant: Assistant) -> Labeller:
+    """Return the labeller that ranks by a reward model's opinion.
+
+    Raises:
+        UserError: there is none of this name, or it reads other tokens than the assistant.
+    """
+    model, tokenizer = assistant.model, assistant.tokenizer
+    positions = model.config.n_positions
+    remedy = "name one of a model with as many"
+    rewards = policy_reward_model(
+        name, tokenizer, model.config.vocab_size, positions, "labeller", remedy
+    ).to(model.wte.weight.device)
+
+    def rank(drawn: Drawn, seed: int) -> list[int]:
+        prompt = assistant.template(messages_of(drawn.context))
+        rollouts = [
+            Rollout(reply_ids(reply, ended, tokenizer), [], ended)
+            for reply, ended in zip(drawn.replies, drawn.ended, strict=True)
+        ]
+        replies = Replies.of([prompt] * len(rollouts), rollouts, range(len(rollouts)))
+        scores = reply_rewards(rewards, replies, tokenizer.end_id)
+        return ranks_of(scores.tolist(), len(rollouts), name)
+
+    return rank
+
+
 def function_labeller(name: str) -> Labeller:
     """Return the labeller that ranks by a function's scores.
 
@@ -39,7 +86,9 @@ def function_labeller(name: str) -> Labeller:
     Raises:
         UserError: there is no such function; when called, it returns something else.
     """
-    function = own_function("labeller", name, ("me", "sample"))
+    function = own_function(
+        "labeller", name, ("me", "sample", "exact_match", "a reward model's folder")
+    )
 
     def rank(drawn: Drawn, seed: int) -> list[int]:
         scores = function(drawn.context.prompt, list(drawn.replies))
@@ -54,13 +103,5 @@ def ranks_of(scores: Sequence[float], num_replies: int, name: str) -> list[int]:
     Raises:
         UserError: they are not a finite number for each reply.
     """
-    try:
-        values = [float(score) for score in scores]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"labeller={name}: it must return a number for each reply") from error
-    if len(values) != num_replies or not all(map(math.isfinite, values)):
-        raise UserError(
-            f"labeller={name}: it must return a number for each of {num_replies} replies, not "
-            f"{values}"
-        )
+    values = finite_scores(scores, num_replies, "labeller", name)
     return [1 + sum(other > value for other in values) for value in values]

@@ -1,11 +1,10 @@
 """Replies are ranked one prompt after another, every tenth of them twice."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from src.data.comparison import Context
 from src.data.prompts import context_of_row
 from src.errors import UserError
 from src.ranking.draws import Drawn
@@ -13,7 +12,6 @@ from src.ranking.labellers import Labeller
 from src.ranking.records import Records
 
 AGAIN_EVERY = 10  # rankings, one of which is asked for a second time
-HELP = "best is 1, equal is a tie, as in 1 2 2 4; s skips, u takes the last one back, q ends"
 
 
 @dataclass
@@ -22,6 +20,136 @@ class Counts:
 
     ranked: int = 0
     alike: int = 0  # prompts whose replies were all the same: nothing to rank
+
+
+@dataclass(frozen=True)
+class Question:
+    """Replies as a person sees them: equal ones once, in an order that tells nothing.
+
+    Attributes:
+        item: the prompt and its replies.
+        shown: the replies, each with whether it ended.
+        row: what was ranked before, where this is the second time; a person is not told.
+    """
+
+    item: Drawn
+    shown: tuple[tuple[str, bool], ...]
+    row: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, item: Drawn, key: str, row: Mapping[str, Any] | None = None) -> "Question":
+        """Return the question about an item; ``key`` decides the order."""
+        shown = list(dict.fromkeys(zip(item.replies, item.ended, strict=True)))
+        random.Random(key).shuffle(shown)
+        return cls(item, tuple(shown), row)
+
+    def ranks_of(self, ranks: Sequence[int]) -> list[int]:
+        """Return the ranks (replies,) of the item's replies, by those of the ``shown`` ones."""
+        of = dict(zip(self.shown, ranks, strict=True))
+        found = zip(self.item.replies, self.item.ended, strict=True)
+        return [of[pair] for pair in found]
+
+
+class Session:
+    """What one person is asked, at a terminal or on the page: blind and shuffled.
+
+    Args:
+        drawn: replies to prompts that have not been ranked.
+        records: where rankings go; each is on disk before the next question.
+        seed: of the shuffling.
+    """
+
+    def __init__(self, drawn: Iterator[Drawn], records: Records, seed: int):
+        self.drawn = drawn
+        self.records = records
+        self.seed = seed
+        self.counts = Counts()
+        self.done: list[tuple[Question, bool]] = []  # and whether it was skipped
+        self.waiting: list[Drawn] = []
+        self.current: Question | None = None
+        self.asks_again = records.noted and not records.knows_again(self._again_row())
+
+    def question(self) -> Question | None:
+        """Return what is asked now; None: all is ranked."""
+        if self.current is None:
+            self.current = self._second() if self.asks_again else self._next()
+        return self.current
+
+    def rank(self, ranks: Sequence[int]) -> None:
+        """Write down the ranks of the replies as they are shown, 1 is best, and go on.
+
+        Raises:
+            UserError: they are not a whole number from 1 for each reply.
+        """
+        question = self.question()
+        assert question is not None
+        count = len(question.shown)
+        if len(ranks) != count or not all(rank > 0 for rank in ranks):
+            text = " ".join(map(str, ranks)) or "nothing"
+            raise UserError(f"{text} is not a rank for each of {count} replies")
+        own = question.ranks_of([1 + sum(other < rank for other in ranks) for rank in ranks])
+        if question.row is not None:
+            self.records.add_again(question.row, own)
+        else:
+            self.records.add(question.item, own)
+            self.counts.ranked += 1
+        self._go_on(question, was_skipped=False)
+
+    def skip(self) -> None:
+        """Pass over the replies, for good, and go on."""
+        question = self.question()
+        assert question is not None
+        if question.row is not None:
+            self.records.add_again(question.row, None)
+        else:
+            self.records.skip(question.item)
+        self._go_on(question, was_skipped=True)
+
+    def undo(self) -> bool:
+        """Take back what was said last, here, and ask that again; False: there is nothing."""
+        if not self.done:
+            return False
+        last, was_skipped = self.done[-1]
+        if last.row is not None:
+            self.records.undo_again()
+        else:
+            self.records.undo(last.item)
+            self.counts.ranked -= not was_skipped
+        self.done.pop()
+        if self.current is not None and self.current.row is None:
+            self.waiting.append(self.current.item)
+        if last.row is None:
+            self.waiting.append(last.item)
+        self.current, self.asks_again = None, last.row is not None
+        return True
+
+    @property
+    def num_passed(self) -> int:
+        """The prompts that have been ranked or skipped here, or had nothing to rank."""
+        return self.counts.alike + sum(question.row is None for question, _ in self.done)
+
+    def _go_on(self, question: Question, was_skipped: bool) -> None:
+        self.done.append((question, was_skipped))
+        self.current = None
+        is_first = question.row is None and not was_skipped
+        self.asks_again = is_first and len(self.records.rows) % AGAIN_EVERY == 0
+
+    def _next(self) -> Question | None:
+        while (item := self.waiting.pop() if self.waiting else next(self.drawn, None)) is not None:
+            if not _is_alike(item):
+                key = f"{self.seed} {len(self.records.rows)} {item.context.prompt}"
+                return Question.of(item, key)
+            self.counts.alike += 1
+            self.records.skip(item)
+        return None
+
+    def _second(self) -> Question:
+        row = self._again_row()
+        assert row is not None
+        return Question.of(_drawn_of(row), f"again {self.seed} {len(self.records.rows)}", row)
+
+    def _again_row(self) -> dict[str, Any] | None:
+        return again_row(self.records, self.seed)
 
 
 def rank_all(drawn: Iterator[Drawn], labeller: Labeller, records: Records, seed: int) -> Counts:
@@ -33,66 +161,20 @@ def rank_all(drawn: Iterator[Drawn], labeller: Labeller, records: Records, seed:
             continue
         records.add(item, _ranks(item, labeller, seed))
         counts.ranked += 1
-        if len(records.rows) % AGAIN_EVERY == 0:
-            row = _drawn_again(records, seed)
-            records.add_again(row[0], _ranks(row[1], labeller, seed + 1))
+        if (row := again_row(records, seed)) is not None:
+            records.add_again(row, _ranks(_drawn_of(row), labeller, seed + 1))
     return counts
 
 
-def ask_all(
-    drawn: Iterator[Drawn],
-    ask: Callable[[str], str],
-    show: Callable[[str], None],
-    records: Records,
-    seed: int,
-) -> Counts:
-    """Let a person rank, blind and shuffled, until they end or all is ranked.
-
-    Args:
-        drawn: replies to prompts that have not been ranked.
-        ask: returns what the person types; EOFError ends.
-        show: prints.
-        records: where rankings go.
-        seed: of the shuffling.
-    """
-    counts = Counts()
-    done: list[tuple[Drawn, bool]] = []  # what was shown here, and whether it was skipped
-    show(HELP)
-    waiting: list[Drawn] = []
-    while True:
-        item = waiting.pop() if waiting else next(drawn, None)
-        if item is None:
-            return counts
-        if _is_alike(item):
-            counts.alike += 1
-            records.skip(item)
-            continue
-        answer = _ask(item, ask, show, f"{seed} {len(records.rows)} {item.context.prompt}")
-        if answer == "q":
-            return counts
-        if answer == "u":
-            waiting.append(item)
-            if not done:
-                show("there is nothing to take back")
-                continue
-            last, was_skipped = done.pop()
-            records.undo(last)
-            counts.ranked -= not was_skipped
-            waiting.append(last)
-            continue
-        done.append((item, answer == "s"))
-        if isinstance(answer, str):
-            records.skip(item)
-            continue
-        records.add(item, answer)
-        counts.ranked += 1
-        if len(records.rows) % AGAIN_EVERY == 0:
-            row, again = _drawn_again(records, seed)
-            answer = _ask(again, ask, show, f"again {seed} {len(records.rows)}")
-            if answer == "q":
-                return counts
-            if not isinstance(answer, str):
-                records.add_again(row, answer)
+def outcome(counts: Counts, records: Records) -> str:
+    """Return in a line what a session has come to, and how far a person agrees with themselves."""
+    agreed, num_pairs = records.agreement()
+    return (
+        f"{counts.ranked:,} ranked"
+        + (f", {counts.alike:,} with equal replies left out" if counts.alike else "")
+        + f"; {len(records.rows):,} in {records.path}"
+        + (f"; asked twice, {agreed:.0%} of {num_pairs:,} pairs agree" if num_pairs else "")
+    )
 
 
 def _ranks(item: Drawn, labeller: Labeller, seed: int) -> list[int]:
@@ -109,59 +191,14 @@ def _is_alike(item: Drawn) -> bool:
     return len(set(zip(item.replies, item.ended, strict=True))) == 1
 
 
-def _drawn_again(records: Records, seed: int) -> tuple[dict[str, Any], Drawn]:
-    """Return one of the last ten rankings, by chance."""
+def again_row(records: Records, seed: int) -> dict[str, Any] | None:
+    """Return one of the last ten rankings, by chance; None: they are no multiple of ten."""
+    if not records.rows or len(records.rows) % AGAIN_EVERY:
+        return None
     number = random.Random(f"{seed} {len(records.rows)}").randrange(AGAIN_EVERY)
-    row = records.rows[-1 - number]
+    return records.rows[-1 - number]
+
+
+def _drawn_of(row: Mapping[str, Any]) -> Drawn:
     ended = tuple(row["ended"])
-    drawn = Drawn(context_of_row(row), row.get("family", ""), tuple(row["replies"]), ended)
-    return row, drawn
-
-
-def _ask(
-    item: Drawn, ask: Callable[[str], str], show: Callable[[str], None], key: str
-) -> list[int] | str:
-    """Return the ranks of an item's replies in their own order, or s, u or q."""
-    distinct = list(dict.fromkeys(zip(item.replies, item.ended, strict=True)))
-    random.Random(key).shuffle(distinct)
-    show("\n" + _context_text(item.context))
-    for number, (reply, ended) in enumerate(distinct, 1):
-        show(f"  {number}. {reply or '(nothing)'}{'' if ended else ' ... (cut off)'}")
-    while True:
-        try:
-            text = ask(f"ranks of 1 to {len(distinct)}: ").strip().lower()
-        except EOFError:
-            return "q"
-        if text in ("s", "u", "q"):
-            return text
-        try:
-            ranks = read_ranks(text, len(distinct))
-        except UserError as error:
-            show(f"{error}: {HELP}")
-            continue
-        of = dict(zip(distinct, ranks, strict=True))
-        return [of[pair] for pair in zip(item.replies, item.ended, strict=True)]
-
-
-def read_ranks(text: str, count: int) -> list[int]:
-    """Return the ranks that a person typed, 1 is best: "1 2 2 4", "1,2,2,4" or "1224".
-
-    Raises:
-        UserError: they are not ``count`` whole numbers from 1.
-    """
-    words = text.replace(",", " ").split()
-    if len(words) == 1 and len(words[0]) == count:
-        words = list(words[0])
-    if len(words) != count or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UserError(f"{text or 'nothing'} is not a rank for each of {count} replies")
-    numbers = [int(word) for word in words]
-    return [1 + sum(other < number for other in numbers) for number in numbers]
-
-
-def _context_text(context: Context) -> str:
-    turns, prompt, system, opening = context
-    lines = [f"({system})"] if system else []
-    lines += [opening] if opening else []
-    for question, reply in turns:
-        lines += [f"> {question}", reply]
-    return "\n".join([*lines, f"> {prompt}"])
+    return Drawn(context_of_row(row), row.get("family", ""), tuple(row["replies"]), ended)

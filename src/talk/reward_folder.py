@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.data.template import save_template
-from src.data.tokenizer import Tokenizer, load_tokenizer
+from src.data.tokenizer import PAD, Tokenizer, load_tokenizer
 from src.errors import UserError
 from src.files import atomic
 from src.files.checksums import write_sums
+from src.hub import REWARD_MODEL
 from src.model.plain import check_plain
 from src.model.pretrained import load_pretrained, num_bytes, write_weights
 from src.model.pretrained_config import FILE
@@ -65,10 +66,14 @@ def save_reward_folder(
 def load_reward_folder(name_or_path: str, key: str = "objective.reward_model") -> RewardFolder:
     """Load the model and its tokenizer, with a pad token beyond those of the policy.
 
+    Of a run's folder that is its ``reward_model``.
+
     Raises:
         UserError: there is none, or it has no head of one number; names ``key``.
     """
-    folder = folder_with_weights(name_or_path, FILES, REQUIRED, key)
+    of_run = Path(name_or_path).expanduser() / REWARD_MODEL
+    place = str(of_run) if (of_run / FILE).is_file() else name_or_path
+    folder = folder_with_weights(place, FILES, REQUIRED, key)
     model = load_pretrained(str(folder), key=key, beside=(HEAD,))
     weights = find_weights(folder)
     shape = weights.shapes.get(HEAD)
@@ -79,3 +84,39 @@ def load_reward_folder(name_or_path: str, key: str = "objective.reward_model") -
         )
     head = weights.read([HEAD])[HEAD].float()
     return RewardFolder(ScalarGPT2.of(model, head), load_tokenizer(str(folder), key=key))
+
+
+def policy_reward_model(
+    name: str, policy: Tokenizer, vocab_size: int, positions: int, key: str, remedy: str
+) -> ScalarGPT2:
+    """Return the reward model of a folder for the replies of a policy; it does not learn.
+
+    Args:
+        name: of the folder, or on the hub.
+        policy: the policy's tokenizer.
+        vocab_size: of the policy.
+        positions: that a prompt and its reply may take.
+        key: of the setting that names it.
+        remedy: what makes prompts shorter.
+
+    Raises:
+        UserError: there is none, or it reads other tokens or fewer positions.
+    """
+    folder = load_reward_folder(name, key)
+    if vocabulary(folder.tokenizer) != vocabulary(policy):
+        raise UserError(
+            f"{key}={name} has another tokenizer than the policy: train one with "
+            f"model.pretrained= of the same model"
+        )
+    if folder.model.config.n_positions < positions:
+        raise UserError(
+            f"{key}={name} reads {folder.model.config.n_positions} positions, and a prompt and its "
+            f"reply have up to {positions}: {remedy}"
+        )
+    return resized(folder.model, vocab_size).requires_grad_(False).eval()
+
+
+def vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the id of each token; the pad token, which a reward model's folder adds, left out."""
+    found: dict[str, int] = tokenizer.backend.get_vocab(with_added_tokens=True)
+    return {token: number for token, number in found.items() if token != PAD}

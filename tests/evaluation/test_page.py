@@ -133,3 +133,57 @@ def test_in_a_browser(browser, tmp_path, width, scheme):
     text, ground = (np.mean(colour) for colour in colours)
     assert (text > 200 > 60 > ground) if scheme == "dark" else (ground > 200 > 60 > text)
     assert errors == []
+
+
+def against_results() -> dict:
+    """Results of a policy against the model that it was."""
+    found = results(num_rows=2)
+    reference, policy = found["models"]
+    gold = {"value": 1.5, "low": 1.4, "high": 1.6}
+    found["against"] = {
+        "reference": reference,
+        "judge": STRANGE,
+        "reward_model": STRANGE,
+        "num_asked": 2,
+        "num_judged": 2,
+        "num_left_out": 0,
+        "best_of": {"1": {"gold": gold}, "2": {"gold": gold, "kl": dict.fromkeys(gold, 0.19)}},
+    }
+    for row in found["rows"]:
+        row["models"][reference] |= {"sampled": "one", "gold": 1.0}
+        row["models"][policy] |= {"sampled": STRANGE, "gold": 2.0, "kl": 3.25, "gold_greedy": 1.0}
+    return found
+
+
+def test_what_a_policy_was_held_against_is_shown_and_escaped():
+    text = page(against_results(), {"frontier.png": b"\x89PNG"})
+    assert "<b>bold</b>" not in text
+    assert "<h2>Against first</h2>" in text
+    assert 'src="data:image/png;base64,iVBORw==' in text
+    line = re.search(r"<tr><th>2</th>(.*?)</tr>", text, re.DOTALL).group(1)
+    cells = re.findall(r"<b>(.*?)</b>", line)
+    assert cells == ["1.500", "-", "-", "-", "-", "0.19"]
+    assert "0.19 to 0.19" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1280])
+def test_replies_at_random_stand_behind_the_likeliest_in_a_browser(browser, tmp_path, width):
+    from matplotlib.figure import Figure
+
+    Figure(figsize=(7, 5), dpi=120).savefig(tmp_path / "empty.png")
+    write_report(
+        tmp_path, against_results(), {"frontier.png": (tmp_path / "empty.png").read_bytes()}
+    )
+    shown = browser.new_page(viewport={"width": width, "height": 900})
+    errors: list[str] = []
+    shown.on("pageerror", lambda error: errors.append(str(error)))
+    shown.goto((tmp_path / "report.html").as_uri())
+    titles = shown.locator("article").first.locator(".who").all_inner_texts()
+    assert titles[:2] + titles[3:4] == ["reference", "first", "first, drawn"]
+    assert titles[4] == f"{titles[2]}, drawn"
+    notes = shown.locator("article").first.locator(".figures").all_inner_texts()
+    assert notes[-1] == "gold 2.000 · KL 3.250"
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert shown.evaluate("document.querySelector('img').naturalWidth") == 840
+    assert errors == []

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from src.model.logprobs import token_logprobs
+from src.model.replies import Replies
 from src.model.rollout import Sampling
-from src.objectives.experience import Replies
 from tests.model.conftest import random_model, tiny_config
 
 END = 96

@@ -3,8 +3,9 @@
 import torch
 
 from src.data.order import Batching
+from src.model.replies import Replies
 from src.model.rollout import Rollout
-from src.objectives.experience import Deal, Experience, ExperienceLoader, Replies
+from src.objectives.experience import Deal, Experience, ExperienceLoader
 
 END = 9
 DEAL = Deal(Batching(4, 1, 2), num_minibatches=2, num_epochs=2, seed=1)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -73,11 +74,15 @@ def test_a_policy_learns_what_is_rewarded(run, caplog):
     assert max(curve["rollout/logprob_gap"].values()) < 1e-5
     assert found["best_val/objective"] == pytest.approx(max(curve["val/objective"].values()))
     assert math.isfinite(found["test/score"])
+    pattern = r"one reply scores (.*) in the mean of \d+ prompts, the best of 2 (.*), the best of "
+    pattern += r"4 (.*): the ceiling to beat"
+    one, of_2, of_4 = map(float, re.search(pattern, caplog.text).groups())
+    assert one < of_2 < of_4
+    assert curve["val/best_of_4"][0] == pytest.approx(of_4, abs=1e-3)
     names = "ppo/entropy ppo/clip_fraction ppo/approx_kl ppo/value_loss ppo/explained_variance"
     assert set(names.split()) <= curve.keys()
     assert {"grad_norm/policy", "grad_norm/value", "perf/share_rollout"} <= curve.keys()
     assert curve["val/best_of_4"][0] > scores[0]
-    assert "the best of 4 replies scores" in caplog.text
     assert load_pretrained(str(folder / "model")).config.n_positions == 64
 
 

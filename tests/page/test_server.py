@@ -30,9 +30,9 @@ QUESTION = {"answers": [{"model": "m", "messages": [{"role": "user", "content": 
 
 
 @pytest.fixture
-def client(models, folders) -> TestClient:
+def client(models, folders, ranker) -> TestClient:
     answers = Answers(models, {name: name for name in folders}, greedy(8), Limits(100, 60.0, 4))
-    server = PageServer(answers, {"prompts": ["<b>"]}, "localhost")
+    server = PageServer(answers, ranker, {"prompts": ["<b>"]}, "localhost")
     return TestClient(server.config.app, base_url="http://localhost:7860")
 
 
@@ -77,14 +77,30 @@ def test_a_request_that_is_not_the_pages_is_refused(client, headers, body, statu
     assert message in answer.json()["error"]
 
 
+def test_a_ranking_is_served_and_its_mistakes_are_one_line(client, tmp_path):
+    shown = client.post("/ranking", json={"action": "show"}).json()
+    move = {"action": "rank", "id": shown["id"], "ranks": [1] * len(shown["question"]["replies"])}
+    assert client.post("/ranking", json=move).json()["id"] != shown["id"]
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
+    for body, message in (
+        ({"action": "delete"}, "action: "),
+        ({"action": "rank", "ranks": ["1"]}, "ranks.0: "),
+        ({"action": "show", "output": "/etc/passwd"}, "output: "),
+    ):
+        answer = client.post("/ranking", json=body)
+        assert (answer.status_code, answer.json()["error"][: len(message)]) == (400, message)
+    assert client.post("/ranking", content="{}").status_code == 415
+    assert client.get("/ranking").status_code == 405
+
+
 @pytest.mark.parametrize("host", ["localhost:7860", "LOCALHOST", "chat.localhost:1"])
 def test_the_servers_own_names_are_served(client, host):
     assert client.get("/", headers={"Host": host}).status_code == 200
 
 
-def test_questions_wait_for_their_turn_and_only_so_many():
+def test_questions_wait_for_their_turn_and_only_so_many(ranker):
     answers = SlowAnswers()
-    server = PageServer(answers, {}, None)
+    server = PageServer(answers, ranker, {}, None)
     with TestClient(server.config.app) as client:
 
         def post(texts: list[str]) -> None:

@@ -1,4 +1,6 @@
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from src.errors import UserError
 from src.ranking.draws import Drawn
 from src.ranking.labellers import function_labeller, known_labeller
 from src.ranking.records import Records, key_of
-from src.ranking.session import ask_all, rank_all, read_ranks
+from src.ranking.session import Counts, Session, rank_all
+from src.ranking.terminal import ask_all, read_ranks
 
 
 def items(count: int, replies=("a", "b", "c")) -> list[Drawn]:
@@ -18,6 +21,10 @@ def items(count: int, replies=("a", "b", "c")) -> list[Drawn]:
         Drawn(Context((), f"question {i}"), "f", tuple(replies), (True,) * len(replies))
         for i in range(count)
     ]
+
+
+def ask(drawn, person, records: Records, asks=None) -> Counts:
+    return ask_all(Session(iter(drawn), records, seed=1), asks or person, person.show)
 
 
 class Person:
@@ -47,7 +54,7 @@ class Person:
 
 def test_ranks_are_those_of_the_replies_however_they_were_shuffled(tmp_path):
     records, person = Records(tmp_path / "a.jsonl"), Person()
-    counts = ask_all(iter(items(9)), person, person.show, records, seed=1)
+    counts = ask(items(9), person, records)
     assert counts.ranked == 9
     assert all(row["ranks"] == [1, 2, 3] for row in records.rows)
     orders = {
@@ -71,7 +78,7 @@ def test_rows_are_read_as_comparisons(tmp_path):
 def test_a_person_stops_and_goes_on(tmp_path):
     path = tmp_path / "a.jsonl"
     person = Person({3: "s", 5: None})
-    ask_all(iter(items(9)), person, person.show, Records(path), seed=1)
+    ask(items(9), person, Records(path))
     records = Records(path)
     assert len(records.rows) == 3
     assert len(records.seen) == 4
@@ -83,7 +90,7 @@ def test_a_person_stops_and_goes_on(tmp_path):
 def test_a_person_takes_back(tmp_path):
     records = Records(tmp_path / "a.jsonl")
     person = Person({1: "u", 3: "3 3 3", 4: "u", 6: "s", 7: "u"})
-    counts = ask_all(iter(items(4)), person, person.show, records, seed=1)
+    counts = ask(items(4), person, records)
     assert counts.ranked == 4
     assert [row["prompt"] for row in records.rows] == [f"question {i}" for i in range(4)]
     assert all(row["ranks"] == [1, 2, 3] for row in records.rows)
@@ -97,7 +104,7 @@ def test_what_is_taken_back_is_what_was_shown_last(tmp_path):
     alike = Drawn(Context((), "alike"), "", ("a", "a"), (True, True))
     drawn = [items(1)[0], alike, items(2)[1]]
     person = Person({1: "s", 2: "u", 3: "q"})
-    ask_all(iter(drawn), person, person.show, records, seed=1)
+    ask(drawn, person, records)
     assert records.seen == {key_of(alike.context)}
 
 
@@ -116,7 +123,7 @@ def test_a_program_sees_equal_replies_once(tmp_path):
 def test_a_folder_of_data_passes_over_the_notes(tmp_path):
     path = tmp_path / "train.jsonl"
     person = Person({2: "s"})
-    ask_all(iter(items(2)), person, person.show, Records(path), seed=1)
+    ask(items(2), person, Records(path))
     assert len(list(tmp_path.iterdir())) == 2
     for name in (tmp_path, tmp_path / "*.jsonl"):
         assert [place.path for place in find_places(str(name), "data.path")] == [path]
@@ -125,7 +132,7 @@ def test_a_folder_of_data_passes_over_the_notes(tmp_path):
 def test_a_mistake_is_asked_again(tmp_path):
     records = Records(tmp_path / "a.jsonl")
     person = Person({1: "1 2", 2: "x", 3: "0 1 2", 4: ""})
-    ask_all(iter(items(1)), person, person.show, records, seed=1)
+    ask(items(1), person, records)
     assert person.asked == 5
     assert sum("is not a rank for each of 3 replies" in line for line in person.shown) == 4
 
@@ -133,7 +140,7 @@ def test_a_mistake_is_asked_again(tmp_path):
 def test_every_tenth_is_asked_twice_and_agreement_is_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     person = Person()
-    ask_all(iter(items(25)), person, person.show, Records(path), seed=1)
+    ask(items(25), person, Records(path))
     assert person.asked == 27
     assert Records(path).agreement() == (1.0, 6)
     assert len(Records(path).rows) == 25
@@ -141,8 +148,8 @@ def test_every_tenth_is_asked_twice_and_agreement_is_counted(tmp_path):
     other = tmp_path / "b.jsonl"
     person = Person()
     records = Records(other)
-    ask_all(iter(items(9)), person, person.show, records, seed=1)
-    ask_all(iter(items(10)[9:]), _Turning(person), person.show, records, seed=1)
+    ask(items(9), person, records)
+    ask(items(10)[9:], person, records, _Turning(person))
     assert records.agreement() == (0.0, 3)
 
 
@@ -161,7 +168,7 @@ class _Turning:
 def test_equal_replies_are_one_to_a_person_and_alike_ones_are_left_out(tmp_path):
     records, person = Records(tmp_path / "a.jsonl"), Person(order="ab")
     drawn = [*items(1, "aba"), *items(1, "aaa")]
-    counts = ask_all(iter(drawn), person, person.show, records, seed=1)
+    counts = ask(drawn, person, records)
     assert (counts.ranked, counts.alike) == (1, 1)
     assert records.rows[0]["ranks"] == [1, 2, 1]
 
@@ -241,3 +248,121 @@ def test_a_file_of_other_rows_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         Records(tmp_path)
     assert np.isfinite(Records(tmp_path / "new.jsonl").agreement()[0])
+
+
+def test_a_second_ranking_is_skipped_or_taken_back_like_a_first_one(tmp_path):
+    records, person = Records(tmp_path / "a.jsonl"), Person({11: "s"})
+    ask(items(10), person, records)
+    assert person.asked == 11
+    assert [note["ranks"] for note in records.notes] == [None]
+    assert records.agreement()[1] == 0
+
+    records = Records(tmp_path / "b.jsonl")
+    person = Person({10: "3 2 1", 11: "u"})  # the tenth one was a slip
+    ask(items(10), person, records)
+    assert person.asked == 13
+    assert [row["ranks"] for row in records.rows] == [[1, 2, 3]] * 10
+    assert records.agreement() == (1.0, 3)
+
+    records = Records(tmp_path / "c.jsonl")
+    person = Person({11: "3 2 1", 12: "u"})  # the second ranking was: the first one stays
+    ask(items(11), person, records)
+    assert person.asked == 14
+    assert len(records.rows) == 11
+    assert records.agreement() == (1.0, 3)
+    assert Records(tmp_path / "c.jsonl").notes == records.notes
+
+
+def test_who_ends_at_a_second_ranking_is_asked_it_later(tmp_path):
+    path = tmp_path / "a.jsonl"
+    records = Records(path)
+    records.begin(ORIGIN)
+    ask(items(10), Person({11: "q"}), records)
+    assert records.agreement()[1] == 0
+    person = Person()
+    ask([], person, Records(path))
+    assert person.asked == 1
+    assert Records(path).agreement()[1] == 3
+    ask([], person, Records(path))
+    assert person.asked == 1
+
+
+ORIGIN = {"model": "m", "weights": "w", "seed": 1, "generation": {"temperature": 1.0}}
+
+
+def test_replies_of_another_model_or_seed_are_said_and_noted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    drawn = items(9)
+
+    def session(origin, *numbers: int) -> str | None:
+        records = Records(path)
+        line = records.begin(origin)
+        ask([drawn[number] for number in numbers], Person(), records)
+        return line
+
+    assert session(ORIGIN, 0, 1) is None
+    assert session(ORIGIN, 2) is None
+    line = session(ORIGIN | {"seed": 2}, 3)
+    assert "a.jsonl holds rankings of other replies: 3 of m (seed 1). New ones join" in line
+    assert "name another output" in line
+    line = session(ORIGIN | {"weights": "v"})
+    assert "3 of m (seed 1, other weights than it has now); 1 of m (seed 2, other" in line
+    assert "3 of m (seed 1, drawn in another way)" in session(ORIGIN | {"generation": {}})
+    assert "1 of m (seed 2)." in session(ORIGIN, 4)
+    notes = [(note["from"]["seed"], note["row"]) for note in Records(path).notes]
+    assert notes == [(1, 1), (2, 4), (1, 5)]
+
+    other = tmp_path / "b.jsonl"
+    other.write_text('{"prompt": "a", "replies": ["b", "c"], "ranks": [1, 2]}\n')
+    assert "1 of a model that is not noted" in Records(other).begin(ORIGIN)
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anybody_ranks(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written: .*file is a file, not a folder"):
+        Records(tmp_path / "file" / "a.jsonl")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match=r"cannot be written: .*: Permission denied"):
+        Records(tmp_path / "a.jsonl")
+
+
+def test_a_file_of_other_notes_is_left_alone(tmp_path):
+    notes = tmp_path / ".a.notes.jsonl"
+    for text in ('{"skipped": 3}', '{"a": 1}', '{"again": "b", "ranks": 3}', '{"from": "m"}'):
+        notes.write_text('{"skipped": "x"}\n' + text + "\n")
+        with pytest.raises(UserError, match=r"notes\.jsonl, line 2: no note of rankings"):
+            Records(tmp_path / "a.jsonl")
+    notes.write_text("no JSON\n")
+    with pytest.raises(UserError, match=r"notes\.jsonl, line 1: no JSON"):
+        Records(tmp_path / "a.jsonl")
+
+
+def test_two_programs_do_not_overwrite_each_other(tmp_path):
+    one, two = (Records(tmp_path / "a.jsonl") for _ in range(2))
+    first, second = items(2)
+    one.add(first, [1, 2, 3])
+    with pytest.raises(UserError, match="another program has written there"):
+        two.add(second, [1, 2, 3])
+    assert (len(Records(tmp_path / "a.jsonl").rows), two.rows) == (1, [])
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
+    records = Records(tmp_path / "a.jsonl")
+    first, second = items(2)
+    records.add(first, [1, 2, 3])
+    open_file = Path.open
+
+    def full(path, mode="r", **options):
+        file = open_file(path, mode, **options)
+        if path == records.path and mode == "ab":
+            file.write(b'{"prompt": "ha')
+            file.close()
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return file
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(UserError, match=r"a\.jsonl: cannot be written: No space left on device"):
+        records.add(second, [1, 2, 3])
+    monkeypatch.undo()
+    records.add(second, [3, 2, 1])
+    assert [row["ranks"] for row in Records(records.path).rows] == [[1, 2, 3], [3, 2, 1]]

@@ -4,7 +4,8 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 50; // rows that are added at a time
 const MOST_WORDS = 600; // of a text whose words are compared
 const SHARES = new Set(["accuracy", "repetition"]);
-const SHOWN = ["loss", "bits_per_byte", "accuracy", "rouge_l", "chrf", "repetition"];
+const SHOWN = ["gold_greedy", "proxy_greedy", "loss", "bits_per_byte", "accuracy", "rouge_l", "chrf", "repetition"];
+const DRAWN = ["gold", "proxy", "kl"]; // of the reply at temperature 1
 
 const element = (kind, className, text) => {
   const made = document.createElement(kind);
@@ -48,10 +49,10 @@ const marked = (text, other) => {
   return box;
 };
 
-const figuresOf = (found) => SHOWN.filter((name) => typeof found[name] === "number").map((name) => {
+const figuresOf = (found, names = SHOWN) => names.filter((name) => typeof found[name] === "number").map((name) => {
   const value = found[name];
   const text = SHARES.has(name) ? `${(100 * value).toFixed(1)}%` : value.toFixed(name === "chrf" ? 1 : 3);
-  return `${data.labels[name].replace(/ \(.*/, "")} ${text}`;
+  return `${data.labels[name].replace(/( \(|,).*/, "")} ${text}`;
 }).join(" · ");
 
 const replyBox = (title, text, other, note, className) => {
@@ -88,6 +89,11 @@ const card = (row) => {
       replies.append(scored);
     }
   }
+  for (const model of data.models) {
+    const found = row.models[model.name];
+    if ("sampled" in found)
+      replies.append(replyBox(`${model.short}, drawn`, found.sampled, base, figuresOf(found, DRAWN), ""));
+  }
   box.append(replies);
   return box;
 };
@@ -102,7 +108,7 @@ const KINDS = {
 };
 const textOf = (row) => [
   ...row.messages.map((message) => message.content), row.reference ?? "", ...row.labels,
-  ...repliesOf(row).map((found) => found.reply),
+  ...repliesOf(row).flatMap((found) => [found.reply, found.sampled ?? ""]),
 ].join("\n").toLowerCase();
 const texts = new Map(data.rows.map((row) => [row, textOf(row)]));
 
