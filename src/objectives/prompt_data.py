@@ -146,7 +146,8 @@ class PromptDataModule(ChatDataModule):
 
     @cached_property
     def _answers(self) -> dict[Context, str]:
-        rows: list[Any] = [row for _, row in self.source.read_by(RowReader).read(RowReport())]
+        found = self.source.read_by(RowReader).read(RowReport(), may_lack=True)
+        rows: list[Any] = [row for _, row in found]
         return {_context(row): row.turns[-1][1] for row in rows}
 
     def train_dataloader(self) -> Any:
