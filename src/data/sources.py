@@ -47,10 +47,10 @@ class Mixture(Source):
         for source in self.members:
             yield from source.conversations(report)
 
-    def read(self, report: RowReport) -> Iterator[tuple[str, Read]]:
+    def read(self, report: RowReport, may_lack: bool = False) -> Iterator[tuple[str, Read]]:
         """Yield the rows of each source in turn; see ``Source``."""
         for source in self.members:
-            yield from source.read(report)
+            yield from source.read(report, may_lack)
 
 
 def open_source(config: DataConfig) -> Source:
