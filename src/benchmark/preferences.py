@@ -15,7 +15,7 @@ from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import write_inputs
 from src.benchmark.pairs import write_pairs
 from src.benchmark.part import Figures, Part
-from src.benchmark.turns import Job, Variant, take_turns
+from src.benchmark.turns import Job, Measured, Variant, take_turns
 
 NAME, TINY = "preferences", "_tiny"  # the second: the end of a variant's name, of the tiny model
 BESIDE = (("ours_reward", "trl_reward"), ("ours_dpo", "trl_dpo"))
@@ -91,7 +91,7 @@ class Preferences(Part):
             for end, each in jobs.items()
         }
         for part in self.parts:
-            measured = {}
+            measured: dict[str, Measured] = {}
             for end, each in jobs.items():
                 of_size = [
                     v for v in part.variants(job.device) if v.name.endswith(TINY) == bool(end)
