@@ -29,6 +29,10 @@ CHAFF = re.compile(
 class Refused(Exception):
     """The hub asks to wait for longer than a person would."""
 
+    def __init__(self, said: str, response: Any):
+        super().__init__(said)
+        self.response = response
+
 
 class Damaged(Exception):
     """A file is not what the hub says it is."""
@@ -86,8 +90,7 @@ class Requests:
                 self.stream.close()
 
         def on_request(request: httpx2.Request) -> None:
-            place = request.url.copy_with(query=None, userinfo=b"")  # they may hold secrets
-            requests.asked = f"{request.method} {place}"
+            requests.asked = _name(request)
             requests.came = ""
             requests.say(asked=requests.asked)
 
@@ -95,7 +98,7 @@ class Requests:
             requests.came = _describe(response)
             requests.say(came=requests.came)
             if response.status_code >= 400 and _seconds_to_wait(response) > SECONDS:
-                raise Refused("it asks to wait longer than anybody would")
+                raise Refused("it asks to wait longer than anybody would", response)
             url = response.url  # the query of a file may be a signature, new each time
             what = str(url) if "/api/" in url.path else url.path
             start = re.match(r"bytes (\d+)", response.headers.get("content-range", ""))
@@ -116,9 +119,24 @@ class Requests:
         )
 
     def explain(self, error: Exception) -> str:
-        """Return in one line what was asked, what came and what the libraries say."""
+        """Return in one line what was asked, what came and what the libraries say.
+
+        Files come side by side: the last that was asked may be another than the one that failed.
+        """
         said = CHAFF.sub("", whole_message(error)).strip()
-        return f"asked {self.asked}, got {self.came or 'nothing'} ({said})" if self.asked else said
+        asked, came = self.asked, self.came
+        each: BaseException | None = error
+        while each is not None:
+            if (response := getattr(each, "response", None)) is not None:
+                asked, came = _name(response.request), _describe(response)
+                break
+            each = each.__cause__
+        return f"asked {asked}, got {came or 'nothing'} ({said})" if asked else said
+
+
+def _name(request: Any) -> str:
+    place = request.url.copy_with(query=None, userinfo=b"")  # they may hold secrets
+    return f"{request.method} {place}"
 
 
 def _describe(response: Any) -> str:
