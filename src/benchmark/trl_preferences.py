@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import GPT2ForSequenceClassification, PreTrainedTokenizerFast, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from src.benchmark.config import BenchmarkConfig
 from src.benchmark.huggingface import load
 from src.benchmark.pairs import pair_lengths, pairs_per_step, preference_rows
 from src.benchmark.stopwatch import Stopwatch
@@ -60,6 +61,49 @@ def _train(
     """Train on the shared pairs; a step has about as many as ours."""
     from datasets import Dataset
 
+    class Laps(TrainerCallback):
+        """Tells the stopwatch of every optimizer step."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            stopwatch.begin(trainer.model)
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            num_pairs, trainer.num_pairs = trainer.num_pairs, 0
+            stopwatch.lap(num_pairs)
+
+    config = job.config
+    size = min(arguments["per_device_train_batch_size"], pairs_per_step(config))
+    batch = {
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": max(1, round(pairs_per_step(config) / size)),
+    }
+    rows = _rows(config)
+    trainer = _counting(trainer_type, size, pair_lengths(config).tolist())(
+        model=model,
+        args=config_type(**common_arguments(job), **(arguments | batch)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=PreTrainedTokenizerFast.from_pretrained(config.model_folder),
+        callbacks=[Laps()],
+    )
+    assert len(trainer.train_dataset) == len(rows)
+    trainer.train()
+
+
+def _rows(config: BenchmarkConfig) -> list[dict[str, str]]:
+    """Return the shared pairs as TRL reads them, so that its tokens are ours."""
+    return [
+        {
+            "prompt": f"{PROMPT_HEADER}{row['prompt']}\n{RESPONSE_HEADER}",
+            "chosen": f" {row['chosen']}",
+            "rejected": f" {row['rejected']}",
+        }
+        for row in preference_rows(config)
+    ]
+
+
+def _counting(trainer_type: Any, size: int, lengths: list[int]) -> Any:
+    """Return a trainer of TRL's that counts pairs, in micro-batches of ``size``."""
+
     class CountingTrainer(trainer_type):  # type: ignore[misc]  # one of two of TRL's
         """Counts the pairs of every micro-batch: the replies are its rows, better ones first.
 
@@ -77,37 +121,4 @@ def _train(
             loss: Tensor = super().training_step(model, inputs, *rest)
             return loss
 
-    class Laps(TrainerCallback):
-        """Tells the stopwatch of every optimizer step."""
-
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            stopwatch.begin(trainer.model)
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            num_pairs, trainer.num_pairs = trainer.num_pairs, 0
-            stopwatch.lap(num_pairs)
-
-    config = job.config
-    lengths = pair_lengths(config).tolist()
-    rows = [
-        {
-            "prompt": f"{PROMPT_HEADER}{row['prompt']}\n{RESPONSE_HEADER}",
-            "chosen": f" {row['chosen']}",
-            "rejected": f" {row['rejected']}",
-        }
-        for row in preference_rows(config)
-    ]
-    size = min(arguments["per_device_train_batch_size"], pairs_per_step(config))
-    batch = {
-        "per_device_train_batch_size": size,
-        "gradient_accumulation_steps": max(1, round(pairs_per_step(config) / size)),
-    }
-    trainer = CountingTrainer(
-        model=model,
-        args=config_type(**common_arguments(job), **(arguments | batch)),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(config.model_folder),
-        callbacks=[Laps()],
-    )
-    assert len(trainer.train_dataset) == len(rows)
-    trainer.train()
+    return CountingTrainer

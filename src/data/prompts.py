@@ -128,12 +128,13 @@ def _contexts(rows: Iterable[Any]) -> Iterable[tuple[Context, str]]:
 
 
 def answers(source: Source) -> dict[Context, str]:
-    """Return the rows' own last replies, by what they reply to.
+    """Return the rows' own last replies, by what they reply to; rows may have none.
 
     Raises:
         UserError: the rows cannot be read.
     """
-    rows: list[Any] = [row for _, row in source.read_by(RowReader).read(RowReport())]
+    found = source.read_by(RowReader).read(RowReport(), may_lack=True)
+    rows: list[Any] = [row for _, row in found]
     contexts = _contexts(rows)
     return {context: row.turns[-1][1] for row, (context, _) in zip(rows, contexts, strict=True)}
 

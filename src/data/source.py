@@ -114,10 +114,11 @@ class Source:
         assert self.reader is RowReader
         return self.read(report)  # type: ignore[return-value]
 
-    def read(self, report: RowReport) -> Iterator[tuple[str, Read]]:
+    def read(self, report: RowReport, may_lack: bool = False) -> Iterator[tuple[str, Read]]:
         """Yield the split of every usable row, and what ``reader`` makes of it.
 
-        Rows that are gathered come at the end. See ``conversations``.
+        Rows that are gathered come at the end. See ``conversations``; ``may_lack``: that no row is
+        usable for this ``reader`` is no mistake.
         """
         used: Counter[str] = Counter()
         read = report.read
@@ -138,6 +139,8 @@ class Source:
             else:
                 report.used[split] += num_rows
                 yield split, found
+        if may_lack:
+            return
         if readers and set.intersection(*(reader.absent for reader in readers)):
             readers[0].finish()
         if not used["train"]:

@@ -7,8 +7,9 @@ reward of a reply is beta times the log-ratio of its probabilities under policy 
 import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,12 +24,15 @@ from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
+from src.model.rollout import Sampling
 from src.objectives.comparisons import comparison_data
+from src.objectives.divergence import Divergence, weights_checksum
 from src.objectives.dpo_module import DPOConfig, DPOModule
 from src.objectives.reference import Reference, with_reference
 from src.objectives.replies import SampleReplies
 from src.objectives.reply_figures import ReplyFigures
 from src.objectives.sft import talk_line
+from src.objectives.showcase import Showcase
 from src.talk.model_folder import save_model_folder
 from src.training.config import ObjectiveConfig, TrainConfig
 from src.training.lora import merged
@@ -63,6 +67,7 @@ class DPO:
         "val/loss",
         "val/accuracy",
         "val/chosen_logratio",
+        "val/kl",
         "test/loss",
         "test/accuracy",
     )
@@ -107,6 +112,7 @@ class DPO:
             self.rows.splits, reference, self.rows.key, Path(self.config.data.corpus_dir)
         )
         self.rows.parts.clear()  # the report has asked for parts of the splits as they were
+        self.load_reference = self._kept(reference)
         self.start, self.reference = None, replace(reference, model=model)  # another is not held
         return DPOModule(
             model,
@@ -131,6 +137,16 @@ class DPO:
         size = self.rows.batching.micro_batch_size
         return Reference(start, self.machine.device, self.machine.precision, size)
 
+    def _kept(self, reference: Reference) -> Callable[[], GPT2]:
+        """Return what loads the reference again: its folder, or a copy if it has none."""
+        name = self.values.reference or self.config.model.pretrained
+        if name is not None:
+            load = partial(load_pretrained, name, key="objective.reference")
+            if weights_checksum(load()) == reference.checksum:
+                return load
+        held = copy.deepcopy(reference.model).cpu()
+        return lambda: copy.deepcopy(held)
+
     def describe_targets(self, blocks: Blocks) -> str:
         """Return how many prompts there are, and replies."""
         return f"{blocks.num_targets:,} prompts with {blocks.num_examples:,} replies"
@@ -139,17 +155,36 @@ class DPO:
         """Return what answers the sample prompts and validation prompts at each validation."""
         config = self.config
         self.replies = SampleReplies(
-            config.sample_prompts, data.tokenizer, config.generation, config.sample_seconds
+            config.sample_prompts,
+            data.tokenizer,
+            config.generation,
+            config.sample_seconds,
+            self.load_reference,
         )
+        self.showcase = Showcase(data, config, folder, config.sample_prompts, asks_rows=False)
         figures = ReplyFigures(data, config.generation, self.values.num_replies)
-        return [self.replies, figures]
+        return [self.replies, figures, self._divergence(figures, data)]
+
+    def _divergence(self, figures: ReplyFigures, data: ChatDataModule) -> Divergence:
+        positions = data.max_length or data.block_size
+        most = min(self.config.generation.max_new_tokens, positions // 2)
+        prompts = [prompt for prompt in figures.prompts if len(prompt) + most <= positions]
+        sampling = Sampling(
+            seed=self.config.seed,
+            temperature=1.0,
+            max_new_tokens=most,
+            end_id=data.tokenizer.end_id,
+            num_slots=max(1, len(prompts)),
+        )
+        return Divergence(prompts, sampling, self.load_reference, self.reference.checksum)
 
     def before_training(self, model: GPT2) -> None:
-        """Check that policy and reference are one model, if they should be, and answer nothing.
+        """Ask the sample prompts; check that policy and reference are one model, if they should be.
 
         Raises:
             UserError: they give other log-probabilities, so that no later figure would be true.
         """
+        self.showcase.ask_before(model)
         if self.values.reference is not None or self.config.continue_from:
             return
         largest = self.reference.check_start(model, self.rows.splits["train"])
@@ -173,11 +208,12 @@ class DPO:
         return load_pretrained(str(folder))
 
     def final_figures(self, best: GPT2) -> dict[str, float]:
-        """Return nothing more."""
-        return {}
+        """Ask the sample prompts again; return nothing more."""
+        return self.showcase.score(best)
 
     def summary_lines(self, figures: Mapping[str, float]) -> list[str]:
-        """Return the figures of the splits, and what became of the replies that people chose."""
+        """Show the replies; return the figures, and what became of the replies people chose."""
+        self.showcase.show()
         return dpo_lines(figures, self.values.most_sinking)
 
     def use(self, folder: Path) -> list[str]:
@@ -195,6 +231,7 @@ def dpo_lines(figures: Mapping[str, float], most_sinking: float) -> list[str]:
         f"{figures[f'{prefix}/accuracy']:.1%}   chosen "
         f"{figures[f'{prefix}/chosen_logratio']:+.2f}, rejected "
         f"{figures[f'{prefix}/rejected_logratio']:+.2f} nats"
+        + (f"   KL {figures[f'{prefix}/kl']:.2f} nats" if f"{prefix}/kl" in figures else "")
         for prefix in there
     ]
     if figures.get("best_val/chosen_logratio", 0.0) < -most_sinking:

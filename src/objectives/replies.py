@@ -1,6 +1,6 @@
 """Sample replies, written down as the model learns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -21,6 +21,7 @@ class SampleReplies(L.Callback):
     """Answers the same questions at each validation; boards show them side by side.
 
     They are decoded together, for ``max_seconds`` in all; what is not said by then is left out.
+    Where there is a reference, what it answers stands beside.
     """
 
     def __init__(
@@ -29,12 +30,15 @@ class SampleReplies(L.Callback):
         tokenizer: Tokenizer,
         generation: GenerationConfig,
         max_seconds: float,
+        load_reference: Callable[[], GPT2] | None = None,
     ):
         self.prompts = list(prompts)
         self.tokenizer = tokenizer
         self.generation = generation.unpacked()
         self.max_seconds = max_seconds
         self.by_step: dict[int, list[str]] = {}
+        self.load_reference = load_reference
+        self.of_reference: list[str] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the replies that the next table shows again."""
@@ -59,11 +63,16 @@ class SampleReplies(L.Callback):
             return
         with phases.phase("replies"):
             self.by_step[trainer.global_step] = self._replies(model)
+            if self.load_reference is not None and self.of_reference is None:
+                reference = self.load_reference().to(model.wte.weight.device)
+                self.of_reference = self._replies(reference.eval())
         first, *others = self.by_step
         self.by_step = {step: self.by_step[step] for step in [first, *others[1 - NUM_STEPS :]]}
-        columns = ["prompt", *(f"step {step:,}" for step in self.by_step)]
+        shown = {} if self.of_reference is None else {"reference": self.of_reference}
+        shown |= {f"step {step:,}": texts for step, texts in self.by_step.items()}
+        columns = ["prompt", *shown]
         rows = [
-            [prompt, *(texts[number] or "(nothing)" for texts in self.by_step.values())]
+            [prompt, *(texts[number] or "(nothing)" for texts in shown.values())]
             for number, prompt in enumerate(self.prompts)
         ]
         for board in boards(trainer):

@@ -42,6 +42,8 @@ class Showcase:
         config: how replies are decoded.
         run_folder: where ``before.json``, ``replies.json`` and ``replies.md`` go.
         prompts: of a person, who has no reference for them.
+        asks_rows: whether test rows are asked, and scored; if not, the model can talk before
+            training, too, and is heard in full.
     """
 
     on_terminal: ClassVar[bool] = True  # whether the table is shown; the files are always written
@@ -52,22 +54,27 @@ class Showcase:
         config: TrainConfig,
         run_folder: Path,
         prompts: Sequence[str] = (),
+        asks_rows: bool = True,
     ):
         self.data = data
         self.config = config
         self.generation = config.generation and config.generation.unpacked()
         self.folder = run_folder
         self.prompts = list(prompts)[:NUM_QUESTIONS]
+        self.asks_rows = asks_rows
         self.rows: list[Answered] = []
 
     @cached_property
     def test(self) -> list[Conversation]:
         """All test conversations, where all are asked."""
-        return self.data.conversations("test") if self.config.exact_match else []
+        is_scored = self.asks_rows and self.config.exact_match
+        return self.data.conversations("test") if is_scored else []
 
     @cached_property
     def questions(self) -> list[Conversation]:
         """A dozen test conversations, from all over them."""
+        if not self.asks_rows:
+            return []
         if self.config.exact_match:
             return _one_of_each_family(self.test)
         found = self.data.some_conversations("test", NUM_CANDIDATES)
@@ -78,7 +85,8 @@ class Showcase:
         asked = self._asked()
         if asked:
             assistant = Assistant(model, self.data.tokenizer)
-            replies = self._replies(assistant, asked, TOKENS_BEFORE)
+            most = TOKENS_BEFORE if self.asks_rows else TOKENS_AFTER
+            replies = self._replies(assistant, asked, most)
             atomic.write_json(self.folder / BEFORE, replies)
 
     def score(self, model: GPT2) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from src.sweeps.names import short_keys, spelling, value_text
 from src.sweeps.outcomes import Outcome, Results
 from src.sweeps.state import GRID
+from src.sweeps.yardstick import measured_otherwise, yardstick_sentences
 from src.wording.command_line import command
 
 SEED = "seed"
@@ -67,16 +68,24 @@ def conclusions(results: Results) -> list[str]:
         finished = results.count("finished")
         return ["no run has a validation loss: there is nothing to rank by"] if finished else []
     settings = [setting for setting in settings_of(results) if setting.losses]
-    said = []
+    said = yardstick_sentences(results.keys, ranked, results.folder)
     if results.num_remaining == 0 and results.sweep.kind == GRID:
         said += _edges(results, settings)
-    if len(settings) > 1:
+    if len(settings) > 1 and not _measured_apart(*settings[:2]):
         said.append(seeds_sentence(settings))
     said += _tokens(results.keys, ranked)
     said += _rows(results, ranked)
     if failed := results.count("failed"):
         said.append(f"{failed} of {results.num_jobs} runs failed, and cannot be compared")
     return said
+
+
+def _measured_apart(first: Setting, second: Setting) -> bool:
+    """Whether the losses of two settings are not of one kind."""
+    return any(
+        measured_otherwise(key) and first.values[key] != second.values.get(key)
+        for key in first.values
+    )
 
 
 def is_number(value: Any) -> bool:
@@ -90,7 +99,7 @@ def _edges(results: Results, settings: Sequence[Setting]) -> list[str]:
     said = []
     for key, value in best.values.items():
         values: list[Any] = [run.values.get(key) for run in results.outcomes if _was_tried(run)]
-        if not all(is_number(v) for v in values):
+        if measured_otherwise(key) or not all(is_number(v) for v in values):
             continue
         order: list[Any] = sorted(set(values))
         spell = spelling(order)

@@ -34,6 +34,14 @@ PLACES: dict[str, tuple[str, str, Callable[..., bool]]] = {
     "model": ("src.objectives.sft", "save_model_folder", lambda *_: True),
     "test": ("src.objectives.sft", "SFTModule.test_step", lambda *_: True),
     "figures": ("src.training.run", "Run._figures", lambda *_: True),
+    # Of a policy that learns from its own replies.
+    "rollouts": ("src.model.rollout", "Sampling.rollouts", lambda *_: True),
+    "policy step": ("src.training.module", "TrainingModule.training_step", lambda *_: True),
+    "validation answers": (
+        "src.objectives.policy_module",
+        "PolicyModule.validation_step",
+        lambda *_: True,
+    ),
     # Inside of everything that is saved: each flush and each new name.
     "fsync": ("os", "fsync", lambda *_: True),
     "replace": ("os", "replace", lambda *_: True),

@@ -15,10 +15,10 @@ from src.training.checkpoints import find_checkpoint
 from src.training.curves import read_history
 from src.training.events import event_files, events_folder
 
-TIMED = ("train_seconds", "real_tokens_per_second", "seconds/")
+TIMED = ("train_seconds", "real_tokens_per_second", "seconds/", "perf/")
 # Of a checkpoint: what counts time, and what describes files that name a second and a process.
 NOT_COMPARED = {
-    *("event_sizes", "train_seconds", "logged_seconds", "perf/tokens_per_second", "seconds"),
+    *("event_sizes", "train_seconds", "logged_seconds", "seconds"),
     "loops",  # what Lightning has counted of the validation before a run
 }
 
@@ -48,6 +48,8 @@ def differences(one: Any, two: Any, name: str = "") -> Any:
             yield name
     elif isinstance(one, dict) and isinstance(two, dict):
         for key in sorted({*one, *two} - NOT_COMPARED, key=str):
+            if str(key).startswith(TIMED):
+                continue
             yield from differences(one.get(key), two.get(key), f"{name}/{key}")
     elif isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two):
         for number, (left, right) in enumerate(zip(one, two, strict=True)):

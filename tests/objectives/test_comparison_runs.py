@@ -2,17 +2,23 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.errors import UserError
 from src.model.pretrained import load_pretrained, save_weights
+from src.model.rollout import Sampling
+from src.objectives.divergence import Divergence, weights_checksum
 from src.objectives.dpo import DPO as DPO_OBJECTIVE
 from src.talk.model_folder import load_model_folder
 from src.talk.reward_folder import load_reward_folder
+from src.training.events import events_folder
 from src.training.resume import finished_lines
+from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import SMALL, curves, metrics, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
 from tests.training.test_resume import LAYOUT, Killed, assert_same_run, kill_at
@@ -108,6 +114,56 @@ def test_a_policy_begins_at_log_2_and_learns_what_people_prefer(run, caplog, tmp
     assert set(curves(folder)) >= {"val/reply_tokens", "val/reply_repetition", "val/reply_ended"}
     assert (folder / "model" / "model.safetensors").exists()
     assert len(list((tmp_path / "corpora").glob("*/validation.npy"))) == 1
+
+
+def test_the_policy_is_measured_and_heard_beside_its_reference(run, caplog, capsys):
+    caplog.set_level("INFO")
+    folder = run(*DPO, "max_steps=40", "optimizer.learning_rate=3e-3", "objective.beta=0.5")
+    kl = curves(folder)["val/kl"]
+    assert kl[0] == 0.0
+    assert kl[max(kl)] > 0.05
+    assert metrics(folder)["best_val/kl"] in kl.values()
+    assert re.search(r"validation, best .* KL \d+\.\d\d nats", caplog.text)
+    (row,) = json.loads((folder / "replies.json").read_text())
+    assert (row["question"], row["reference"]) == ("What is 1?", None)
+    assert row["before"] != row["after"]
+    assert "What is 1?" in capsys.readouterr().err
+    text = sample_replies(folder)
+    assert "| prompt | reference | step 0 |" in re.sub(" +", " ", text)
+
+
+def test_kl_is_that_of_the_models_and_of_an_unchanged_reference_alone(tokenizer, caplog):
+    policy, reference = (random_model(tiny_config(vocab_size=320), seed) for seed in (0, 1))
+    prompts = [tokenizer.encode(f"What is {n}?") for n in range(20)]
+    sampling = Sampling(1, 1.0, 1, tokenizer.end_id, 64)
+    measured = Divergence(prompts, sampling, lambda: reference, weights_checksum(reference))
+    ratios = []
+    for ids, rollout in zip(prompts, sampling.rollouts(policy, prompts, range(20)), strict=True):
+        one, other = (_last_logprobs(model, ids) for model in (policy, reference))
+        ratios.append(float((one - other)[rollout.tokens[0]]))
+    assert abs(sum(ratios)) > 1e-3
+    assert measured.measure(policy) == pytest.approx(sum(ratios) / 20, abs=1e-5)
+    same = Divergence(prompts, sampling, lambda: policy, weights_checksum(policy))
+    assert same.measure(policy) == 0.0
+    changed = Divergence(prompts, sampling, lambda: policy, weights_checksum(reference))
+    assert changed.measure(policy) is None
+    assert "the folder of the reference has changed" in caplog.text
+
+
+def sample_replies(folder: Path) -> str:
+    """Return the last table of sample replies that TensorBoard has."""
+    board = EventAccumulator(str(events_folder(folder)))
+    board.Reload()
+    event = board.Tensors("sample_replies/text_summary")[-1]
+    return event.tensor_proto.string_val[0].decode()
+
+
+def _last_logprobs(model, ids):
+    with torch.no_grad():
+        positions = torch.arange(len(ids))[None]
+        bounds = torch.tensor([0, len(ids)], dtype=torch.int32)
+        hidden = model(torch.tensor([ids]), positions, bounds, len(ids))
+        return model.logits(hidden[0, -1]).log_softmax(-1)
 
 
 def test_a_part_of_the_held_out_splits_is_scored(run):

@@ -126,6 +126,13 @@ def test_the_batch_may_be_cut_any_way(run, objective):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-4), tag
 
 
+def test_rows_of_prompts_alone_serve(run, tmp_path):
+    rows = tmp_path / "prompts.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"What is {i}?"}) + "\n" for i in range(60)))
+    folder = run(*RLOO_RUN, f"data.path={rows}", "max_steps=2")
+    assert "val/score" in curves(folder)
+
+
 @pytest.mark.parametrize("limit", ["objective.most_kl=0.01", "objective.most_unended=0.5"])
 def test_it_stops_with_the_reason_when_it_runs_away(run, limit, caplog):
     caplog.set_level("INFO")

@@ -308,3 +308,40 @@ def test_tokens_of_a_long_run_fit_below_the_curves(tmp_path):
     curve = Curve([0, 9], [0.0, 2.5e8], [2.0, 1.0])
     _draw_curves(axes, results, {results.outcomes[0].folder: curve})
     assert axes.xaxis.get_major_formatter()(2e8) == "200M"
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "figure", "instead"),
+    [
+        ("objective.beta", (0.1, 0.3, 0.5), "best_val/accuracy", "compare val/accuracy"),
+        ("objective.loss", ("ipo", "sigmoid"), "best_val/accuracy", "compare val/accuracy"),
+        ("objective.kl_coef", (0.05, 0.1), "best_val/score", "compare val/score beside val/kl"),
+        ("objective.reward_model", ("a", "b"), "best_val/score", "compare replies: src.evaluate"),
+        ("data.supervise", ("article", "responses"), None, "src.evaluate model_path="),
+        ("model.vocab_size", (300, 400), None, "src.evaluate model_path="),
+    ],
+)
+def test_losses_that_are_other_figures_are_not_compared(key, values, figure, instead, tmp_path):
+    """A loss of DPO with another beta is another loss: the lowest is not the best."""
+    losses = [0.1 * number for number in range(1, len(values) + 1)]
+    folder = made_up(tmp_path / "s", [{key: value} for value in values], losses)
+    for path in folder.glob("*/metrics.json"):
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(figures | ({figure: 0.5} if figure else {})), encoding="utf-8")
+    found = said(open_sweep(folder))
+    assert "the loss itself is another figure for each " in found
+    assert "their order by it says nothing" in found
+    assert instead in found
+    assert "at an edge" not in found
+    assert "may be chance" not in found
+
+
+def test_losses_of_one_yardstick_are_compared_beside_another(tmp_path):
+    beta = "objective.beta"
+    values = [{LR: lr, beta: b} for lr in LRS for b in (0.1, 0.3)]
+    folder = made_up(tmp_path / "s", values, [1.0, 9.0, 1.1, 9.0, 1.2, 9.0])
+    found = said(open_sweep(folder))
+    assert "another figure for each beta (0.1, 0.3)" in found
+    assert "lr 1e-3 is the lowest of 3" in found  # of the same beta
+    assert "the difference of 0.1000 between the best two" in found
+    assert "another figure" not in said(one_key(tmp_path / "t", (1, 2, 3)))
