@@ -128,7 +128,7 @@ def _contexts(rows: Iterable[Any]) -> Iterable[tuple[Context, str]]:
 
 
 def answers(source: Source) -> dict[Context, str]:
-    """Return the rows' own last replies, by what they reply to; none: the rows have no replies.
+    """Return the rows' own last replies, by what they reply to; rows may have none.
 
     Raises:
         UserError: the rows cannot be read.

@@ -158,11 +158,18 @@ def test_without_it_there_is_none_of_it(started, tmp_path):
         (("against=OTHER", "reward_model=OTHER"), "reward_model="),
         (("against=OTHER", "reward_model=OTHER/model"), "no reward model: there is no score"),
         (("against=OTHER", "num_replies=0"), "replies are judged: raise num_replies"),
+        (
+            ("against=OTHER", "--config-dir=.", "+preset=theirs"),
+            "judge=os.remove: a config names this function: add it to the command line",
+        ),
         (("against=STRANGER",), "has another tokenizer than against="),
         (("against=OTHER", "generation.max_new_tokens=1000"), "no prompt leaves room for a reply"),
     ],
 )
 def test_a_mistake_is_one_line(started, tmp_path, arguments, what):
+    (tmp_path / "preset").mkdir()
+    preset = tmp_path / "preset/theirs.yaml"
+    preset.write_text("# @package _global_\njudge: os.remove\n", encoding="utf-8")
     model = () if arguments[0].startswith("model_path") else ("model_path=ONE",)
     code, out, err = started(*model, *FEW, "num_replies=3", *arguments)
     assert (code, out) == (2, "")

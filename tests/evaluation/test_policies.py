@@ -160,6 +160,20 @@ def test_a_prompt_without_room_counts_for_nobody(folders):
         judged(folders, rows=[LONG])
 
 
+def test_a_question_that_the_chat_template_refuses_counts_for_nobody(folders):
+    base = load_policy(str(folders / "sft"), CPU, "against")
+
+    def template(messages):
+        if messages[0].role == "system":
+            raise UserError("no system texts here")
+        return base.template(messages)
+
+    refused = EvaluationRow([Message("system", "Be brief."), *ROWS[0].messages], None, None, [])
+    strict = base._replace(template=template)
+    exam = examination(strict, [], [refused, *ROWS[:2]], None, LETTERS, None, DRAWING)
+    assert exam.numbers == [1, 2]
+
+
 def test_figures_have_intervals(folders):
     figures = judged(folders).figures(num_resamples=1000, seed=1)
     assert {"gold", "gold_greedy", "win_rate", "kl"} <= figures["ppo"].keys()

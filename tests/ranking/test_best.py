@@ -152,7 +152,7 @@ def test_a_persons_function_chooses(started, folders):
         (("labeller=nowhere/reward_model",), "labeller=nowhere/reward_model"),
         (("labeller=golf",), "or a function's dotted name"),
         (("keep=some",), "keep=some: must be one of all, best"),
-        (("labeller=exact_match", "data.path=ASKED"), "no usable training rows"),
+        (("labeller=exact_match", "data.path=ASKED"), "no row of train has a reply of its own"),
         (("labeller=exact_match", "output=RANKED"), "it holds other rows; name a new file"),
     ],
 )
