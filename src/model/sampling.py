@@ -124,6 +124,8 @@ def _sums(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)
     try:
+        if x.device.type == "cpu" and dtype is torch.float64:
+            x = x.double()  # cumsum's own cast takes three times as long
         return x.cumsum(-1, dtype=dtype)
     finally:
         torch.use_deterministic_algorithms(is_strict, warn_only=warns)
@@ -162,9 +164,11 @@ def _choose(logits: Tensor, asked: Sequence[Asked]) -> Tensor:
     config, device = asked[0].config, logits.device
     if config.temperature == 0:
         return logits.argmax(-1)
-    heat = torch.tensor([each.config.temperature for each in asked], device=device)
+    temperatures = [each.config.temperature for each in asked]
     uniform = torch.tensor([each.uniform for each in asked], dtype=torch.float64)
-    scores, num_tokens = logits / heat[:, None], logits.shape[1]
+    scores, num_tokens = logits, logits.shape[1]
+    if any(temperature != 1 for temperature in temperatures):
+        scores = logits / torch.tensor(temperatures, device=device)[:, None]
     cuts = Cuts(
         config.top_k if config.top_k is not None and config.top_k < num_tokens else None,
         config.top_p if config.top_p is not None and config.top_p < 1 else None,

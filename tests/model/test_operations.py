@@ -61,3 +61,8 @@ def test_drawing_costs_the_same_for_any_number_of_rows(large_model):
     for changes in ({"temperature": 1.0}, chance):
         counts = [step(large_model, "fp32", [[1, 2]] * n, **changes) for n in (1, 2, 8)]
         assert counts[0] == counts[1] == counts[2]
+
+
+def test_a_temperature_of_one_divides_nothing(large_model):
+    assert "div" not in step(large_model, "fp32", [[1, 2]] * 8, temperature=1.0)
+    assert "div" in step(large_model, "fp32", [[1, 2]] * 8, temperature=0.9)

@@ -269,6 +269,23 @@ def test_random_numbers_of_64_bits_are_on_the_cpu(monkeypatch, changes):
     assert seen == ["cpu"]
 
 
+def test_what_is_summed_in_64_bits_is_cast_before(monkeypatch):
+    """On a CPU the cast of ``cumsum`` itself takes three times as long."""
+    types, cumsum = [], torch.Tensor.cumsum
+    monkeypatch.setattr(
+        torch.Tensor, "cumsum", lambda x, *a, **k: types.append(x.dtype) or cumsum(x, *a, **k)
+    )
+    logits = torch.randn(3, 500)
+    probabilities = logits.softmax(-1)
+    expected = cumsum(probabilities, -1, dtype=torch.float64)
+    uniform = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    found = draw(logits, uniform)
+    assert types == [torch.float64]
+    assert (
+        found.tolist() == (expected > uniform[:, None] * expected[:, -1:]).int().argmax(-1).tolist()
+    )
+
+
 @pytest.mark.parametrize("warn_only", [False, True])
 def test_the_deterministic_mode_which_cuda_cannot_draw_in_is_off_meanwhile(monkeypatch, warn_only):
     seen, cumsum = [], torch.Tensor.cumsum
