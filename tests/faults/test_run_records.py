@@ -91,6 +91,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no setting at all": text({"settings": {}, "machine": {}}),
     "a group that is a number": changed(config={"data": 3}),
     "a key that is none of ours": changed(config={"sed": 3}),
+    "a key of a group that is none of ours": changed(config={"trainer": {"device": 3}}),
     "too large": data(b" " * 2**21),
     "a folder": replaced(Path.mkdir),
     "a pipe": replaced(os.mkfifo),
