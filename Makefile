@@ -4,13 +4,19 @@ PY := .venv/bin/python
 export PROMPT
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help quickstart setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations pictures lint format chat web serve tensorboard lock clean
+.PHONY: help quickstart rlhf overoptimise setup test test-slow test-whole faults test-gpu gpu-check test-engines test-clients ablations pictures lint format chat web serve tensorboard lock clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 quickstart: setup ## set up, then train a tiny GPT-2 on the embedded corpus: offline, CPU, minutes
 	HF_HUB_OFFLINE=1 $(PY) -m src.train experiment=quickstart
+
+rlhf: setup      ## after quickstart: InstructGPT's steps, and what each gains by a known taste: offline, CPU, minutes
+	HF_HUB_OFFLINE=1 $(PY) -m src.rlhf
+
+overoptimise: setup ## what goes wrong without KL: the reward rises while true quality falls
+	HF_HUB_OFFLINE=1 $(PY) -m src.rlhf pipeline=overoptimise
 
 test: setup      ## the test suite: minutes, no network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from src.objectives.reply_table import SIGNS, Answered, print_table
-from src.records.runs import Run, find_runs
+from src.records.runs import METRICS, Run, find_runs
+from src.rlhf.config import PIPELINES
+from src.rlhf.picture import PICTURE
 from src.talk.messages import Message
 from src.training.record import RECORD, read_object
 from src.wording.lines import WIDTH, wrapped
@@ -150,6 +152,14 @@ class Pictures:
         page.locator("article").first.wait_for()
         return page.screenshot()
 
+    def rlhf(self) -> bytes:
+        """What each step of the newest ``make rlhf`` gained."""
+        return pipeline_picture("seed_")
+
+    def overoptimise(self) -> bytes:
+        """The reward rises and gold falls: of the newest ``make overoptimise``."""
+        return pipeline_picture("overoptimise_")
+
     def page(self, width: int = MOST_PIXELS, height: int = 800) -> Any:
         """Open an empty page of the browser."""
         page = self.browser.new_page(viewport={"width": width, "height": height})
@@ -180,7 +190,17 @@ PICTURES: dict[str, Callable[[Pictures], bytes]] = {
     "page": Pictures.page_picture,
     "sweep": Pictures.sweep,
     "evaluation": Pictures.evaluation,
+    "rlhf": Pictures.rlhf,
+    "overoptimise": Pictures.overoptimise,
 }
+
+
+def pipeline_picture(name: str) -> bytes:
+    """Return the picture of the newest complete pipeline whose name begins so."""
+    found = [p for p in PIPELINES.glob(f"{name}*/{PICTURE}") if (p.parent / METRICS).is_file()]
+    if not found:
+        refuse(f"no complete pipeline {name}... in {PIPELINES}: make rlhf, or make overoptimise")
+    return max(found, key=lambda path: path.stat().st_mtime).read_bytes()
 
 
 def answered(path: Path) -> list[Answered]:

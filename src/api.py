@@ -17,7 +17,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from src import streams
 from src.checks import within
@@ -134,31 +134,45 @@ def train(**settings: Any) -> Figures:
         return _train(arguments)
     if resuming.is_finished(folder):
         return Figures(folder)
-    try:
-        return _train([*arguments, *as_arguments({"resume": folder})], folder)
-    finally:
-        lock.release(folder)
+    return _train(arguments, folder)
+
+
+def train_in(folder: Path, arguments: list[str]) -> int | None:
+    """Train in ``folder``, or go on with the run in it; a finished one is left as it is.
+
+    Args:
+        folder: of the run.
+        arguments: a command line of ``src.train``, without flags.
+
+    Returns:
+        The number of the signal that stopped it early, or None.
+
+    Raises:
+        UserError: a setting cannot be used, or the run stopped by a mistake.
+    """
+    if not (folder / resuming.RECORD).exists():
+        return _run(composable(arguments), folder)
+    if resuming.is_finished(folder):
+        return None
+    return _run(composable(arguments), resuming.find_run(str(folder), RUNS) or folder, True)
+
+
+def check_arguments(arguments: list[str]) -> TrainConfig:
+    """Return the settings of a command line of ``src.train``, without flags.
+
+    Raises:
+        UserError: one cannot be used.
+    """
+    return _checked(_composed("train", composable(arguments)), arguments)[0]
 
 
 def _train(arguments: list[str], resumed: Path | None = None) -> Figures:
     """Train in a new folder, or go on in that of a run; see ``train``."""
-    config = _composed("train", arguments, with_hydra=True)
-    folder = resumed or Path(config.hydra.run.dir)
-    with open_dict(config):
-        del config["hydra"]
-    settings, objective = _checked(config, arguments)
-    overrides = [a for a in arguments if not a.startswith("hydra")]
-    joining = worker_command([], overrides, folder)
-    unused = Unused(folder, LOG)
+    folder = resumed or Path(_composed("train", arguments, with_hydra=True).hydra.run.dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _log_file(folder / LOG):
-            if resumed is None:
-                _write_config(folder, config, overrides)
-            stopped_by = start_run(settings, objective, folder, overrides, joining)
-    except BaseException as error:
-        unused.remove()
-        if isinstance(error, KeyboardInterrupt) and (folder / resuming.RECORD).exists():
+        stopped_by = _run(arguments, folder, resumed is not None)
+    except KeyboardInterrupt:
+        if (folder / resuming.RECORD).exists():
             _say_how_to_go_on(folder)
         raise
     if stopped_by is None:
@@ -167,6 +181,33 @@ def _train(arguments: list[str], resumed: Path | None = None) -> Figures:
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + stopped_by)
+
+
+def _run(arguments: list[str], folder: Path, is_resumed: bool = False) -> int | None:
+    """Train in ``folder``; return the number of the signal that stopped it, or None."""
+    overrides = [a for a in arguments if not a.startswith("hydra")]
+    if not is_resumed:
+        return _start(overrides, folder, True)
+    try:
+        return _start([*overrides, *as_arguments({"resume": folder})], folder, False)
+    finally:
+        lock.release(folder)
+
+
+def _start(overrides: list[str], folder: Path, is_new: bool) -> int | None:
+    config = _composed("train", overrides)
+    settings, objective = _checked(config, overrides)
+    joining = worker_command([], overrides, folder)
+    unused = Unused(folder, LOG)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _log_file(folder / LOG):
+            if is_new:
+                _write_config(folder, config, overrides)
+            return start_run(settings, objective, folder, overrides, joining)
+    except BaseException:
+        unused.remove()
+        raise
 
 
 def _say_how_to_go_on(folder: Path) -> None:

@@ -32,6 +32,7 @@ ROOM_MAY_IMPORT = {
     "records": {"training", *GROUND},
     "inspection": {"data"},
     "ranking": GROUND,
+    "rlhf": {"ranking", "training", "evaluation", "command", *GROUND},
     "terminal": GROUND,
     "page": {"ranking", *GROUND},
     "serving": GROUND,
@@ -45,8 +46,11 @@ LIGHTNING_ROOMS = {"training", "objectives", "benchmark"}
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core"}
 WEB_ROOMS = {"serving", "page"}
 BINARY = ("rb", "wb", "ab", "rb+", "r+b")
-MAY_IMPORT_DOORS = {"src/api.py": {"train"}}  # its calls are doors of Python
-ROOM_DOORS = {"src/benchmark/__main__.py"}  # a door that stands in its room
+MAY_IMPORT_DOORS = {
+    "src/api.py": {"train"},  # its calls are doors of Python
+    "src/rlhf/__main__.py": {"api", "rank"},  # it goes through one after another
+}
+ROOM_DOORS = {"src/benchmark/__main__.py", "src/rlhf/__main__.py"}  # that stand in their rooms
 
 
 def imports(path: Path) -> set[str]:

@@ -26,6 +26,7 @@ from src.evaluate import EvaluateConfig
 from src.export import ExportConfig
 from src.inspect_data import InspectConfig
 from src.rank import RankConfig
+from src.rlhf.config import RLHFConfig
 from src.runs import RunsConfig
 from src.serving.config import ServeConfig
 from src.sweep import SweepConfig
@@ -47,6 +48,7 @@ TYPES: dict[str, type] = {
     "export": ExportConfig,
     "inspect_data": InspectConfig,
     "rank": RankConfig,
+    "rlhf": RLHFConfig,
     "runs": RunsConfig,
     "serve": ServeConfig,
     "sweep": SweepConfig,

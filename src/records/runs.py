@@ -19,7 +19,7 @@ from src.training.status import STATUS, Status, read_status
 
 METRICS = "metrics.json"
 MARKS = {RECORD, STATUS, METRICS, ".hydra", "train.log", "checkpoints"}  # of a run folder
-SWEEP_MARKS = {"multirun.yaml", "results.csv"}
+SWEEP_MARKS = {"multirun.yaml", "results.csv", "rlhf.json"}  # of what holds runs
 BROKEN, NOT_BEGUN = "broken", "not begun"
 UNFINISHED = "unfinished"  # by a version that wrote no status
 MOST_LEVELS = 4  # of folders in folders
