@@ -194,6 +194,7 @@ def test_a_mistake_is_named(given, overrides, capsys, monkeypatch):
         shown([*overrides, given], capsys, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(overrides):
     command = [sys.executable, "-m", "src.inspect_data", *overrides]
     door = subprocess.Popen(

@@ -112,6 +112,7 @@ def test_any_locale_will_do(locale, folder, tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 def test_a_file_that_the_system_refuses_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     done = shell('door "$@"', *ROWS, "data.corpus_dir=file", cwd=tmp_path)

@@ -85,6 +85,7 @@ def test_every_figure_is_in_the_json_and_in_the_tables(tmp_path, capsys):
     assert max(map(len, table_lines)) <= 100
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("in_this_process")
 def test_equal_work_from_the_command_line_to_the_table(tmp_path, capsys, monkeypatch):
     """What would teach ours alone otherwise is taken back: dropout, adapters, other labels."""

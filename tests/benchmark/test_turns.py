@@ -47,6 +47,7 @@ def turn(job, tmp_path):
     return lambda do: take_turn(Variant("answer", answer), {"do": do}, own)
 
 
+@pytest.mark.whole
 def test_a_turn_has_its_own_memory_and_log(turn, tmp_path, capfd):
     ballast = torch.ones(250_000_000)  # 1 GB of this process, not of the variant's
     repeat = turn("lap")
@@ -58,6 +59,7 @@ def test_a_turn_has_its_own_memory_and_log(turn, tmp_path, capfd):
     assert "printed" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("do", "error", "message"),
     [
@@ -74,6 +76,7 @@ def test_what_ends_a_turn_early_is_said_in_one_line(turn, do, error, message):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.whole
 def test_a_turn_may_start_processes_of_its_own(turn):
     """As a loader does with data.num_workers."""
     assert turn("fork").amount == 7

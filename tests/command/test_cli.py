@@ -241,6 +241,7 @@ def test_an_export_says_where_it_is_and_what_to_do_next(
     assert door(export.export, "export", *again, free_text=EXPORT_TEXT)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_a_run_folder_each_and_a_mistake_in_one_does_not_stop_the_rest(
     door, tmp_path
 ):

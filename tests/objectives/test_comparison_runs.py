@@ -197,6 +197,7 @@ def test_the_next_run_finds_what_the_reference_said(run, caplog):
     assert "before the first step all rewards are 0" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [REWARD, DPO], ids=["reward", "dpo"])
 def test_a_killed_run_goes_on_to_the_same_weights_bit_by_bit(run, objective, monkeypatch):
     layout = (*objective, *LAYOUT, "micro_batch_size=2")

@@ -195,6 +195,7 @@ def test_the_next_step_has_the_rate_that_the_new_schedule_says(from_zero):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
 
 
+@pytest.mark.slow
 def test_adapters_go_on_beside_the_same_weights_only(quick_run, tmp_path, gpt2_tokenizer):
     pytest.importorskip("peft")
     from src.model.pretrained import save_pretrained

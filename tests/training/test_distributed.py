@@ -105,9 +105,8 @@ def test_two_processes_log_what_one_logs(together, alone):
         assert two[key] == pytest.approx(one[key], rel=1e-5), key
 
 
-@pytest.mark.parametrize(
-    "together", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.parametrize("together", ["ddp", "fsdp"], indirect=True)
+@pytest.mark.slow
 def test_two_processes_go_on_from_another_run_and_end_early(together, sweep, tmp_path, corpora):
     """At a learning rate that ruins what was learned: the first validation is in vain."""
     strategy = STRATEGIES[int(together.name)]
