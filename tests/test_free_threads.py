@@ -12,6 +12,10 @@ from src.adaptation import follow_load, followers
 from src.free_cores import Load, allowed_cores
 from src.free_threads import FreeThreads
 from src.shared_cores import Follower, threads_in_torch
+from src.talk.assistant import Assistant
+from src.talk.chat_model import ChatModel
+from tests.conftest import greedy
+from tests.model.conftest import random_model, tiny_config
 
 
 @pytest.fixture
@@ -118,6 +122,35 @@ def test_what_computes_for_us_in_another_thread_follows_our_load(monkeypatch):
         other.start()
         other.join(20)
     assert found == [1]
+
+
+@pytest.fixture
+def model(room, tokenizer) -> ChatModel:
+    """Answers several pieces, with two threads."""
+    talks = Assistant(random_model(tiny_config(vocab_size=320), 0), tokenizer, end_ids=())
+    model = ChatModel(talks, greedy(12), "tiny", FreeThreads("auto", "cpu"))
+    assert len(list(model.stream("What is 1?"))) > 3
+    return model
+
+
+def test_between_two_pieces_a_callers_threads_are_its_own(model):
+    one, other = model.stream("What is 1?"), model.stream("What is 2?")
+    for pieces in (one, other, one, other):
+        assert next(pieces)
+        assert torch.get_num_threads() == 1
+    torch.set_num_threads(3)  # as the caller may meanwhile
+    assert list(one)
+    assert list(other)
+    assert torch.get_num_threads() == 3
+
+
+def test_a_stream_that_nobody_reads_on_leaves_nothing_behind(model):
+    pieces = model.stream("What is 1?")
+    assert next(pieces)
+    assert not followers
+    del pieces
+    assert torch.get_num_threads() == 1
+    assert model.reply("What is 1?") == model.reply("What is 1?")
 
 
 def test_the_cores_that_a_process_may_use_are_seen():
