@@ -19,11 +19,11 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from src.adaptation import followers
+from src.adaptation import followed
 from src.checks import AUTO
 from src.free_cores import (
     BUSY,
@@ -145,6 +145,7 @@ class Follower:
         self._mask_before: frozenset[int] | None = None
         self._is_rising = self._was_said = False
         self._chance = random.Random()  # of its own: a run draws from the other
+        self._followed = ExitStack()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="cores", daemon=True)
 
@@ -159,7 +160,7 @@ class Follower:
         except BaseException:
             self._restore()
             raise
-        followers.append(self)
+        self._followed.enter_context(followed(self, everywhere=True))
         return self
 
     def __exit__(
@@ -168,7 +169,7 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        followers.remove(self)
+        self._followed.close()
         self._stop.set()
         try:
             if self._thread.is_alive():

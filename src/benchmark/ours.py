@@ -63,12 +63,19 @@ class Laps(L.Callback):
         stopwatch: the clock.
         count: what a micro-batch gets through.
         num_steps: optimizer steps of a lap.
+        num_passes: times that a lap goes over what it gets through.
     """
 
-    def __init__(self, stopwatch: Stopwatch, count: Callable[[Any], int], num_steps: int = 1):
+    def __init__(
+        self,
+        stopwatch: Stopwatch,
+        count: Callable[[Any], int],
+        num_steps: int = 1,
+        num_passes: int = 1,
+    ):
         self.stopwatch = stopwatch
         self.count = count
-        self.num_steps = num_steps
+        self.num_steps, self.num_passes = num_steps, num_passes
         self.amount = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -83,7 +90,7 @@ class Laps(L.Callback):
         self.amount += self.count(batch)
         if at_step_boundary(trainer) and trainer.global_step % self.num_steps == 0:
             amount, self.amount = self.amount, 0
-            self.stopwatch.lap(amount)
+            self.stopwatch.lap(amount // self.num_passes)
 
 
 def train_bare_loop(job: Job, stopwatch: Stopwatch) -> None:

@@ -112,7 +112,7 @@ class DPO:
             self.rows.splits, reference, self.rows.key, Path(self.config.data.corpus_dir)
         )
         self.rows.parts.clear()  # the report has asked for parts of the splits as they were
-        self.load_reference = self._kept(reference)
+        self.load_reference, self.expected = self._kept(reference), reference.checksum
         self.start, self.reference = None, replace(reference, model=model)  # another is not held
         return DPOModule(
             model,
@@ -176,7 +176,7 @@ class DPO:
             end_id=data.tokenizer.end_id,
             num_slots=max(1, len(prompts)),
         )
-        return Divergence(prompts, sampling, self.load_reference, self.reference.checksum)
+        return Divergence(prompts, sampling, self.load_reference, self.expected)
 
     def before_training(self, model: GPT2) -> None:
         """Ask the sample prompts; check that policy and reference are one model, if they should be.

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import fields, replace
 from typing import Any
 
@@ -56,8 +57,14 @@ class ChatModel:
         return self._pieces(self.assistant.reply(messages, self._generation(settings)))
 
     def _pieces(self, reply: Reply) -> Iterator[str]:
-        with self.threads.meanwhile():
-            yield from reply
+        pieces = iter(reply)
+        with closing(reply):
+            while True:
+                with self.threads.meanwhile():  # the caller computes between two pieces, too
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                yield piece
 
     def replies(self, prompts: Sequence[Prompt], **settings: Any) -> list[str]:
         """Return the reply to each of several questions, which are decoded together."""

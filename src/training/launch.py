@@ -67,22 +67,10 @@ def meet() -> list[str] | None:
 
 @lru_cache
 def _open_store(place: Place) -> "TCPStore":
-    """Return the key-value store that rank 0, or torchrun's agent, serves to all.
-
-    It lives until the process ends: its destructor joins the thread that serves, at times for ever.
-    """
-    from torch.distributed import TCPStore
-
+    """Return the key-value store that rank 0, or torchrun's agent, serves to all."""
     serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
-        store = TCPStore(
-            place.address,
-            place.port,
-            is_master=serves,
-            timeout=CONNECT_TIMEOUT,
-            wait_for_workers=False,
-            multi_tenant=True,  # torch.distributed will serve its own keys at the same port
-        )
+        return _lasting_store(place.address, place.port, serves)
     except RuntimeError as error:
         if not serves:
             raise UserError(
@@ -93,6 +81,23 @@ def _open_store(place: Place) -> "TCPStore":
             f"cannot listen on port {place.port}: {str(error).splitlines()[0]}; choose another "
             f"with MASTER_PORT=..."
         ) from error
+
+
+def _lasting_store(address: str, port: int, serves: bool) -> "TCPStore":
+    """Return a store that lives until the process ends.
+
+    Its destructor joins the thread that serves, at times for ever.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore(
+        address,
+        port,
+        is_master=serves,
+        timeout=CONNECT_TIMEOUT,
+        wait_for_workers=False,
+        multi_tenant=True,  # torch.distributed will serve its own keys at the same port
+    )
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))
     return store
 
@@ -150,11 +155,7 @@ class Processes:
         if self.place.world_size > 1:
             self.store = _open_store(self.place)
         elif self.num_devices > 1:
-            from torch.distributed import TCPStore
-
-            self.store = TCPStore(
-                LOCALHOST, 0, is_master=True, wait_for_workers=False, multi_tenant=True
-            )
+            self.store = _lasting_store(LOCALHOST, 0, serves=True)
             size = self.num_devices
             self.place = Place(world_size=size, local_size=size, port=self.store.port)
         if self.place.world_size > 1:

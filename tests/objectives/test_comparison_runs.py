@@ -132,6 +132,25 @@ def test_the_policy_is_measured_and_heard_beside_its_reference(run, caplog, caps
     assert "| prompt | reference | step 0 |" in re.sub(" +", " ", text)
 
 
+@pytest.mark.parametrize("how", ["another", "continued", "adapters"])
+def test_the_policy_is_measured_whatever_its_reference_is(run, how, caplog):
+    if how == "adapters":
+        pytest.importorskip("peft")
+        more = ("lora.rank=4", "optimizer.learning_rate=1e-2")
+    else:
+        first = run(*DPO, "max_steps=6", folder="first")
+        keys = {
+            "another": f"objective.reference={first}/model",
+            "continued": f"continue_from={first}",
+        }
+        more = (keys[how],)
+    kl = curves(run(*DPO, *more, "max_steps=10", "trainer.val_every_n_steps=5"))["val/kl"]
+    assert len(kl) == (2 if how == "continued" else 3)  # which begins at step 6
+    assert all(map(math.isfinite, kl.values()))
+    assert (kl[min(kl)] == 0.0) is (how == "adapters")  # the others are not their reference
+    assert "has changed meanwhile" not in caplog.text
+
+
 def test_kl_is_that_of_the_models_and_of_an_unchanged_reference_alone(tokenizer, caplog):
     policy, reference = (random_model(tiny_config(vocab_size=320), seed) for seed in (0, 1))
     prompts = [tokenizer.encode(f"What is {n}?") for n in range(20)]

@@ -150,23 +150,28 @@ def test_a_mistake_is_said_once_and_ends_all(port):
     assert second == ""
 
 
-def test_the_store_is_not_destructed_when_the_process_ends():
+@pytest.mark.parametrize("place", [Place(0, 2, 0, 2, port=1), Place()])
+def test_the_store_is_not_destructed(place):
     """Torch's destructor joins the thread that serves, and hung once in some hundred ends."""
-    code = """
+    code = f"""
 import os
 import torch.distributed
-from src.training.launch import _open_store
+from src.training import launch
 from src.training.place import Place
 class Store:
+    port = 1
     def __init__(self, *args, **options): os.write(1, b"made")
     def __del__(self, write=os.write): write(1, b", destructed")
 torch.distributed.TCPStore = Store
-_open_store(Place(0, 2, 0, 2, port=1))
+launch.find_place = lambda: {place}
+with launch.Processes(2):
+    pass
+os.write(1, b", ended")
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "made"
+    assert done.stdout == "made, ended"
 
 
 def test_a_sweep_under_a_launcher_is_a_mistake(monkeypatch):
