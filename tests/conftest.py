@@ -1,6 +1,7 @@
 """What the tests of several rooms share."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 os.environ["HF_HUB_OFFLINE"] = "1"  # before a library reads it: no test asks the network
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,25 @@ def _signals_as_before() -> Iterator[None]:
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
     assert not signals.has_taken(), "start such a door in a process of its own"
+
+
+@contextmanager
+def root_log_as_before() -> Iterator[None]:
+    """Take the root logger's handlers and level back to what they are now."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A door in this process logs to this test's standard error, which is closed after it."""
+    with root_log_as_before():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""Pairs of replies that all variants learn from, and ours learning from them."""
+"""Rankings of replies that all variants learn from, and ours learning from them."""
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,53 +23,91 @@ from src.objectives.reward import Reward
 from src.training.config import ObjectiveConfig, TrainConfig
 from src.training.objective import Objective
 
-PAIRS, TOKENS = "pairs.jsonl", "pairs.npy"  # beside the rows; the tokens of both replies of each
+# Beside the rows; of each reply the tokens, with its prompt: (rankings, replies).
+RANKINGS, TOKENS = "rankings.jsonl", "rankings.npy"
+NUM_REPLIES = 4  # to each prompt, as InstructGPT's labellers ranked 4 to 9
+PAIRS = tuple(combinations(range(NUM_REPLIES), 2))  # of a ranking, the better one first
+MOST_ROWS = 64  # that are looked at for replies that differ
 
 
-def write_pairs(config: BenchmarkConfig) -> None:
-    """Write pairs beside the rows of ``config``: to each prompt its reply, and another row's.
+def write_rankings(config: BenchmarkConfig) -> None:
+    """Write rankings beside the rows of ``config``: to each prompt its reply, then other rows'.
 
-    Those whose two replies, each after its prompt, do not lie in one block are left out.
+    Those whose replies, each after its prompt, do not lie in one block are left out.
 
     Raises:
         UserError: none is left.
     """
     rows = read_pairs(config)
-    others = np.random.default_rng(config.seed).permutation(len(rows))
-    both = [[(*rows[i],), (rows[i][0], rows[j][1])] for i, j in enumerate(others)]
-    conversations = [Conversation((turn,)) for pair in both for turn in pair]
-    words = WordEncoder(load_tokenizer(config.model_folder))
-    lengths = np.diff(encode_examples(conversations, words, "responses").offsets).reshape(-1, 2)
-    fits = (lengths.sum(1) <= config.block_size) & [a[1] != b[1] for a, b in both]
-    if not fits.any():
-        raise UserError("no pair of replies fits into a block: raise data.block_size")
-    folder = _folder(config)
     found = [
-        {"prompt": better[0], "chosen": better[1], "rejected": worse[1]}
-        for (better, worse), fit in zip(both, fits, strict=True)
-        if fit
+        (prompt, replies)
+        for (prompt, _), replies in zip(rows, _replies(rows, config.seed), strict=True)
+        if len(replies) == NUM_REPLIES
     ]
-    text = "".join(json.dumps(row) + "\n" for row in found)
-    (folder / PAIRS).write_text(text, encoding="utf-8")
-    np.save(folder / TOKENS, lengths[fits].sum(1))
+    turns = [((prompt, reply),) for prompt, replies in found for reply in replies]
+    words = WordEncoder(load_tokenizer(config.model_folder))
+    encoded = encode_examples([Conversation(turn) for turn in turns], words, "responses")
+    lengths = np.diff(encoded.offsets).reshape(-1, NUM_REPLIES)
+    fits = lengths.sum(1) <= config.block_size
+    if not fits.any():
+        raise UserError(
+            f"no {NUM_REPLIES} different replies to a prompt fit into a block: raise "
+            f"data.block_size or num_rows"
+        )
+    ranks = list(range(1, NUM_REPLIES + 1))
+    text = "".join(
+        json.dumps({"prompt": prompt, "replies": replies, "ranks": ranks}) + "\n"
+        for (prompt, replies), fit in zip(found, fits, strict=True)
+        if fit
+    )
+    folder = _folder(config)
+    (folder / RANKINGS).write_text(text, encoding="utf-8")
+    np.save(folder / TOKENS, lengths[fits])
+
+
+def _replies(rows: list[tuple[str, str]], seed: int) -> list[list[str]]:
+    """Return for each row its own reply and those of rows after it in a random order."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    found: list[list[str]] = [[] for _ in rows]
+    for place, row in enumerate(order):
+        others = order[np.arange(place, place + MOST_ROWS) % len(order)]
+        near = (rows[other][1] for other in others)
+        found[row] = list(islice(dict.fromkeys(near), NUM_REPLIES))
+    return found
 
 
 def preference_rows(config: BenchmarkConfig) -> list[dict[str, str]]:
-    """Return the pairs: ``prompt``, ``chosen`` and ``rejected``."""
-    text = (_folder(config) / PAIRS).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    """Return all pairs of all rankings: ``prompt``, ``chosen`` and ``rejected``."""
+    text = (_folder(config) / RANKINGS).read_text(encoding="utf-8")
+    return [
+        {"prompt": row["prompt"], "chosen": row["replies"][i], "rejected": row["replies"][j]}
+        for row in map(json.loads, text.splitlines())
+        for i, j in PAIRS
+    ]
 
 
 def pair_lengths(config: BenchmarkConfig) -> np.ndarray:
     """Return the tokens (pairs,) of both replies of each pair, with their prompts."""
-    lengths: np.ndarray = np.load(_folder(config) / TOKENS)
+    lengths: np.ndarray = _lengths(config)[:, PAIRS].sum(2).reshape(-1)
     return lengths
 
 
 def pairs_per_step(config: BenchmarkConfig) -> int:
-    """Return how many pairs have about as many tokens as a step of packed blocks."""
+    """Return how many pairs the rankings of a step of packed blocks have, about."""
     tokens = config.batch_size * config.block_size
-    return max(1, round(tokens / float(pair_lengths(config).mean())))
+    rankings = round(tokens / float(_lengths(config).sum(1).mean()))
+    return max(1, rankings) * len(PAIRS)
+
+
+def blocks_of(num_rankings: int, config: BenchmarkConfig) -> int:
+    """Return how many packed blocks hold about so many rankings."""
+    tokens = num_rankings * float(_lengths(config).sum(1).mean())
+    return max(1, round(tokens / config.block_size))
+
+
+def _lengths(config: BenchmarkConfig) -> np.ndarray:
+    lengths: np.ndarray = np.load(_folder(config) / TOKENS)
+    return lengths
 
 
 def _folder(config: BenchmarkConfig) -> Path:
@@ -81,7 +120,7 @@ def _learn(
     values: ObjectiveConfig,
     objective: Callable[[TrainConfig], Objective],
 ) -> None:
-    path = str(_folder(job.config) / PAIRS)
+    path = str(_folder(job.config) / RANKINGS)
     config = replace(job.config, objective=values, data=replace(job.config.data, path=path))
     laps = Laps(stopwatch, lambda batch: int((batch["pair_weight"] > 0).sum()))
     train_with(objective(config), config, job.folder, laps)

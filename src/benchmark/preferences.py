@@ -1,8 +1,9 @@
 """Learning from preferences: pairs a second, ours beside TRL's; rollouts and PPO's samples, ours.
 
-All learn from the same pairs of replies. A lap is an optimizer step; PPO's is an iteration: its
-rollouts, and the steps that learn from them. What is computed once before the first step, as the
-log-probabilities of DPO's reference, is in nobody's time.
+All learn from the same rankings of four replies to a prompt, TRL from all their pairs. A lap is an
+optimizer step; PPO's is an iteration: its rollouts, and the steps that learn from them. What is
+computed once before the first step, as the log-probabilities of DPO's reference, is in nobody's
+time.
 """
 
 from dataclasses import replace
@@ -13,11 +14,12 @@ import torch
 from src.benchmark import pairs, policy, trl_preferences
 from src.benchmark.config import BenchmarkConfig
 from src.benchmark.inputs import write_inputs
-from src.benchmark.pairs import write_pairs
+from src.benchmark.pairs import write_rankings
 from src.benchmark.part import Figures, Part
 from src.benchmark.turns import Job, Measured, Variant, take_turns
 
 NAME, TINY = "preferences", "_tiny"  # the second: the end of a variant's name, of the tiny model
+TINY_RANKINGS = 16  # of an optimizer step of the tiny model, about: 96 pairs
 BESIDE = (("ours_reward", "trl_reward"), ("ours_dpo", "trl_dpo"))
 
 
@@ -83,9 +85,10 @@ class Preferences(Part):
 
     def measure(self, config: BenchmarkConfig, job: Job) -> Figures:
         tiny = write_inputs(job.folder / "tiny", config, config.tiny, config.num_rows)
+        write_rankings(job.config)
+        write_rankings(tiny)
+        tiny = replace(tiny, batch_size=pairs.blocks_of(TINY_RANKINGS, tiny))
         jobs = {"": job, TINY: replace(job, config=tiny)}
-        for each in jobs.values():
-            write_pairs(each.config)
         figures: Figures = {
             f"preferences.pairs_per_step{end}": pairs.pairs_per_step(each.config)
             for end, each in jobs.items()

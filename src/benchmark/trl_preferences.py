@@ -18,7 +18,7 @@ from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
 
 def settings(device: torch.device, **more: Any) -> tuple[Setting, ...]:
     """Return what is tried: no gradient checkpointing, and some sizes of batches."""
-    sizes = (2, 8, 32) if device.type == "cpu" else (32, 128)
+    sizes = (8, 32, 96) if device.type == "cpu" else (32, 128)
     return tuple(
         {"gradient_checkpointing": False, **more, "per_device_train_batch_size": size}
         for size in sizes
@@ -58,7 +58,7 @@ def _train(
     model: Any,
     arguments: dict[str, Any],
 ) -> None:
-    """Train on the shared pairs; a step has about as many as ours."""
+    """Train on all pairs of the shared rankings; a step has about as many as ours."""
     from datasets import Dataset
 
     class Laps(TrainerCallback):
@@ -90,7 +90,7 @@ def _train(
 
 
 def _rows(config: BenchmarkConfig) -> list[dict[str, str]]:
-    """Return the shared pairs as TRL reads them, so that its tokens are ours."""
+    """Return the pairs as TRL reads them, so that its tokens are ours."""
     return [
         {
             "prompt": f"{PROMPT_HEADER}{row['prompt']}\n{RESPONSE_HEADER}",

@@ -1,20 +1,32 @@
-"""Learning from preferences is measured: the same pairs, whole steps, every figure in the table."""
+"""Learning from preferences is measured: the same rankings, whole steps, all figures shown."""
 
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from src.benchmark import turns
 from src.benchmark.benchmark import measure, tables_of
-from src.benchmark.inputs import read_pairs
-from src.benchmark.pairs import pair_lengths, pairs_per_step, preference_rows, write_pairs
+from src.benchmark.inputs import read_pairs, write_inputs
+from src.benchmark.pairs import (
+    NUM_REPLIES,
+    PAIRS,
+    RANKINGS,
+    blocks_of,
+    pair_lengths,
+    pairs_per_step,
+    preference_rows,
+    write_rankings,
+)
 from src.benchmark.policy import NUM_TOKENS
 from src.benchmark.preferences import Preferences
-from src.benchmark.turns import work_here
+from src.benchmark.turns import Job, work_here
+from src.data.template import encode_prompt
+from src.data.tokenizer import load_tokenizer
+from src.errors import UserError
 from tests.benchmark.conftest import TINY, benchmark_config
 
 CPU = torch.device("cpu")
@@ -22,27 +34,73 @@ VARIANTS = {variant.name: variant for variant in Preferences().variants(CPU)}
 OURS = ("ours_reward", "ours_dpo")
 
 
+# Four replies, each after its prompt, lie in one block.
+ROOM = ("data.block_size=256", "model.n_positions=256", "batch_size=2")
+
+
 @pytest.fixture(scope="module")
-def paired(job):
-    """The shared rows with pairs beside them."""
-    write_pairs(job.config)
-    return job
+def paired(tmp_path_factory):
+    """Shared rows with rankings beside them."""
+    folder = tmp_path_factory.mktemp("rankings")
+    config = benchmark_config(*TINY, *ROOM)
+    shared = write_inputs(folder / "inputs", config, config.model, config.num_rows)
+    write_rankings(shared)
+    return Job(shared, CPU, "32-true", folder / "work", folder / "logs")
 
 
-def test_pairs_are_a_prompts_reply_and_anothers_and_fit(paired):
+@pytest.fixture
+def rankings(paired):
+    path = Path(paired.config.data.path).with_name(RANKINGS)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_ranking_is_a_prompts_reply_and_three_others_and_fits(paired, rankings):
+    rows = read_pairs(paired.config)
+    own = {prompt: {reply for asked, reply in rows if asked == prompt} for prompt, _ in rows}
+    assert 50 < len(rankings) <= len(rows)
+    tokenizer = load_tokenizer(paired.config.model_folder)
+    for row, tokens in zip(rankings, pair_lengths(paired.config).reshape(-1, 6), strict=True):
+        assert row["ranks"] == [1, 2, 3, 4]
+        assert row["replies"][0] in own[row["prompt"]]
+        assert set(row["replies"]) <= {reply for _, reply in rows}
+        assert len(set(row["replies"])) == NUM_REPLIES
+        lengths = [
+            len(encode_prompt(tokenizer, row["prompt"])) + len(tokenizer.encode(f" {reply}")) + 1
+            for reply in row["replies"]
+        ]
+        assert sum(lengths) <= 256
+        assert tokens.tolist() == [lengths[i] + lengths[j] for i, j in PAIRS]
+
+
+def test_trl_gets_every_pair_of_every_ranking(paired, rankings):
     rows = preference_rows(paired.config)
-    replies = dict(read_pairs(paired.config))
-    assert 50 < len(rows) <= len(read_pairs(paired.config))
-    assert all(replies[row["prompt"]] == row["chosen"] != row["rejected"] for row in rows)
-    lengths = pair_lengths(paired.config)
-    assert (len(lengths), lengths.max() <= 64) == (len(rows), True)
-    assert pairs_per_step(paired.config) == round(4 * 64 / np.mean(lengths))
+    assert len(rows) == 6 * len(rankings) == len(pair_lengths(paired.config))
+    first = rankings[0]["replies"]
+    assert [(row["chosen"], row["rejected"]) for row in rows[:6]] == [
+        *((first[0], other) for other in first[1:]),
+        *((first[1], other) for other in first[2:]),
+        (first[2], first[3]),
+    ]
+
+
+def test_a_step_of_trls_has_the_pairs_of_our_blocks(paired):
+    mean = 6 * 2 * 256 / (2 * pair_lengths(paired.config).mean())
+    assert abs(pairs_per_step(paired.config) - mean) <= 3
+    assert pairs_per_step(paired.config) % 6 == 0
+    blocks = blocks_of(16, paired.config)
+    assert abs(pairs_per_step(replace(paired.config, batch_size=blocks)) - 96) <= 12
+
+
+def test_no_four_replies_in_a_block_is_said(job):
+    with pytest.raises(UserError, match=r"raise data\.block_size"):
+        write_rankings(replace(job.config, data=replace(job.config.data, block_size=16)))
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_ours_learns_from_whole_steps_of_pairs(paired, repeat, name):
-    result = repeat(VARIANTS[name])
-    assert 1 <= result.amount <= 4 * 64 / pair_lengths(paired.config).min()
+def test_ours_learns_from_all_pairs_of_whole_rankings(paired, name, tmp_path):
+    result = work_here(VARIANTS[name], {}, replace(paired, folder=tmp_path))
+    assert result.amount % 6 == 0
+    assert 0 < result.amount - 0.5 * pairs_per_step(paired.config) <= pairs_per_step(paired.config)
 
 
 def test_a_lap_of_ppo_is_an_iteration_and_of_rollouts_all_their_tokens(
@@ -59,10 +117,10 @@ def test_a_lap_of_ppo_is_an_iteration_and_of_rollouts_all_their_tokens(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["trl_reward", "trl_dpo"])
-def test_trl_learns_from_the_same_pairs(paired, repeat, name):
+def test_trl_learns_from_the_same_pairs(paired, tmp_path, name):
     pytest.importorskip("trl")
     for setting in VARIANTS[name].settings[:2]:
-        result = repeat(VARIANTS[name], setting)
+        result = work_here(VARIANTS[name], setting, replace(paired, folder=tmp_path))
         assert abs(result.amount - pairs_per_step(paired.config)) <= 2
 
 
@@ -72,7 +130,13 @@ def test_every_figure_is_in_the_json_and_in_the_table(tmp_path, capsys, monkeypa
     monkeypatch.setattr("src.benchmark.policy.STEP_REPLIES", 8)
     names = [f"{name}{end}" for name in OURS for end in ("", "_tiny")]
     names += ["ours_rollout_tiny", "ours_ppo_tiny"]
-    own = (*TINY, "what=preferences", f"variants=[{','.join(names)}]", "ppo.max_new_tokens=4")
+    own = (
+        *TINY,
+        *ROOM,
+        "what=preferences",
+        f"variants=[{','.join(names)}]",
+        "ppo.max_new_tokens=4",
+    )
     figures = measure(benchmark_config(*own), tmp_path)
     speeds = dict.fromkeys(names[:4], "pairs_per_second")
     speeds |= {
