@@ -87,6 +87,11 @@ class Records:
         """What is no ranking."""
         return self._notes.rows
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another program has written, so that nothing can be written here."""
+        return self._rows.is_lost or self._notes.is_lost
+
     def begin(self, origin: Origin) -> str | None:
         """Say what draws the replies that follow, and who ranks them, as ``origin_of`` returns it.
 

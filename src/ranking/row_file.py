@@ -28,6 +28,7 @@ class RowFile:
         rows: all of them.
         line_numbers: of each row.
         cut_line: the number of the line that was cut off; None: there is none.
+        is_lost: whether another program has written, so that nothing can be written here.
 
     Raises:
         UserError: it holds something else, or cannot be read or written; of the methods that
@@ -39,6 +40,7 @@ class RowFile:
         self.rows: list[dict[str, Any]] = []
         self.line_numbers: list[int] = []
         self.cut_line: int | None = None
+        self.is_lost = False
         text = self._read()
         self.size = len(text.encode())
         self.cut_size = 0  # bytes of the line that was cut off
@@ -103,6 +105,7 @@ class RowFile:
             UserError: somebody has.
         """
         if _size(self.path) != self.size:
+            self.is_lost = True
             raise UserError(
                 f"{self.key}={self.path}: another program has written there meanwhile: end one of "
                 f"the two, and start this one anew"
