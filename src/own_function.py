@@ -8,11 +8,14 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from src.errors import UserError
 
+OURS = (__file__, importlib.__file__)
 Score = Callable[[str, list[str]], Any]  # a prompt and replies to a number for each reply
 
 
@@ -21,13 +24,18 @@ def is_own(name: object) -> bool:
     return isinstance(name, str) and "." in name
 
 
+def is_typed(key: str, overrides: Sequence[str]) -> bool:
+    """Whether ``key`` stands among the overrides of the command line."""
+    return any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
+
+
 def check_typed(key: str, name: str, overrides: Sequence[str]) -> None:
     """Check that ``key`` stands among the overrides of the command line.
 
     Raises:
         UserError: another config names the function.
     """
-    if not any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
+    if not is_typed(key, overrides):
         raise UserError(
             f"{key}={name}: a config names this function: add it to the command line, if you know "
             f"it"
@@ -45,30 +53,52 @@ def own_function(key: str, name: str, others: Sequence[str]) -> Score:
         others: what the key may be besides.
 
     Raises:
-        UserError: there is no such function; when called, it takes other arguments.
+        UserError: there is no such function; when called, it takes other arguments, or fails.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     module, _, attribute = name.rpartition(".")
-    try:
+    choices = f"it is {', '.join(others)}, or a function's dotted name, as in {key}=mine.score"
+    with _failing(key, name, choices):
         function = getattr(importlib.import_module(module), attribute)
         if not callable(function):
             raise TypeError(f"{attribute} is a {type(function).__name__}, no function")
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise UserError(
-            f"{key}={name}: {error}; it is {', '.join(others)}, or a function's dotted name, as in "
-            f"{key}=mine.score"
-        ) from error
 
     def score(prompt: str, replies: list[str]) -> Any:
-        try:
-            return function(prompt, replies)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{key}={name}: {error}; it is called as score(prompt, replies)"
-            ) from error
+        with _failing(key, name, "it is called as score(prompt, replies)"):
+            values = function(prompt, replies)
+            return list(values) if isinstance(values, Iterator) else values
 
     return score
+
+
+@contextmanager
+def _failing(key: str, name: str, hint: str) -> Iterator[None]:
+    """Let whatever a person's code raises be one line that says where.
+
+    Raises:
+        UserError: it has raised something, or has ended the program.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:
+            raise  # a signal has come meanwhile
+        raise UserError(f"{key}={name}: {_what_failed(error)}; {hint}") from error
+
+
+def _what_failed(error: BaseException) -> str:
+    """Return an error in a line: its type, what it says, and where a person's code raised it."""
+    text = str(error).strip().partition("\n")[0]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in OURS and not frame.filename.startswith("<frozen importlib")
+    ]
+    if not frames:
+        return text or type(error).__name__
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}"
+    return f"{type(error).__name__}{': ' * bool(text)}{text} ({place})"
 
 
 def finite_scores(values: Any, num_replies: int, key: str, name: str) -> list[float]:
@@ -79,7 +109,7 @@ def finite_scores(values: Any, num_replies: int, key: str, name: str) -> list[fl
     """
     try:
         scores = [float(value) for value in values]  # of torch or numpy, too
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # torch and numpy have their own
         raise UserError(f"{key}={name}: it must return a number for each reply") from error
     if len(scores) != num_replies or not all(map(math.isfinite, scores)):
         raise UserError(

@@ -5,8 +5,8 @@ Standard output gets what a person ranks; what happened goes to standard error.
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import DictConfig
@@ -16,7 +16,7 @@ from src.command.cli import RUNS, run_door, task_overrides, typed
 from src.data.config import DataConfig
 from src.errors import UserError
 from src.own_function import check_typed
-from src.ranking.config import RankingConfig
+from src.ranking.config import EXACT, KNOWN, ME, RankingConfig
 from src.talk.screen import note, waiting
 
 if TYPE_CHECKING:  # otherwise imported after the config is checked
@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # otherwise imported after the config is checked
 
     Knows = Callable[[Context], bool]
 
-ME, KNOWN, EXACT = "me", "sample", "exact_match"
 ALL, BEST = "all", "best"
 
 
@@ -57,15 +56,21 @@ def rank(config: DictConfig) -> None:
         raise UserError(
             "labeller=me: this is no terminal; add labeller=sample or a function's name"
         )
+    from src.ranking.best import BestReplies
+    from src.ranking.records import Records
+
+    kind = BestReplies if settings.keep == BEST else Records
+    with closing(kind(settings.output_path)) as records:
+        _rank(settings, records)
+
+
+def _rank(settings: RankConfig, records: "Records") -> None:
     from src.model.device import choose_device
     from src.ranking.best import BestReplies, keep_best
-    from src.ranking.records import Records
     from src.ranking.session import Session, outcome, rank_all
     from src.ranking.terminal import ask_all
     from src.shared_cores import shared_cores
 
-    path = Path(settings.output)
-    records = BestReplies(path) if settings.keep == BEST else Records(path)
     with waiting("loading the model and the prompts"):
         device = choose_device(settings.device)
         found, labeller = _collected(settings, records, device)
@@ -116,9 +121,7 @@ def _collected(
             else f"labeller={settings.labeller}: no row of {settings.prompts} has a reply of its "
             "own to compare with"
         )
-    origin = origin_of(settings, assistant, model_path)
-    if settings.keep == BEST:
-        origin["labeller"] = settings.labeller
+    origin = origin_of(settings, assistant, model_path, settings.labeller, settings.noise)
     if line := records.begin(origin):
         note(line)
     return found, labeller

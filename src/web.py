@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.address import PORT, bind, cannot_listen, url
 from src.checks import above, at_least, check, within
-from src.command.cli import RUNS, Stopped, require, run_door, typed
+from src.command.cli import RUNS, Stopped, require, run_door, task_overrides, typed
 from src.model.generation_config import GenerationConfig
+from src.own_function import is_typed
 from src.ranking.config import RankingConfig
 from src.streams import say
 
@@ -61,9 +62,13 @@ def web(config: DictConfig, **text: str) -> None:
     from src.page.options import page_options, sample_prompts
     from src.page.ranking import Ranker, RowsConfig
     from src.page.server import PageServer
+    from src.ranking.records import Records
     from src.shared_cores import shared_cores
     from src.talk.model_folder import model_folders, newest_model_folder
 
+    output = settings.rank.key("output")
+    if is_typed(output, task_overrides()):  # else it may not be meant: who chats needs no file
+        Records(settings.rank.output_path, output)
     data = typed(RowsConfig, OmegaConf.masked_copy(config, "data")).data
     signal.signal(signal.SIGTERM, _stop)
     device = choose_device(settings.device)

@@ -38,6 +38,10 @@ def free_port() -> int:
         (("max_queue=0",), "max_queue=0: must be at least 1"),
         (("rank.num_replies=1",), "rank.num_replies=1: must be at least 2"),
         (("generation@rank.generation=greedy",), "add generation@rank.generation=full"),
+        (("rank.output=.",), "rank.output=.: name a file"),
+        (("rank.output=/",), "rank.output=/: name a file"),
+        (("rank.output=",), "rank.output=: name a file"),
+        (("rank.output=..",), "rank.output=..: cannot be read: it is a folder"),
         (("data.max_rows=0",), "data.max_rows=0: must be at least 1"),
         (("data.max_rows=some",), "data.max_rows: Value 'some' of type"),
         (("host=nowhere.invalid",), "host=nowhere.invalid port=7860: "),
@@ -52,6 +56,16 @@ def test_a_mistake_is_one_line_before_anything_is_served(door, arguments, messag
     assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_rankings_that_somebody_asks_for_are_looked_at_at_once(door, tmp_path):
+    (tmp_path / "mine.json").write_text('{"theme": "dark"}')
+    code, _, err = door(web.web, "web", "rank.output=mine.json")
+    assert code == 2
+    assert err == "error: rank.output=mine.json, line 1: it holds other rows; name a new file\n"
+    (tmp_path / "comparisons.jsonl").write_text('{"chosen": "a", "rejected": "b"}\n')
+    _, _, err = door(web.web, "web", f"port={free_port()}")
+    assert "no trained model" in err  # who came to chat needs no other file
 
 
 def test_a_port_that_is_taken_is_named(door):

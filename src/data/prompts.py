@@ -4,7 +4,7 @@ Any row serves: a prompt without a response, or a conversation, a comparison, wh
 left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,13 +14,12 @@ import numpy as np
 from src.data.columns import name_columns
 from src.data.comparison import Context
 from src.data.comparison_columns import comparison_columns
+from src.data.content import UnusableRow
 from src.data.conversation import Conversation, RowReader
 from src.data.layouts import Row
 from src.data.order import in_passes
 from src.data.report import RowReport
 from src.data.source import Source
-from src.data.template import encode_prompt
-from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 
 REPLY = "\0reply"  # our name for a column; no file has it
@@ -77,31 +76,56 @@ class Prompts:
     report: RowReport
 
     @classmethod
-    def of(cls, source: Source, split: str, tokenizer: Tokenizer, max_length: int) -> "Prompts":
+    def of(
+        cls,
+        source: Source,
+        split: str,
+        encode: Callable[[Context], Sequence[int]],
+        max_length: int,
+        key: str = "max_new_tokens",
+    ) -> "Prompts":
         """Read and encode the prompts of a split; those of over ``max_length`` tokens are dropped.
 
+        Args:
+            source: of the rows.
+            split: train, validation or test.
+            encode: returns the token ids that a reply follows; raises UnusableRow for a context
+                that the model does not take, which is dropped.
+            max_length: tokens, at most.
+            key: the setting that leaves more room when it is lower.
+
         Raises:
-            UserError: the rows cannot be read, or no prompt is short enough.
+            UserError: the rows cannot be read, or no prompt is left.
         """
         report = RowReport()
         rows = source.read_by(PromptReader).read(report)
         found: dict[Context, str] = {}
         for context, family in _contexts(row for name, row in rows if name == split):
             found.setdefault(context, family)
-        contexts, families, ids = [], [], []
+        contexts, families, ids, refused = [], [], [], []
         for context, family in found.items():
-            turns, prompt, system, opening = context
-            encoded = encode_prompt(tokenizer, prompt, turns, system, opening)
+            place = f"prompt {context.prompt[:40]!r}"
+            try:
+                encoded = encode(context)
+            except UnusableRow as problem:
+                report.drop(problem.reason, place, problem.found)
+                refused.append(problem.reason)
+                continue
             if len(encoded) > max_length:
-                report.drop(NO_ROOM, f"prompt {prompt[:40]!r}", f"{len(encoded):,} tokens")
+                report.drop(NO_ROOM, place, f"{len(encoded):,} tokens")
                 continue
             contexts.append(context)
             families.append(family)
             ids.append(np.array(encoded, dtype=np.int64))
+        if not contexts and refused:
+            first = report.first_dropped[refused[0]]
+            raise UserError(
+                f"no prompt of {split} can be used: {len(refused):,} {refused[0]}, first {first}"
+            )
         if not contexts:
             raise UserError(
                 f"no prompt of {split} has {max_length} tokens at most "
-                f"({report.dropped[NO_ROOM]:,} are longer): lower max_new_tokens"
+                f"({report.dropped[NO_ROOM]:,} are longer): lower {key}"
             )
         return cls(contexts, families, ids, report)
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from src.data.sample.labeller import judge as embedded_verdict
-from src.data.sample.labeller import question_of
+from src.data.sample.labeller import question_alone
+from src.data.sample.questions import Question
 from src.errors import UserError
 from src.evaluation.exact_match import matches
 from src.evaluation.rows import EvaluationRow
@@ -66,11 +67,15 @@ def choose_judge(name: str, rows: Sequence[EvaluationRow]) -> Judge | None:
 
 
 def _is_known(row: EvaluationRow) -> bool:
-    return len(row.messages) == 1 and question_of(row.messages[0].content) is not None
+    return _question(row) is not None
+
+
+def _question(row: EvaluationRow) -> Question | None:
+    return question_alone(row.messages[-1].content, *row.messages[:-1])
 
 
 def _gold(row: EvaluationRow, reply: str, ended: bool) -> Opinion | None:
-    question = question_of(row.messages[0].content) if len(row.messages) == 1 else None
+    question = _question(row)
     if question is None:
         return None
     verdict = embedded_verdict(question, reply, ended)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from src.data.sample.labeller import Verdict, judge, question_of
+from src.data.sample.labeller import Verdict, judge, question_alone
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.model.gpt2 import GPT2
@@ -115,7 +115,7 @@ def exact_match(asked: Asked, reply: str, ended: bool) -> float:
 
 def verdict(asked: Asked, reply: str, ended: bool) -> Verdict | None:
     """Return what the embedded labeller sees in a reply; None: it does not know the question."""
-    question = None if asked.has_history else question_of(asked.prompt)
+    question = question_alone(asked.prompt, asked.has_history)
     return None if question is None else judge(question, reply, ended)
 
 
@@ -151,7 +151,7 @@ def function_rewards(name: str, tokenizer: Tokenizer) -> FunctionRewards:
         try:
             (value,) = values
             return float(value)  # of torch or numpy, too
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # they have their own
             raise UserError(
                 f"{KEY}={name}: score(prompt, replies) returns a number for each reply"
             ) from error

@@ -4,7 +4,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from src.data.config import DataConfig
 from src.errors import UserError
 from src.page.question import first_mistake
 from src.ranking.collection import collect, origin_of, people_batch_size
-from src.ranking.config import RankingConfig
+from src.ranking.config import ME, RankingConfig
 from src.ranking.draws import Drawn, messages_of
 from src.ranking.records import Records
 from src.ranking.session import Question, Session, outcome
@@ -59,14 +58,23 @@ class Ahead(Iterator[Drawn]):
     def __init__(self, drawn: Iterator[Drawn]):
         self.drawn = drawn
         self.ready: deque[Drawn] = deque()
+        self.failure: Exception | None = None
 
     def __next__(self) -> Drawn:
-        return self.ready.popleft() if self.ready else next(self.drawn)
+        if self.ready:
+            return self.ready.popleft()
+        if self.failure is not None:
+            raise self.failure
+        return next(self.drawn)
 
     def prepare(self) -> None:
-        """Draw the next replies, unless they are there."""
-        if not self.ready:
+        """Draw the next replies, unless they are there; what fails is raised when they are due."""
+        if self.ready or self.failure is not None:
+            return
+        try:
             self.ready.extend(item for item in (next(self.drawn, None),) if item is not None)
+        except Exception as error:
+            self.failure = error
 
 
 class Ranker:
@@ -99,14 +107,20 @@ class Ranker:
         """Do what a person does; return what the page shows then.
 
         Raises:
-            UserError: it cannot be done; nothing has changed.
+            UserError: it cannot be done; nothing has changed. Where no replies could be drawn, or
+                the file is not as it was, the next move begins anew.
         """
         notice = ""
         if self.session is None:
             self.session, notice = self._begin()
-        if move.action != "show":
-            notice = self._do(self.session, move)
-        return self._shown(self.session, notice)
+        session = self.session
+        try:
+            if move.action != "show":
+                notice = self._do(session, move)
+            return self._shown(session, notice)
+        finally:
+            if session.failure is not None or session.records.is_lost:
+                self._drop()
 
     def prepare(self) -> None:
         """Draw what is asked next while the person reads."""
@@ -115,15 +129,25 @@ class Ranker:
 
     def _begin(self) -> tuple[Session, str]:
         settings = self.settings
-        records = Records(Path(settings.output))
+        records = Records(settings.output_path, settings.key("output"))
         assistant = self.load()
         batch_size = people_batch_size(settings)
         found = collect(settings, self.data, assistant, records, batch_size)
         self.ahead, self.num_prompts = Ahead(found.drawn), found.num_prompts
         lines = [f"rows left out: {line}" for line in found.left_out]
-        if line := records.begin(origin_of(settings, assistant, self.model_path)):
-            lines.append(line)
+        try:
+            line = records.begin(origin_of(settings, assistant, self.model_path, ME))
+        except UserError:
+            records.close()
+            raise
+        lines += [line] if line else []
         return Session(self.ahead, records, settings.seed), "; ".join(lines)
+
+    def _drop(self) -> None:
+        """Forget the session, so that the next move begins anew."""
+        if self.session is not None:
+            self.session.records.close()
+        self.session = None
 
     def _do(self, session: Session, move: Move) -> str:
         """Do it, and return what else is to be said."""

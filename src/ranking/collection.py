@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 from src.data.comparison import Context
 from src.data.config import DataConfig
+from src.data.content import UnusableRow
 from src.data.prompts import Prompts
 from src.data.sources import open_source
 from src.model.weights_file import checksum
-from src.ranking.config import RankingConfig
-from src.ranking.draws import Drawn, draw
+from src.ranking.config import KNOWN, RankingConfig
+from src.ranking.draws import Drawn, Prompt, draw, messages_of
 from src.ranking.records import Records, key_of
 from src.talk.assistant import Assistant
+from src.talk.rendering import Refusal
+
+REFUSED = "refused_by_the_chat_template"
 
 
 class Collection(NamedTuple):
@@ -23,7 +28,7 @@ class Collection(NamedTuple):
         num_prompts: they answer.
         num_known: prompts that the labeller can rank replies to, ranked before or not.
         num_unknown: prompts that it cannot.
-        left_out: which rows are no prompts, a line each.
+        left_out: which rows are no prompts that the model takes, a line each.
     """
 
     drawn: Iterator[Drawn]
@@ -52,18 +57,34 @@ def collect(
         knows: whether the labeller can rank replies to a prompt.
 
     Raises:
-        UserError: the rows cannot be read, or no prompt is short enough.
+        UserError: the rows cannot be read, or no prompt is left; the model's template is broken.
     """
     room = assistant.model.config.n_positions - settings.max_new_tokens
-    prompts = Prompts.of(open_source(data), settings.prompts, assistant.tokenizer, room)
+    encode = partial(_encode, assistant)
+    source, key = open_source(data), settings.key("max_new_tokens")
+    prompts = Prompts.of(source, settings.prompts, encode, room, key)
     order = prompts.order(settings.seed, 0, len(prompts)).tolist()
-    found = [(prompts.contexts[number], prompts.families[number]) for number in order]
-    known = [item for item in found if knows(item[0])]
+    parts = zip(prompts.contexts, prompts.families, prompts.input_ids, strict=True)
+    whole = [Prompt(context, family, ids.tolist()) for context, family, ids in parts]
+    found = [whole[number] for number in order]
+    known = [prompt for prompt in found if knows(prompt.context)]
     seen = records.seen
-    left = [item for item in known[: settings.max_prompts] if key_of(item[0]) not in seen]
+    left = [item for item in known[: settings.max_prompts] if key_of(item.context) not in seen]
     drawn = draw(assistant, left, settings.num_replies, settings.generation, batch_size)
     num_unknown = len(found) - len(known)
     return Collection(drawn, len(left), len(known), num_unknown, prompts.report.explain())
+
+
+def _encode(assistant: Assistant, context: Context) -> list[int]:
+    """Return a context as the model reads it.
+
+    Raises:
+        UnusableRow: the model's template refuses it, such as a system text or an opening.
+    """
+    try:
+        return assistant.template(messages_of(context))
+    except Refusal as error:
+        raise UnusableRow(REFUSED, str(error)) from error
 
 
 def people_batch_size(settings: RankingConfig) -> int:
@@ -71,8 +92,18 @@ def people_batch_size(settings: RankingConfig) -> int:
     return 2 * settings.num_replies
 
 
-def origin_of(settings: RankingConfig, assistant: Assistant, model_path: str) -> dict[str, Any]:
-    """Return what replies depend on beside their prompt: weights, seed, and how they are drawn."""
+def origin_of(
+    settings: RankingConfig,
+    assistant: Assistant,
+    model_path: str,
+    labeller: str,
+    noise: float | None = None,
+) -> dict[str, Any]:
+    """Return what rankings depend on beside their prompt.
+
+    Replies: weights, seed, and how they are drawn. Ranks: who ranks, and the embedded labeller's
+    noise.
+    """
     weights = {name: tensor.cpu() for name, tensor in assistant.model.state_dict().items()}
     generation = asdict(settings.generation)
     return {
@@ -80,4 +111,6 @@ def origin_of(settings: RankingConfig, assistant: Assistant, model_path: str) ->
         "weights": checksum(weights),
         "seed": settings.seed,
         "generation": {name: value for name, value in generation.items() if name != "seed"},
+        "labeller": labeller,
+        **({"noise": noise} if labeller == KNOWN else {}),
     }

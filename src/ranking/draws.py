@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from src.data.comparison import Context
 from src.model.decoder import Decoder
@@ -10,6 +11,14 @@ from src.model.generation_config import GenerationConfig
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.text_stream import TextStream
+
+
+class Prompt(NamedTuple):
+    """What is replied to; ``input_ids`` leave room for a reply."""
+
+    context: Context
+    family: str
+    input_ids: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ def draw_seed(seed: int, context: Context, number: int) -> int:
 
 def draw(
     assistant: Assistant,
-    contexts: Sequence[tuple[Context, str]],
+    prompts: Sequence[Prompt],
     num_replies: int,
     generation: GenerationConfig,
     batch_size: int,
@@ -57,13 +66,13 @@ def draw(
     """Yield the replies to each prompt, in order; a slot that is free takes the next reply.
 
     Args:
-        assistant: the model, its tokenizer and its template.
-        contexts: prompts that leave room for ``max_new_tokens``, with the family of each.
+        assistant: the model and its tokenizer.
+        prompts: they leave room for ``max_new_tokens``, as the assistant's template writes them.
         num_replies: to a prompt.
         generation: how they are drawn; each has a seed of its own.
         batch_size: replies at a time, at most.
     """
-    ids = [assistant.template(messages_of(context)) for context, _ in contexts]
+    ids = [prompt.input_ids for prompt in prompts]
     jobs = ((prompt, number) for prompt in range(len(ids)) for number in range(num_replies))
     most = max(map(len, ids), default=0) + generation.max_new_tokens
     num_slots = min(batch_size, max(1, len(ids) * num_replies))
@@ -75,7 +84,9 @@ def draw(
         if decoder.num_free_slots * 4 >= num_slots or not running:
             starting = [job for _, job in zip(range(decoder.num_free_slots), jobs, strict=False)]
             configs = [
-                replace(generation, seed=draw_seed(generation.seed, contexts[prompt][0], number))
+                replace(
+                    generation, seed=draw_seed(generation.seed, prompts[prompt].context, number)
+                )
                 for prompt, number in starting
             ]
             slots = decoder.join([ids[prompt] for prompt, _ in starting], configs)
@@ -96,14 +107,18 @@ def draw(
                 decoder.leave(slot)
                 done.setdefault(job.prompt, {})[job.number] = running.pop(slot)
         while len(done.get(following, ())) == num_replies:
-            yield _drawn(contexts[following], done.pop(following))
+            yield _drawn(prompts[following], done.pop(following))
             following += 1
 
 
-def _drawn(prompt: tuple[Context, str], jobs: dict[int, _Job]) -> Drawn:
-    found = [jobs[number] for number in sorted(jobs)]
-    for job in found:
+def _drawn(prompt: Prompt, jobs: dict[int, _Job]) -> Drawn:
+    """Return the replies of a prompt; one that was cut off before it said anything is none."""
+    found = []
+    for number in sorted(jobs):
+        job = jobs[number]
         job.stream.finish()
-    context, family = prompt
-    replies = tuple(job.stream.text.strip() for job in found)
-    return Drawn(context, family, replies, tuple(job.ended for job in found))
+        text = job.stream.text.strip()
+        if text or job.ended:
+            found.append((text, job.ended))
+    replies, ended = zip(*found, strict=True) if found else ((), ())
+    return Drawn(prompt.context, prompt.family, replies, ended)

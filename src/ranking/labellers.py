@@ -4,16 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from src.data.comparison import Context
-from src.data.sample.labeller import judge, question_of, ranking
+from src.data.sample.labeller import judge, question_alone, ranking
+from src.data.sample.questions import Question
 from src.data.template import reply_ids
 from src.model.replies import Replies, reply_rewards
 from src.model.rollout import Rollout
 from src.own_function import finite_scores, own_function
+from src.ranking.config import EXACT, KNOWN, ME
 from src.ranking.draws import Drawn, messages_of
+from src.ranking.ranks import places
 from src.talk.assistant import Assistant
 from src.talk.reward_folder import policy_reward_model
 
-EXACT = "exact_match"
 Labeller = Callable[[Drawn, int], list[int]]  # replies and a seed to ranks, 1 is best
 
 
@@ -21,7 +23,7 @@ def known_labeller(noise: float) -> Labeller:
     """Return the embedded labeller; see ``src.data.sample.labeller``."""
 
     def rank(drawn: Drawn, seed: int) -> list[int]:
-        question = question_of(drawn.context.prompt)
+        question = _question(drawn.context)
         assert question is not None
         replies = zip(drawn.replies, drawn.ended, strict=True)
         golds = [judge(question, reply, ended).gold for reply, ended in replies]
@@ -32,7 +34,11 @@ def known_labeller(noise: float) -> Labeller:
 
 def is_known(context: Context) -> bool:
     """Whether the embedded labeller knows the answer."""
-    return not context.turns and question_of(context.prompt) is not None
+    return _question(context) is not None
+
+
+def _question(context: Context) -> Question | None:
+    return question_alone(context.prompt, context.turns, context.system, context.opening)
 
 
 def exact_labeller(answers: Mapping[Context, str]) -> Labeller:
@@ -86,9 +92,7 @@ def function_labeller(name: str) -> Labeller:
     Raises:
         UserError: there is no such function; when called, it returns something else.
     """
-    function = own_function(
-        "labeller", name, ("me", "sample", "exact_match", "a reward model's folder")
-    )
+    function = own_function("labeller", name, (ME, KNOWN, EXACT, "a reward model's folder"))
 
     def rank(drawn: Drawn, seed: int) -> list[int]:
         scores = function(drawn.context.prompt, list(drawn.replies))
@@ -104,4 +108,4 @@ def ranks_of(scores: Sequence[float], num_replies: int, name: str) -> list[int]:
         UserError: they are not a finite number for each reply.
     """
     values = finite_scores(scores, num_replies, "labeller", name)
-    return [1 + sum(other > value for other in values) for value in values]
+    return places([-value for value in values])

@@ -2,55 +2,70 @@
 
 comparisons.jsonl         a row a ranking, as data=file reads them
 .comparisons.notes.jsonl  what is no row: {"skipped": ...}, {"again": ..., "ranks": ...}, and
-                          {"from": ..., "row": 1}: what drew the replies of that row and the next
+                          {"from": ..., "row": 1}: what drew the replies of that row and the next,
+                          and who ranked them
+.comparisons.lock         while a program writes the two
 
-The second is hidden, so that data.path= of the folder, or a pattern, passes over it.
+The last two are hidden, so that data.path= of the folder, or a pattern, passes over them.
 """
 
+import contextlib
 import json
-import os
+import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from src.data.comparison import Context
 from src.data.prompts import context_row
 from src.errors import UserError
-from src.files import atomic, disk
+from src.files import disk
 from src.ranking.draws import Drawn
+from src.ranking.row_file import RowFile
+
+Origin = Mapping[str, Any]
+STARTS = ('{"prompt": ', '{"messages": ')
+NOTE_STARTS = ('{"from": ', '{"skipped": ', '{"again": ')
 
 
 class Records:
     """The rankings of one file and the notes beside it; each is on disk before the next is asked.
 
+    Whoever reads changes nothing; whoever writes has both to itself from ``begin`` to ``close``.
+
     Args:
         path: the file of rows.
+        key: the setting that names it.
 
     Raises:
         UserError: a file holds something else, or cannot be written; of all methods that write,
-            too: the disk refuses, or another program has written meanwhile.
+            too: the disk refuses, or another program writes there.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, key: str = "output"):
+        self.path, self.key = path, key
+        if not path.name:
+            raise UserError(f"{key}={path}: name a file, as in {key}=comparisons.jsonl")
         self.notes_path = path.with_name(f".{path.stem}.notes.jsonl")
-        self.origin: Mapping[str, Any] | None = None
-        self.rows = _lines(path)
-        self.notes = _lines(self.notes_path)
-        for number, note in enumerate(self.notes, 1):
+        self.origin: Origin | None = None
+        self._release: weakref.finalize | None = None
+        self._rows = RowFile(path, key, STARTS)
+        self._notes = RowFile(self.notes_path, key, NOTE_STARTS)
+        for number, note in zip(self._notes.line_numbers, self.notes, strict=True):
             if not _is_note(note):
                 raise UserError(
-                    f"output={path}: {self.notes_path}, line {number}: no note of rankings; name a "
+                    f"{key}={path}: {self.notes_path}, line {number}: no note of rankings; name a "
                     f"new file"
                 )
-        _check_writable(path)
-        self.sizes = {file: _size(file) for file in (path, self.notes_path)}
-        for number, row in enumerate(self.rows, 1):
+        for number, row in zip(self._rows.line_numbers, self.rows, strict=True):
             if not self.is_row(row):
-                raise UserError(
-                    f"output={path}, line {number}: it holds other rows; name a new file"
-                )
+                raise self._rows.mistake(number, "it holds other rows; name a new file")
+        if self._rows.cut_line is not None and not self.rows and not self.notes:
+            raise self._rows.mistake(self._rows.cut_line, "no JSON; name a new file")
+        self._rows.check_writable()
 
     @staticmethod
     def is_row(row: dict[str, Any]) -> bool:
@@ -62,37 +77,63 @@ class Records:
         """Return what a row says beside the context."""
         return {"replies": list(drawn.replies), "ranks": ranks, "ended": list(drawn.ended)}
 
-    def begin(self, origin: Mapping[str, Any]) -> str | None:
-        """Say what draws the replies that follow, as ``origin_of`` returns it.
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rankings, the oldest first."""
+        return self._rows.rows
 
-        Returns a line if replies of the rows before came from something else.
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        """What is no ranking."""
+        return self._notes.rows
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another program has written, so that nothing can be written here."""
+        return self._rows.is_lost or self._notes.is_lost
+
+    def begin(self, origin: Origin) -> str | None:
+        """Say what draws the replies that follow, and who ranks them, as ``origin_of`` returns it.
+
+        Returns a line if the rows before came from something or somebody else.
         """
+        self._hold()
         self.origin = origin
         others: Counter[str] = Counter()
-        starts = [n for n in self.notes if "from" in n and n["row"] <= len(self.rows)]
-        first = min((note["row"] for note in starts), default=len(self.rows) + 1)
-        if first > 1:
-            others["a model that is not noted"] = first - 1
-        ends = [*(note["row"] for note in starts[1:]), len(self.rows) + 1]
-        for note, end in zip(starts, ends, strict=False):
-            if note["from"] != origin:
-                others[_origin_text(note["from"], origin)] += end - note["row"]
+        for other, rows in self._parts():
+            if other is None:
+                others["a model that is not noted"] += len(rows)
+            elif other != origin:
+                others[_origin_text(other, origin)] += len(rows)
         if not others.total():
             return None
         which = "; ".join(f"{number:,} of {text}" for text, number in others.items() if number)
         return (
-            f"{self.path} holds rankings of other replies: {which}. New ones join them, and "
-            f"{self.notes_path.name} notes which are whose; to keep them apart, name another output"
+            f"{self.path} holds other rankings: {which}. New ones join them, and "
+            f"{self.notes_path.name} notes which are whose; to keep them apart, name another "
+            f"{self.key}"
         )
+
+    def close(self) -> None:
+        """Let other programs write."""
+        if self._release is not None:
+            self._release()
+            self._release = None
 
     @property
     def noted(self) -> bool:
         """Whether it is noted who drew the replies: the rankings are not a stranger's."""
         return any("from" in note for note in self.notes)
 
+    @property
+    def own_rows(self) -> list[dict[str, Any]]:
+        """The rankings of the one who ranks now, or who ranked last; the oldest first."""
+        parts = self._parts()
+        return [row for other, rows in parts if _ranker(other) == self._ranker for row in rows]
+
     def knows_again(self, row: Mapping[str, Any] | None) -> bool:
         """Whether a second ranking has been asked for; None needs none."""
-        return row is None or any(note.get("again") == key_of_row(row) for note in self.notes)
+        return row is None or any(note["again"] == key_of_row(row) for note in self._own_agains())
 
     @property
     def seen(self) -> set[str]:
@@ -102,14 +143,13 @@ class Records:
 
     def add(self, drawn: Drawn, ranks: list[int]) -> None:
         """Write a ranking."""
-        last = next((note["from"] for note in reversed(self.notes) if "from" in note), None)
-        if self.origin is not None and last != self.origin:
+        if self.origin is not None and self._last_origin() != self.origin:
             self._note({"from": self.origin, "row": len(self.rows) + 1})
         row = {**context_row(drawn.context), **self.columns(drawn, ranks)}
         if drawn.family:
             row["family"] = drawn.family
-        self._append(self.path, row)
-        self.rows.append(row)
+        self._hold()
+        self._rows.append(row)
 
     def skip(self, drawn: Drawn) -> None:
         """Note that a prompt is not asked again."""
@@ -117,45 +157,13 @@ class Records:
 
     def add_again(self, row: Mapping[str, Any], ranks: list[int] | None) -> None:
         """Note a second ranking of the same replies; None: it was skipped."""
-        self._note({"again": key_of_row(row), "ranks": ranks})
+        self._note({"again": key_of_row(row), "ranks": ranks, **self._ranker})
 
     def undo_again(self) -> None:
         """Take back the last second ranking, and the first one stays."""
         last = max(number for number, note in enumerate(self.notes) if "again" in note)
-        self._write(self.notes_path, [*self.notes[:last], *self.notes[last + 1 :]])
-        del self.notes[last]
-
-    def _note(self, note: dict[str, Any]) -> None:
-        self._append(self.notes_path, note)
-        self.notes.append(note)
-
-    def _append(self, path: Path, row: dict[str, Any]) -> None:
-        """Add a line; a file that the disk refuses is as it was."""
-        self._check_unchanged(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as file:
-                file.write(json.dumps(row).encode() + b"\n")
-        except OSError as error:
-            if path.is_file():
-                os.truncate(path, self.sizes[path])
-            raise UserError(f"output={path}: cannot be written: {disk.reason(error)}") from error
-        self.sizes[path] = _size(path)
-
-    def _write(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        self._check_unchanged(path)
-        try:
-            atomic.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        except OSError as error:
-            raise UserError(f"output={path}: cannot be written: {disk.reason(error)}") from error
-        self.sizes[path] = _size(path)
-
-    def _check_unchanged(self, path: Path) -> None:
-        if _size(path) != self.sizes[path]:
-            raise UserError(
-                f"output={path}: another program has written there meanwhile: end one of the two, "
-                f"and start this one anew"
-            )
+        self._hold()
+        self._notes.write([*self.notes[:last], *self.notes[last + 1 :]])
 
     def undo(self, drawn: Drawn) -> None:
         """Take back what was said of a prompt: its last ranking and a second one, or the skip."""
@@ -163,22 +171,22 @@ class Records:
         found = [number for number, row in enumerate(self.rows) if key_of_row(row) == key]
         rows = [row for number, row in enumerate(self.rows) if number not in found[-1:]]
         notes = [n for n in self.notes if key not in (n.get("again"), n.get("skipped"))]
+        self._hold()
         if len(rows) != len(self.rows):
-            self._write(self.path, rows)
-            self.rows = rows
+            self._rows.write(rows)
         if len(notes) != len(self.notes):
-            self._write(self.notes_path, notes)
-            self.notes = notes
+            self._notes.write(notes)
 
     def agreement(self) -> tuple[float, int]:
         """Return how often two rankings of the same replies agree on a pair, and of how many.
 
-        A pair counts if both rankings prefer one of its replies.
+        Both are of the one who ranks now, or who ranked last. A pair counts if both rankings
+        prefer one of its replies.
         """
-        first = {key_of_row(row): row["ranks"] for row in self.rows}
+        first = {key_of_row(row): row["ranks"] for row in self.own_rows}
         agreed = total = 0
-        for note in self.notes:
-            one, other = first.get(note.get("again", "")), note.get("ranks")
+        for note in self._own_agains():
+            one, other = first.get(note["again"]), note["ranks"]
             if one is None or other is None or len(one) != len(other):
                 continue
             for i in range(len(one)):
@@ -187,6 +195,51 @@ class Records:
                         total += 1
                         agreed += (one[i] < one[j]) == (other[i] < other[j])
         return agreed / max(total, 1), total
+
+    def _parts(self) -> list[tuple[Origin | None, list[dict[str, Any]]]]:
+        """Return the rows in parts of one origin each; None: it is not noted."""
+        starts = [n for n in self.notes if "from" in n and n["row"] <= len(self.rows)]
+        origins = [None, *(note["from"] for note in starts)]
+        ends = [*(note["row"] - 1 for note in starts), len(self.rows)]
+        return [
+            (origin, self.rows[first:end])
+            for origin, first, end in zip(origins, [0, *ends], ends, strict=False)
+        ]
+
+    def _last_origin(self) -> Origin | None:
+        return next((note["from"] for note in reversed(self.notes) if "from" in note), None)
+
+    @property
+    def _ranker(self) -> dict[str, Any]:
+        """Who ranks now, or who ranked last."""
+        return _ranker(self.origin or self._last_origin())
+
+    def _own_agains(self) -> Iterator[dict[str, Any]]:
+        return (n for n in self.notes if "again" in n and _ranker(n) == self._ranker)
+
+    def _note(self, note: dict[str, Any]) -> None:
+        self._hold()
+        self._notes.append(note)
+
+    def _hold(self) -> None:
+        """Keep other programs from writing, until ``close`` or the end of this object."""
+        if self._release is not None:
+            return
+        lock = FileLock(self.path.with_name(f".{self.path.stem}.lock"))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(
+                f"{self.key}={self.path}: another program writes there, src.rank or the page's tab "
+                f"Rank: end it, or name another file"
+            ) from error
+        except OSError as error:
+            reason = disk.reason(error)
+            raise UserError(f"{self.key}={self.path}: cannot be written: {reason}") from error
+        self._release = weakref.finalize(self, _let_go, lock)
+        for file in (self._rows, self._notes):
+            file.check_unchanged()
 
 
 def key_of(context: Context) -> str:
@@ -197,6 +250,18 @@ def key_of(context: Context) -> str:
 def key_of_row(row: Mapping[str, Any]) -> str:
     """Return the key of the context of a row."""
     return json.dumps({name: row[name] for name in ("prompt", "messages") if name in row})
+
+
+def _ranker(noted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return who ranked, by an origin or a note; nothing where that is not noted."""
+    return {name: noted[name] for name in ("labeller", "noise") if name in (noted or {})}
+
+
+def _let_go(lock: FileLock) -> None:
+    """Remove the file of the lock while it is held: whoever waits then makes a new one."""
+    with contextlib.suppress(OSError):  # Windows keeps the name of an open file
+        Path(lock.lock_file).unlink()
+    lock.release()
 
 
 def _is_ranking(row: dict[str, Any]) -> bool:
@@ -214,72 +279,26 @@ def _is_ranking(row: dict[str, Any]) -> bool:
     )
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file; a last line that was cut off in writing is removed."""
-    if not path.exists():
-        return []
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"output={path}: not UTF-8 text (byte {error.start}); name a new file"
-        ) from error
-    except OSError as error:
-        raise UserError(f"output={path}: cannot be read: {error.strerror or error}") from error
-    whole = text[: text.rfind("\n") + 1]
-    rows = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"output={path}, line {number}: no JSON; name a new file") from error
-        if not isinstance(rows[-1], dict):
-            raise UserError(f"output={path}, line {number}: no row; name a new file")
-    if whole != text:
-        atomic.write_text(path, whole)
-    return rows
-
-
 def _is_note(note: dict[str, Any]) -> bool:
     """Whether a line of notes is one of ours."""
     if "from" in note:
         return isinstance(note["from"], dict) and type(note.get("row")) is int
     if "again" in note:
-        ranks = note.get("ranks")
+        ranks = note.get("ranks", 0)
         return type(note["again"]) is str and (
             ranks is None or (isinstance(ranks, list) and all(type(r) is int for r in ranks))
         )
     return type(note.get("skipped")) is str
 
 
-def _origin_text(origin: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+def _origin_text(origin: Origin, present: Origin) -> str:
     """Return which model drew replies, and what else was not as it is now."""
     text = f"{origin.get('model')} (seed {origin.get('seed')}"
     if origin.get("model") == present["model"] and origin.get("weights") != present["weights"]:
         text += ", other weights than it has now"
     if origin.get("generation") != present["generation"]:
         text += ", drawn in another way"
-    if origin.get("labeller") != present.get("labeller"):
-        text += f", chosen by {origin.get('labeller')}"
+    if _ranker(origin) != _ranker(present):
+        noise = f" with noise={origin['noise']}" if "noise" in origin else ""
+        text += f", ranked by {origin.get('labeller', 'somebody who is not noted')}{noise}"
     return text + ")"
-
-
-def _check_writable(path: Path) -> None:
-    """Check that a file may be written, or made, before anybody has ranked for it.
-
-    Raises:
-        UserError: it may not.
-    """
-    if path.exists():
-        if not os.access(path, os.W_OK):
-            raise UserError(f"output={path}: cannot be written: Permission denied")
-        return
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise UserError(f"output={path}: cannot be written: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"output={path}: cannot be written: {folder}: Permission denied")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

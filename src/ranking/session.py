@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from src.data.prompts import context_of_row
-from src.errors import UserError
 from src.ranking.draws import Drawn
 from src.ranking.labellers import Labeller
+from src.ranking.ranks import no_ranking, places
 from src.ranking.records import Records
 
 AGAIN_EVERY = 10  # rankings, one of which is asked for a second time
+AGAIN_AFTER = 5  # of the newest are never asked again: a person still knows them
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Counts:
     """What happened in one session."""
 
     ranked: int = 0
-    alike: int = 0  # prompts whose replies were all the same: nothing to rank
+    alike: int = 0  # prompts without two different replies: nothing to rank
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Session:
         drawn: replies to prompts that have not been ranked.
         records: where rankings go; each is on disk before the next question.
         seed: of the shuffling.
+
+    Attributes:
+        failure: what ended the drawing before its end, which is raised wherever the next replies
+            are needed; None: nothing.
     """
 
     def __init__(self, drawn: Iterator[Drawn], records: Records, seed: int):
@@ -64,10 +69,11 @@ class Session:
         self.records = records
         self.seed = seed
         self.counts = Counts()
+        self.failure: BaseException | None = None
         self.done: list[tuple[Question, bool]] = []  # and whether it was skipped
         self.waiting: list[Drawn] = []
         self.current: Question | None = None
-        self.asks_again = records.noted and not records.knows_again(self._again_row())
+        self.asks_again = owed_row(records, seed) is not None
 
     def question(self) -> Question | None:
         """Return what is asked now; None: all is ranked."""
@@ -85,9 +91,8 @@ class Session:
         assert question is not None
         count = len(question.shown)
         if len(ranks) != count or not all(rank > 0 for rank in ranks):
-            text = " ".join(map(str, ranks)) or "nothing"
-            raise UserError(f"{text} is not a rank for each of {count} replies")
-        own = question.ranks_of([1 + sum(other < rank for other in ranks) for rank in ranks])
+            raise no_ranking(" ".join(map(str, ranks)), count)
+        own = question.ranks_of(places(ranks))
         if question.row is not None:
             self.records.add_again(question.row, own)
         else:
@@ -132,10 +137,21 @@ class Session:
         self.done.append((question, was_skipped))
         self.current = None
         is_first = question.row is None and not was_skipped
-        self.asks_again = is_first and len(self.records.rows) % AGAIN_EVERY == 0
+        self.asks_again = is_first and self._again_row() is not None
+
+    def _draw(self) -> Drawn | None:
+        if self.waiting:
+            return self.waiting.pop()
+        if self.failure is not None:  # after it an iterator says that it is at its end
+            raise self.failure
+        try:
+            return next(self.drawn, None)
+        except BaseException as error:
+            self.failure = error
+            raise
 
     def _next(self) -> Question | None:
-        while (item := self.waiting.pop() if self.waiting else next(self.drawn, None)) is not None:
+        while (item := self._draw()) is not None:
             if not _is_alike(item):
                 key = f"{self.seed} {len(self.records.rows)} {item.context.prompt}"
                 return Question.of(item, key)
@@ -155,9 +171,12 @@ class Session:
 def rank_all(drawn: Iterator[Drawn], labeller: Labeller, records: Records, seed: int) -> Counts:
     """Let a program rank; what it ranks twice has another seed the second time."""
     counts = Counts()
+    if (row := owed_row(records, seed)) is not None:
+        records.add_again(row, _ranks(_drawn_of(row), labeller, seed + 1))
     for item in drawn:
         if _is_alike(item):
             counts.alike += 1
+            records.skip(item)
             continue
         records.add(item, _ranks(item, labeller, seed))
         counts.ranked += 1
@@ -171,7 +190,7 @@ def outcome(counts: Counts, records: Records) -> str:
     agreed, num_pairs = records.agreement()
     return (
         f"{counts.ranked:,} ranked"
-        + (f", {counts.alike:,} with equal replies left out" if counts.alike else "")
+        + (f", {counts.alike:,} without two different replies left out" if counts.alike else "")
         + f"; {len(records.rows):,} in {records.path}"
         + (f"; asked twice, {agreed:.0%} of {num_pairs:,} pairs agree" if num_pairs else "")
     )
@@ -184,19 +203,30 @@ def _ranks(item: Drawn, labeller: Labeller, seed: int) -> list[int]:
     ranks = labeller(replace(item, replies=replies, ended=ended), seed)
     of = dict(zip(distinct, ranks, strict=True))
     found = [of[pair] for pair in zip(item.replies, item.ended, strict=True)]
-    return [1 + sum(other < rank for other in found) for rank in found]
+    return places(found)
 
 
 def _is_alike(item: Drawn) -> bool:
-    return len(set(zip(item.replies, item.ended, strict=True))) == 1
+    return len(set(zip(item.replies, item.ended, strict=True))) < 2
 
 
 def again_row(records: Records, seed: int) -> dict[str, Any] | None:
-    """Return one of the last ten rankings, by chance; None: they are no multiple of ten."""
-    if not records.rows or len(records.rows) % AGAIN_EVERY:
+    """Return one of the ranker's own ten rankings before the last five, by chance.
+
+    None: they are no multiple of ten.
+    """
+    rows = records.own_rows
+    if not rows or len(rows) % AGAIN_EVERY:
         return None
-    number = random.Random(f"{seed} {len(records.rows)}").randrange(AGAIN_EVERY)
-    return records.rows[-1 - number]
+    end = min(AGAIN_AFTER + AGAIN_EVERY, len(rows))
+    number = random.Random(f"{seed} {len(records.rows)}").randrange(AGAIN_AFTER, end)
+    return rows[-1 - number]
+
+
+def owed_row(records: Records, seed: int) -> dict[str, Any] | None:
+    """Return the ranking whose second one was not given before the program ended; None: none."""
+    row = again_row(records, seed)
+    return row if records.noted and not records.knows_again(row) else None
 
 
 def _drawn_of(row: Mapping[str, Any]) -> Drawn:

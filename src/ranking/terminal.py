@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from src.data.comparison import Context
 from src.errors import UserError
+from src.ranking.ranks import no_ranking, places
 from src.ranking.session import Counts, Question, Session
 
+MOST_DIGITS = 6  # of a rank
 HELP = "best is 1, equal is a tie, as in 1 2 2 4; s skips, u takes the last one back, q ends"
 
 
@@ -62,10 +64,11 @@ def read_ranks(text: str, count: int) -> list[int]:
     words = text.replace(",", " ").split()
     if len(words) == 1 and len(words[0]) == count:
         words = list(words[0])
-    if len(words) != count or not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UserError(f"{text or 'nothing'} is not a rank for each of {count} replies")
-    numbers = [int(word) for word in words]
-    return [1 + sum(other < number for other in numbers) for number in numbers]
+    are_numbers = all(word.isdecimal() and len(word) <= MOST_DIGITS for word in words)
+    numbers = [int(word) for word in words] if are_numbers else []
+    if len(numbers) != count or min(numbers) < 1:
+        raise no_ranking(text, count)
+    return places(numbers)
 
 
 def _context_text(context: Context) -> str:

@@ -12,6 +12,11 @@ from typing import Any
 
 from src.errors import UserError
 
+
+class Refusal(UserError):
+    """A chat template that is whole does not take this conversation."""
+
+
 PROGRAM = Path(__file__).with_name("jinja.py")
 SECONDS = 3.0  # for one answer; honest templates take milliseconds
 START_SECONDS = 30.0  # for the interpreter, which no template slows down
@@ -41,13 +46,14 @@ class Renderer:
         """Return the text of ``values``.
 
         Raises:
-            UserError: the template refuses them, is broken, or takes too long or too much memory.
+            Refusal: the template refuses them.
+            UserError: it is broken, or takes too long or too much memory.
         """
         with self._lock:
             process = self._process or self._start()
             answer = self._ask(process, {"values": values}, SECONDS)
         if "refusal" in answer:
-            raise UserError(
+            raise Refusal(
                 f"the model's chat template refuses this conversation: {answer['refusal']}"
                 f"{self.where}"
             )

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from src.data.comparison import Context
+from src.data.content import UnusableRow
 from src.data.prompts import NO_ROOM, Prompts, context_row
 from src.data.sources import open_source
 from src.data.template import encode_prompt
@@ -35,7 +37,14 @@ def prompts(tmp_path, data_config, tokenizer):
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         config = data_config(source="file", path=str(path), **changes)
-        return Prompts.of(open_source(config), split, tokenizer, max_length)
+
+        def encode(context: Context) -> list[int]:
+            turns, prompt, system, opening = context
+            if prompt == "refused":
+                raise UnusableRow("refused", "by the template")
+            return encode_prompt(tokenizer, prompt, turns, system, opening)
+
+        return Prompts.of(open_source(config), split, encode, max_length)
 
     return make
 
@@ -62,6 +71,14 @@ def test_equal_prompts_are_one_and_long_ones_are_counted(prompts):
     assert found.report.dropped == {NO_ROOM: 1}
     with pytest.raises(UserError, match="no prompt of train has 3 tokens"):
         prompts(rows, max_length=3)
+
+
+def test_a_prompt_that_the_model_does_not_take_is_counted(prompts):
+    found = prompts([{"prompt": "a"}, {"prompt": "refused"}])
+    assert [context.prompt for context in found.contexts] == ["a"]
+    assert found.report.explain() == ["1 refused, first prompt 'refused': by the template"]
+    with pytest.raises(UserError, match="no prompt of train can be used: 1 refused, first prompt"):
+        prompts([{"prompt": "refused"}])
 
 
 def test_the_order_is_a_function_of_seed_and_iteration(prompts):

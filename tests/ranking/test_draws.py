@@ -1,5 +1,6 @@
 import importlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,8 @@ from src.data.comparison import Context
 from src.data.sample.demonstrations import demonstration_rows
 from src.data.tokenizer import train_tokenizer
 from src.rank import rank
-from src.ranking.draws import draw, messages_of
+from src.ranking import draws
+from src.ranking.draws import Drawn, Prompt, messages_of
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
@@ -28,6 +30,15 @@ def assistant() -> Assistant:
     tokenizer = train_tokenizer(texts, 300)
     config = tiny_config(vocab_size=tokenizer.vocab_size, n_positions=128)
     return Assistant(random_model(config), tokenizer)
+
+
+def draw(assistant: Assistant, contexts, *arguments) -> Iterator[Drawn]:
+    """Draw replies to contexts as the assistant's template writes them."""
+    prompts = [
+        Prompt(context, family, assistant.template(messages_of(context)))
+        for context, family in contexts
+    ]
+    return draws.draw(assistant, prompts, *arguments)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

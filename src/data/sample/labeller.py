@@ -69,6 +69,14 @@ def question_of(prompt: str) -> Question | None:
     return _by_prompt().get(prompt)
 
 
+def question_alone(prompt: str, *before: object) -> Question | None:
+    """Return the embedded question that a prompt asks, if nothing stands before it.
+
+    A system text, an opening or earlier turns may ask for another reply than the labeller likes.
+    """
+    return None if any(before) else question_of(prompt)
+
+
 @cache
 def _by_prompt() -> dict[str, Question]:
     return {question.prompt: question for question in questions()}

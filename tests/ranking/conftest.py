@@ -1,0 +1,3 @@
+from tests.page.conftest import ranker
+
+__all__ = ["ranker"]
