@@ -129,7 +129,8 @@ def test_a_path_alone_names_a_file_with_all_that_is_a_files():
     [
         (
             "what=trian",
-            "what=trian: must be one of train, prepare, pack, generate, cores, learn, preferences, all",
+            "what=trian: must be one of train, prepare, pack, generate, cores, learn, "
+            "preferences, all",
         ),
         ("variants=[our]", "variants: what=all has no our; it has article, article_as_written"),
         ("repeats=0", "repeats=0: must be at least 1"),
