@@ -112,6 +112,10 @@ class GroupedAttention:
     right, so padding needs no mask; the outputs of padding are dropped. Up to ``PLAIN_LENGTH`` two
     batched matrix products and a softmax take half the time of the fused kernel in bf16, and the
     same time in fp32.
+
+    One longer document, or dropout, sends all groups through a gather and operations for each
+    group, in place of ``CausalGroups``. Sums round elsewhere there, so in half precision the last
+    bits of a short document depend on whether a long one is in its batch.
     """
 
     PLAIN_LENGTH = 512

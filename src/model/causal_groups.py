@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Group = tuple[int, int]  # documents, their padded length
 
@@ -68,10 +69,24 @@ class HeadRows:
 
 
 class CausalGroups(torch.autograd.Function):
-    """(N, 3 H d) queries, keys and values -> (N, H d), each document by itself."""
+    """(N, 3 H d) queries, keys and values -> (N, H d), each document by itself.
+
+    All in the type of ``qkv``, within autocast, too.
+    """
 
     @staticmethod
     def forward(ctx, qkv: Tensor, rows: HeadRows) -> Tensor:
+        with torch.autocast(qkv.device.type, enabled=False):
+            return CausalGroups._forward(ctx, qkv, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        with torch.autocast(grad.device.type, enabled=False):
+            return CausalGroups._backward(ctx, grad), None
+
+    @staticmethod
+    def _forward(ctx, qkv: Tensor, rows: HeadRows) -> Tensor:
         width = qkv.shape[1] // (3 * rows.num_heads)
         heads = qkv.reshape(-1, width).index_select(0, rows.whole)
         heads[: rows.num_rows] *= width**-0.5
@@ -86,7 +101,7 @@ class CausalGroups(torch.autograd.Function):
         return out.index_select(0, rows.out).view(len(qkv), -1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def _backward(ctx, grad: Tensor) -> Tensor:
         rows: HeadRows = ctx.rows
         heads, *weights = ctx.saved_tensors
         width = heads.shape[1]
@@ -108,4 +123,4 @@ class CausalGroups(torch.autograd.Function):
             torch.bmm(grad_scores, k, out=grad_q)
             torch.bmm(grad_scores.transpose(1, 2), q, out=grad_k)
         grads[: rows.num_rows] *= width**-0.5
-        return grads.index_select(0, rows.back).view(len(grad), -1), None
+        return grads.index_select(0, rows.back).view(len(grad), -1)

@@ -101,7 +101,8 @@ class LinearCrossEntropy(torch.autograd.Function):
     """(S, D) hidden rows, (V, D) weight, (S,) labels -> summed loss, number of correct argmaxes.
 
     The forward pass computes the gradients of both inputs, while it has the scores; the backward
-    pass only scales them. At most ``CHUNK`` x V scores exist at a time.
+    pass only scales them, in place, so it runs once: not again with ``retain_graph``. At most
+    ``CHUNK`` x V scores exist at a time.
     """
 
     @staticmethod

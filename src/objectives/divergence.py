@@ -1,21 +1,15 @@
 """How far a policy has moved from its reference, measured on replies that it draws itself."""
 
-import logging
 from collections.abc import Callable, Sequence
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from src import phases
 from src.model.gpt2 import GPT2
-from src.model.logprobs import token_logprobs
+from src.model.replies import Replies, reply_logprobs
 from src.model.rollout import Sampling
-from src.model.weights_file import checksum
-from src.objectives.experience import Replies
 from src.training.module import TrainingModule
-
-log = logging.getLogger(__name__)
 
 
 class Divergence(L.Callback):
@@ -28,20 +22,16 @@ class Divergence(L.Callback):
     Args:
         prompts: token ids, each with room for a reply.
         sampling: how replies are drawn.
-        load: returns the reference.
-        expected: the checksum of its weights.
+        load: returns the reference; None: it is no longer there.
     """
 
     def __init__(
         self,
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
-        load: Callable[[], GPT2],
-        expected: str,
+        load: Callable[[], GPT2 | None],
     ):
-        self.prompts, self.sampling = prompts, sampling
-        self.load, self.expected = load, expected
-        self.has_warned = False
+        self.prompts, self.sampling, self.load = prompts, sampling, load
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw, and log."""
@@ -60,35 +50,16 @@ class Divergence(L.Callback):
     def measure(self, model: GPT2) -> float | None:
         """Return the mean KL of ``model`` to the reference; None if that is no longer there."""
         reference = self.load()
-        if weights_checksum(reference) != self.expected:
-            if not self.has_warned:
-                self.has_warned = True
-                log.warning("warning: no val/kl: the folder of the reference has changed meanwhile")
+        if reference is None:
             return None
-        device = model.wte.weight.device
-        training = model.training
+        training, end_id = model.training, self.sampling.end_id
         model.eval()
-        reference.to(device).eval()
+        reference.to(model.wte.weight.device).eval()
         numbers = range(len(self.prompts))
         rollouts = self.sampling.rollouts(model, self.prompts, numbers)
         replies = Replies.of(self.prompts, rollouts, numbers)
-        sums = [
-            float((_logprobs(model, batch) - _logprobs(reference, batch)).sum())
-            for batch in (replies.batch([n], self.sampling.end_id) for n in numbers)
-        ]
+        by_policy, by_reference = (
+            reply_logprobs(each, replies, end_id) for each in (model, reference)
+        )
         model.train(training)
-        return sum(sums) / len(sums)
-
-
-def weights_checksum(model: GPT2) -> str:
-    """Return the checksum of the weights of a model on any device."""
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    return checksum(state)
-
-
-def _logprobs(model: GPT2, batch: dict) -> Tensor:
-    """Return the log-probability (r,) of each token of the replies of a batch."""
-    device = model.wte.weight.device
-    on = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    hidden = model(on["input_ids"], on["position_ids"], on["cu_seqlens"], on["max_seqlen"])
-    return token_logprobs(model, hidden, on["reply_index"], on["reply_labels"])
+        return float((by_policy - by_reference).mean())

@@ -26,8 +26,9 @@ from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained
 from src.model.rollout import Sampling
 from src.objectives.comparisons import comparison_data
-from src.objectives.divergence import Divergence, weights_checksum
+from src.objectives.divergence import Divergence
 from src.objectives.dpo_module import DPOConfig, DPOModule
+from src.objectives.kept_reference import KeptReference
 from src.objectives.reference import Reference, with_reference
 from src.objectives.replies import SampleReplies
 from src.objectives.reply_figures import ReplyFigures
@@ -112,7 +113,7 @@ class DPO:
             self.rows.splits, reference, self.rows.key, Path(self.config.data.corpus_dir)
         )
         self.rows.parts.clear()  # the report has asked for parts of the splits as they were
-        self.load_reference, self.expected = self._kept(reference), reference.checksum
+        self.kept = KeptReference(reference.model, reference.checksum, self._load)
         self.start, self.reference = None, replace(reference, model=model)  # another is not held
         return DPOModule(
             model,
@@ -137,15 +138,15 @@ class DPO:
         size = self.rows.batching.micro_batch_size
         return Reference(start, self.machine.device, self.machine.precision, size)
 
-    def _kept(self, reference: Reference) -> Callable[[], GPT2]:
-        """Return what loads the reference again: its folder, or a copy if it has none."""
-        name = self.values.reference or self.config.model.pretrained
-        if name is not None:
-            load = partial(load_pretrained, name, key="objective.reference")
-            if weights_checksum(load()) == reference.checksum:
-                return load
-        held = copy.deepcopy(reference.model).cpu()
-        return lambda: copy.deepcopy(held)
+    @property
+    def _load(self) -> Callable[[], GPT2] | None:
+        """What may read the reference again, if it came from a folder."""
+        model, key = self.config.model, "objective.reference"
+        if self.values.reference is not None:
+            return partial(load_pretrained, self.values.reference, key=key)
+        if model.pretrained is not None:
+            return partial(load_pretrained, model.pretrained, activation=model.activation, key=key)
+        return None
 
     def describe_targets(self, blocks: Blocks) -> str:
         """Return how many prompts there are, and replies."""
@@ -154,12 +155,13 @@ class DPO:
     def watchers(self, data: ChatDataModule, folder: Path) -> list[L.Callback]:
         """Return what answers the sample prompts and validation prompts at each validation."""
         config = self.config
+        self.kept.write(folder, partial(self.save, tokenizer=data.tokenizer))
         self.replies = SampleReplies(
             config.sample_prompts,
             data.tokenizer,
             config.generation,
             config.sample_seconds,
-            self.load_reference,
+            self.kept,
         )
         self.showcase = Showcase(data, config, folder, config.sample_prompts, asks_rows=False)
         figures = ReplyFigures(data, config.generation, self.values.num_replies)
@@ -176,7 +178,7 @@ class DPO:
             end_id=data.tokenizer.end_id,
             num_slots=max(1, len(prompts)),
         )
-        return Divergence(prompts, sampling, self.load_reference, self.expected)
+        return Divergence(prompts, sampling, self.kept)
 
     def before_training(self, model: GPT2) -> None:
         """Ask the sample prompts; check that policy and reference are one model, if they should be.

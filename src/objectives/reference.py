@@ -36,7 +36,7 @@ from src.errors import UserError
 from src.files import atomic
 from src.model.gpt2 import GPT2
 from src.model.logprobs import token_logprobs
-from src.model.weights_file import checksum
+from src.objectives.kept_reference import weights_checksum
 from src.progress import Progress
 
 FORMAT = 1  # part of the key: raise it when the numbers change
@@ -89,8 +89,7 @@ class Reference:
     @cached_property
     def checksum(self) -> str:
         """The checksum of the weights."""
-        state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
-        return checksum(state)
+        return weights_checksum(self.model)
 
     def key(self, corpus: str) -> str:
         """Return the hash that names the folder, for the rows of ``corpus``, a hash too."""

@@ -30,7 +30,7 @@ class SampleReplies(L.Callback):
         tokenizer: Tokenizer,
         generation: GenerationConfig,
         max_seconds: float,
-        load_reference: Callable[[], GPT2] | None = None,
+        load_reference: Callable[[], GPT2 | None] = lambda: None,
     ):
         self.prompts = list(prompts)
         self.tokenizer = tokenizer
@@ -63,9 +63,9 @@ class SampleReplies(L.Callback):
             return
         with phases.phase("replies"):
             self.by_step[trainer.global_step] = self._replies(model)
-            if self.load_reference is not None and self.of_reference is None:
-                reference = self.load_reference().to(model.wte.weight.device)
-                self.of_reference = self._replies(reference.eval())
+            if self.of_reference is None and (reference := self.load_reference()) is not None:
+                reference = reference.to(model.wte.weight.device).eval()
+                self.of_reference = self._replies(reference)
         first, *others = self.by_step
         self.by_step = {step: self.by_step[step] for step in [first, *others[1 - NUM_STEPS :]]}
         shown = {} if self.of_reference is None else {"reference": self.of_reference}

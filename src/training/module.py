@@ -128,6 +128,7 @@ class TrainingModule(L.LightningModule, ABC):
         """
         self.lr = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        # As optimizer.zero_grad() does, without the operations of its record for the profiler.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -206,3 +206,17 @@ def test_a_gpu_gets_the_fastest_implementation_that_runs_on_it():
     assert chosen(torch.float16) is (varlen.VarlenAttention if ampere else DenseAttention)
     assert chosen(torch.float32) is DenseAttention
     assert chosen(torch.float16, dropout=0.1) is DenseAttention
+
+
+def test_fp32_stays_fp32_within_autocast_and_has_one_derivative():
+    bounds = torch.tensor([0, 5, 9], dtype=torch.int32)
+    qkv = torch.randn(1, 9, 24, requires_grad=True)
+    expected = GroupedAttention(bounds)(qkv, 2, 0, 0.0)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), qkv)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = GroupedAttention(bounds)(qkv, 2, 0, 0.0)
+        (of_found,) = torch.autograd.grad(found.square().sum(), qkv, create_graph=True)
+    assert torch.equal(found, expected)
+    assert torch.equal(of_found, gradient)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        of_found.sum().backward()

@@ -1,5 +1,6 @@
 """Runs of objective=reward and objective=dpo from a file of comparisons to their result."""
 
+import gc
 import json
 import math
 import re
@@ -10,14 +11,18 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.errors import UserError
+from src.model.gpt2 import GPT2
 from src.model.pretrained import load_pretrained, save_weights
 from src.model.rollout import Sampling
-from src.objectives.divergence import Divergence, weights_checksum
-from src.objectives.dpo import DPO as DPO_OBJECTIVE
-from src.talk.model_folder import load_model_folder
+from src.objectives.divergence import Divergence
+from src.objectives.dpo_module import DPOModule
+from src.objectives.kept_reference import KeptReference, weights_checksum
+from src.talk.model_folder import load_model_folder, save_model_folder
 from src.talk.reward_folder import load_reward_folder
+from src.training.checkpoints import resolve_checkpoint
 from src.training.events import events_folder
 from src.training.resume import finished_lines
+from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import SMALL, curves, metrics, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
@@ -155,18 +160,31 @@ def test_kl_is_that_of_the_models_and_of_an_unchanged_reference_alone(tokenizer,
     policy, reference = (random_model(tiny_config(vocab_size=320), seed) for seed in (0, 1))
     prompts = [tokenizer.encode(f"What is {n}?") for n in range(20)]
     sampling = Sampling(1, 1.0, 1, tokenizer.end_id, 64)
-    measured = Divergence(prompts, sampling, lambda: reference, weights_checksum(reference))
+    measured = Divergence(prompts, sampling, lambda: reference)
     ratios = []
     for ids, rollout in zip(prompts, sampling.rollouts(policy, prompts, range(20)), strict=True):
         one, other = (_last_logprobs(model, ids) for model in (policy, reference))
         ratios.append(float((one - other)[rollout.tokens[0]]))
     assert abs(sum(ratios)) > 1e-3
     assert measured.measure(policy) == pytest.approx(sum(ratios) / 20, abs=1e-5)
-    same = Divergence(prompts, sampling, lambda: policy, weights_checksum(policy))
-    assert same.measure(policy) == 0.0
-    changed = Divergence(prompts, sampling, lambda: policy, weights_checksum(reference))
-    assert changed.measure(policy) is None
-    assert "the folder of the reference has changed" in caplog.text
+    assert Divergence(prompts, sampling, lambda: policy).measure(policy) == 0.0
+    assert Divergence(prompts, sampling, lambda: None).measure(policy) is None
+
+
+def test_a_reference_is_read_again_and_no_other_is_taken_for_it(tmp_path, tokenizer, caplog):
+    model, other = (random_model(tiny_config(vocab_size=320), seed) for seed in (0, 1))
+
+    def save(model: GPT2, folder: Path) -> None:
+        save_model_folder(folder, model, tokenizer, greedy(4))
+
+    kept = KeptReference(model, weights_checksum(model), lambda: other)
+    kept.write(tmp_path, save)
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(kept()(ids), model(ids))
+    assert not caplog.text
+    save(other, tmp_path / "reference")
+    assert (kept(), kept()) == (None, None)
+    assert caplog.text.count("its folder has changed meanwhile") == 1
 
 
 def sample_replies(folder: Path) -> str:
@@ -244,15 +262,31 @@ def test_a_run_does_not_go_on_with_another_reference(small_run, run, monkeypatch
         run(*layout, "resume=auto", folder="killed")
 
 
-def test_nothing_holds_the_reference_while_a_policy_learns(run, monkeypatch):
-    held = []
+def models() -> list[GPT2]:
+    """Return all that are in memory."""
+    gc.collect()
+    return [each for each in gc.get_objects() if type(each) is GPT2]
 
-    def look(objective, model):
-        held.append((objective.start, objective.reference.model is model))
 
-    monkeypatch.setattr(DPO_OBJECTIVE, "before_training", look)
-    run(*DPO, "max_steps=1", f"objective.reference={run(*DPO, folder='first') / 'model'}")
-    assert held[-1] == (None, True)
+@pytest.mark.parametrize("start", ["random", "another", "continued"])
+def test_nothing_holds_the_reference_while_a_policy_learns(run, monkeypatch, start):
+    first = "" if start == "random" else run(*DPO, "max_steps=2", folder="first")
+    keys = {"random": (), "another": ("objective.reference={}/model",)}
+    more = [key.format(first) for key in keys.get(start, ("continue_from={}",))]
+    before, held = {id(model) for model in models()}, []
+
+    def look(*_):
+        held.append([model for model in models() if id(model) not in before])
+
+    monkeypatch.setattr(DPOModule, "on_train_start", look, raising=False)
+    folder = run(*DPO, *more, "max_steps=4", "sample_prompts=[]")
+    assert [len(each) for each in held] == [1]  # the policy
+    has_folder = start == "another"
+    assert (folder / "reference/model.safetensors").exists() is not has_folder
+    if not has_folder:
+        reference = load_model_folder(str(folder / "reference"))  # it talks
+        checkpoint = torch.load(resolve_checkpoint(str(folder)), weights_only=True)
+        assert weights_checksum(reference.model) == checkpoint["reference"]
 
 
 def test_adapters_and_the_head_learn_a_reward(run):
