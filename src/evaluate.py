@@ -21,6 +21,7 @@ from src.command.cli import RUNS, named_file, run_door, task_overrides, typed
 from src.data.config import DataConfig
 from src.data.files.part import SPLITS
 from src.errors import UserError
+from src.evaluation.limits import MOST_BEST_OF
 from src.files.run_name import check_name, run_name
 from src.model.generation_config import GenerationConfig
 from src.own_function import check_typed, is_own
@@ -60,7 +61,7 @@ class EvaluateConfig:
     exact_match: Any  # auto, true or false
     against: str | None
     reward_model: str | None
-    best_of: Annotated[int, within("[0, 4096]")]
+    best_of: Annotated[int, within(f"[0, {MOST_BEST_OF}]")]
     judge: str
     num_resamples: Annotated[int, at_least(1000)]
     seed: Annotated[int, within("[0, 2^32)")]

@@ -1,7 +1,8 @@
 """What ``against=`` adds to an evaluation: policies held against the model that they were."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from src.checks import AUTO
@@ -52,6 +53,7 @@ class Against:
     question: Question
     policies: Policies
     figures: dict[str, dict[str, Interval]]
+    certain_wins: dict[str, Interval]
     best_of: dict[int, dict[str, Interval]]
 
     def add_to(self, judged: Sequence[Judged]) -> None:
@@ -68,6 +70,11 @@ class Against:
             "num_asked": self.policies.num_asked,
             "num_left_out": self.policies.num_left_out,
             "num_judged": self.policies.num_judged,
+            "num_like_length": {
+                name: self.policies.num_prompts(name, "win_rate_like_length")
+                for name, figures in self.figures.items()
+                if "win_rate" in figures
+            },
             "best_of": {
                 str(n): {name: found.json() for name, found in figures.items()}
                 for n, figures in self.best_of.items()
@@ -195,7 +202,8 @@ def hold_against(
         )
     figures = policies.figures(question.num_resamples, question.seed)
     best_of = policies.best_of_figures(question.num_resamples, question.seed)
-    return Against(question, policies, figures, best_of)
+    certain = policies.certain_wins(question.num_resamples, question.seed)
+    return Against(question, policies, figures, certain, best_of)
 
 
 def _sentence(found: Against, name: str, short: str, reference: str) -> str:
@@ -207,13 +215,11 @@ def _sentence(found: Against, name: str, short: str, reference: str) -> str:
             f"{short} is {far} from {reference}; nobody here knows what its replies are worth: "
             f"judge=mine.score names a function of yours that does."
         )
-    wins = figures["win_rate"]
-    like = figures.get("win_rate_like_length")
+    wins = found.certain_wins[name]
     facts = (
         f"{short} against {reference}, by {JUDGES.get(judge or '', judge)}: its reply is the "
-        f"better one in {_shares(wins)} of {count:,} prompts, ties half"
-        + (f"; of replies of like length in {_shares(like)}" if like else "")
-        + f"; {far}"
+        f"better one in {_shares('win_rate', figures)} of {count:,} prompts, ties half"
+        f"{_of_length(found, name)}; {far}"
     )
     if count < FEWEST_ROWS:
         return f"{facts}: too few prompts to say which is better."
@@ -222,6 +228,20 @@ def _sentence(found: Against, name: str, short: str, reference: str) -> str:
     if wins.high < 0.5:
         return f"{facts}: it is worse."
     return f"{facts}: these prompts do not show which is better."
+
+
+def _of_length(found: Against, name: str) -> str:
+    """Return what is left of the wins if longer is not better, of prompts enough to say it."""
+    figures, said = found.figures[name], ""
+    if found.policies.num_judged < FEWEST_ROWS:
+        return said
+    if "win_rate_length_controlled" in figures:
+        said += f"; length-controlled {_shares('win_rate_length_controlled', figures)}"
+    alike = found.policies.num_prompts(name, "win_rate_like_length")
+    if alike >= FEWEST_ROWS:
+        said += f"; of replies of like length {_shares('win_rate_like_length', figures)}"
+        said += f" in {alike:,} prompts"
+    return said
 
 
 def _best_of_sentence(found: Against, reference: str) -> str:
@@ -240,9 +260,13 @@ def _best_of_sentence(found: Against, reference: str) -> str:
 
 def _range(figure: str, found: Interval) -> str:
     value, low, high = (written(figure, each) for each in found)
-    return f"{value} ({low} to {high})"
+    return value if isnan(found.low) else f"{value} ({low} to {high})"
 
 
-def _shares(found: Interval) -> str:
-    value, low, high = (f"{100 * each:.1f}" for each in found)
-    return f"{value}% ({low} to {high})"
+def _shares(figure: str, figures: Mapping[str, Interval]) -> str:
+    """Return a share with its interval, if it has one."""
+    value, low, high = figures[figure]
+    if isnan(value):
+        return written(figure, value)
+    between = "" if isnan(low) else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * value:.1f}%{between}"

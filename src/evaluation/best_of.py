@@ -14,6 +14,8 @@ import numpy as np
 from src.evaluation.figures import Columns, ratio
 from src.evaluation.policy_replies import Said
 
+SHARES = ("perfect", "right", "win_rate")  # of prompts, from 0 to 1
+
 
 @dataclass(frozen=True)
 class BestOf:
@@ -60,7 +62,13 @@ def best_of(pool: Said, size: int, single: np.ndarray) -> list[BestOf]:
     }
     values["win_rate"] = wins(values["gold"], single[:, None])
     return [
-        BestOf(n, {name: mean(found @ best_of_weights(size, n)) for name, found in values.items()})
+        BestOf(
+            n,
+            {
+                name: mean(found @ best_of_weights(size, n), is_share=name in SHARES)
+                for name, found in values.items()
+            },
+        )
         for n in sizes_up_to(size)
     ]
 

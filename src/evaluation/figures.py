@@ -58,6 +58,11 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(len(sums), np.nan), where=bottom > 0)
 
 
+def _logistic(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-_ratio(sums)))
+
+
 def _exp(sums: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # infinite is what it is
         return np.exp(_ratio(sums))
@@ -84,6 +89,7 @@ def _chrf(sums: np.ndarray) -> np.ndarray:
 FORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "ratio": _ratio,
     "exp": _exp,
+    "logistic": _logistic,
     "chrf": _chrf,
 }
 
@@ -127,6 +133,7 @@ KINDS: Mapping[str, Kind] = {
     # Of against=: drawn at temperature 1, or greedy.
     "win_rate": Kind("wins, drawn", 1, False, SHARE),
     "win_rate_greedy": Kind("wins, greedy", 1, False, SHARE),
+    "win_rate_length_controlled": Kind("wins, length-controlled", 1, False, SHARE),
     "win_rate_like_length": Kind("wins, of like length", 1, False, SHARE),
     "gold": Kind("gold, drawn", 1, False, "{:.3f}"),
     "gold_greedy": Kind("gold, greedy", 1, False, "{:.3f}"),

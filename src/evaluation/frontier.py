@@ -36,22 +36,29 @@ def pictures(
     curve: list[Point] = [(f"best of {n}", figures) for n, figures in best_of.items()]
     found = {}
     if any("gold" in f or "proxy" in f for _, f in points):
-        found[FRONTIER] = _frontier(points, curve, judge)
+        found[FRONTIER] = _png(_frontier(points, curve, judge))
     if any("gold" in f and "proxy" in f for _, f in points):
-        found[GOLD_AND_PROXY] = _gold_and_proxy(points, curve, judge)
+        found[GOLD_AND_PROXY] = _png(_gold_and_proxy(points, curve, judge))
     return found
 
 
-def _frontier(points: Sequence[Point], curve: Sequence[Point], judge: str) -> bytes:
+def _frontier(points: Sequence[Point], curve: Sequence[Point], judge: str) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained", dpi=DPI)
-    axes = figure.subplots()
-    kinds = (("gold", judge, GOLD, "o", axes), ("proxy", "reward model", PROXY, "s", axes))
-    for name, label, colour, marker, on in kinds:
-        there = [(text, f) for text, f in points if name in f]
-        if not there:
-            continue
+    kinds = [
+        (name, label, colour, marker, there)
+        for name, label, colour, marker in (
+            ("gold", judge, GOLD, "o"),
+            ("proxy", "reward model", PROXY, "s"),
+        )
+        if (there := [(text, f) for text, f in points if name in f])
+    ]
+    # A panel each: the two have scales of their own, so no height of one is a height of the other.
+    size = (7, 1 + 4 * len(kinds))
+    figure = Figure(figsize=size, layout="constrained", dpi=DPI)
+    panels = figure.subplots(len(kinds), sharex=True, squeeze=False)[:, 0]
+    for on, (name, label, colour, marker, there) in zip(panels, kinds, strict=True):
+        on.set_ylabel(f"{label}'s opinion, mean")
         x, y = ([f[key].value for _, f in there] for key in ("kl", name))
         on.errorbar(x, y, _errors(there, name), _errors(there, "kl"), "none", alpha=0.4, c=colour)
         on.plot(x, y, marker, color=colour, label=label)
@@ -61,13 +68,13 @@ def _frontier(points: Sequence[Point], curve: Sequence[Point], judge: str) -> by
             on.plot(x, y, "--", marker=".", color=colour, alpha=0.6, label=f"{label}, best of n")
         for number, (text, f) in enumerate(there):
             _write(on, text, f["kl"].value, f[name].value, below=number % 2 == 1)
-    axes.set(xlabel="KL to the reference (nats a reply)", ylabel="mean worth of a reply")
-    axes.set_title("what a reply is worth, and how far it is from the reference")
+    panels[-1].set_xlabel("KL to the reference (nats a reply)")
+    panels[0].set_title("what a reply is worth, and how far it is from the reference")
     figure.legend(loc="outside lower center", ncols=2)
-    return _png(figure)
+    return figure
 
 
-def _gold_and_proxy(points: Sequence[Point], curve: Sequence[Point], judge: str) -> bytes:
+def _gold_and_proxy(points: Sequence[Point], curve: Sequence[Point], judge: str) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained", dpi=DPI)
@@ -87,7 +94,7 @@ def _gold_and_proxy(points: Sequence[Point], curve: Sequence[Point], judge: str)
     axes.set(xlabel="the reward model's opinion", ylabel=f"{judge}'s opinion")
     axes.set_title("what was learned from, and what was meant")
     figure.legend(loc="outside lower center", ncols=2)
-    return _png(figure)
+    return figure
 
 
 def _errors(points: Sequence[Point], name: str) -> list[list[float]]:

@@ -11,20 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.errors import UserError
 from src.evaluation.best_of import BestOf, best_of, mean, wins
 from src.evaluation.figures import Columns, spread
-from src.evaluation.intervals import Interval, figure_interval, resample
+from src.evaluation.intervals import LEVEL, Interval, figure_interval, resample
 from src.evaluation.judges import Judge
+from src.evaluation.length_control import length_controlled
 from src.evaluation.policy_replies import (
     REFERENCE,
     Drawing,
     Examination,
     Said,
-    check_same_reading,
     examination,
     load_policy,
 )
 from src.evaluation.rows import EvaluationRow
+from src.talk.model_folder import Reading, read_model_folder
 
 LIKE_LENGTH = 0.2  # the most by which the shorter of two replies of like length is shorter
 
@@ -77,9 +79,31 @@ class Policies:
         found = _intervals({str(b.n): b.columns for b in self.best_of}, num_resamples, seed)
         return {b.n: found[str(b.n)] | {"kl": Interval(b.kl, b.kl, b.kl)} for b in self.best_of}
 
+    def certain_wins(self, num_resamples: int, seed: int) -> dict[str, Interval]:
+        """Return the win rate of each policy with the interval of which claims are made.
+
+        All intervals together are right in 95% of cases (Bonferroni), over all policies.
+        """
+        wins = {
+            name: {"win_rate": policy.columns["win_rate"]}
+            for name, policy in self.by_name.items()
+            if "win_rate" in policy.columns
+        }
+        level = 1 - (1 - LEVEL) / max(1, len(wins))
+        found = _intervals(wins, num_resamples, seed, level)
+        return {name: figures["win_rate"] for name, figures in found.items()}
+
+    def num_prompts(self, name: str, figure: str) -> int:
+        """Return how many prompts count for a figure of a policy."""
+        columns = self.by_name[name].columns.get(figure)
+        return 0 if columns is None else int(columns.used.sum())
+
 
 def _intervals(
-    groups: Mapping[str, Mapping[str, Columns]], num_resamples: int, seed: int
+    groups: Mapping[str, Mapping[str, Columns]],
+    num_resamples: int,
+    seed: int,
+    level: float = LEVEL,
 ) -> dict[str, dict[str, Interval]]:
     columns = {(group, name): c for group, each in groups.items() for name, c in each.items()}
     if not columns:
@@ -88,7 +112,7 @@ def _intervals(
     draws = resample(named, num_resamples, seed)
     found: dict[str, dict[str, Interval]] = {group: {} for group in groups}
     for number, ((group, name), each) in enumerate(columns.items()):
-        found[group][name] = figure_interval(each, draws[str(number)])
+        found[group][name] = figure_interval(each, draws[str(number)], level)
     return found
 
 
@@ -125,13 +149,13 @@ def judge_policies(
     name, folder = reference
     base = load_policy(folder, drawing.device, "against")
     others = {shown: path for shown, path in policies.items() if shown != name}
-    exam = examination(base, [*others.values()], rows, asked, judge, reward_model, drawing)
+    readings = {shown: _reading(shown, path) for shown, path in others.items()}
+    exam = examination(base, readings, rows, asked, judge, reward_model, drawing)
     sampled, greedy = exam.ask(base.model, 1.0, REFERENCE), exam.ask(base.model, 0.0)
     found = {name: _policy(exam, sampled, greedy, {}, len(rows))}
     for shown, path in others.items():
         progress(1)
         policy = load_policy(path, drawing.device, "model_path")
-        check_same_reading(shown, policy, base, exam)
         ours, likeliest = exam.ask(policy.model, 1.0), exam.ask(policy.model, 0.0)
         beside = _against(ours, sampled, likeliest, greedy)
         beside["kl"] = mean(exam.log_ratios(ours, policy.model, base.model))
@@ -150,6 +174,15 @@ def judge_policies(
         num_left_out=len(rows if asked is None else asked) - len(exam.rows),
         num_judged=int((~np.isnan(sampled.gold)).sum()),
     )
+
+
+def _reading(name: str, path: str) -> Reading:
+    try:
+        return read_model_folder(path)
+    except UserError as error:
+        text = str(error)
+        is_named = text.startswith(f"model_path={path}")
+        raise UserError(text if is_named else f"model_path={name}: {text}") from error
 
 
 def _policy(
@@ -172,10 +205,12 @@ def _against(ours: Said, theirs: Said, greedy: Said, their_greedy: Said) -> dict
     """Return the win rates of a policy over the reference."""
     by_gold = wins(ours.gold, theirs.gold)
     longer = np.maximum(ours.lengths, theirs.lengths)
-    alike = np.abs(ours.lengths - theirs.lengths) <= LIKE_LENGTH * longer
+    longer_by = ours.lengths - theirs.lengths
+    alike = np.abs(longer_by) <= LIKE_LENGTH * longer
     return {
         "win_rate": mean(by_gold, is_share=True),
         "win_rate_greedy": mean(wins(greedy.gold, their_greedy.gold), is_share=True),
+        "win_rate_length_controlled": length_controlled(by_gold, longer_by),
         "win_rate_like_length": mean(np.where(alike, by_gold, np.nan), is_share=True),
         "win_rate_proxy": mean(wins(ours.proxy, theirs.proxy), is_share=True),
     }

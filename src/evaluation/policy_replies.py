@@ -6,7 +6,7 @@ the same chance, and the reference by another, so that its replies are no echo o
 Shape letters: N prompts, M replies, to any of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,16 +16,16 @@ import torch
 from src.data.tokenizer import Tokenizer
 from src.errors import UserError
 from src.evaluation.judges import Judge, Opinion
+from src.evaluation.limits import MOST_BEST_OF
 from src.evaluation.rows import EvaluationRow
 from src.model.gpt2 import GPT2
-from src.model.pretrained_config import read_config
 from src.model.replies import Replies, reply_logprobs, reply_rewards
 from src.model.rollout import Sampling
 from src.model.scalar import ScalarGPT2
-from src.talk.model_folder import ModelFolder, load_model_folder, model_folder
+from src.talk.messages import Message
+from src.talk.model_folder import ModelFolder, Reading, load_model_folder
 from src.talk.reward_folder import policy_reward_model, vocabulary
 
-MOST_BEST_OF = 2**12
 REFERENCE, POOL = 2**50, 2**51  # from here on replies are numbered
 
 
@@ -95,22 +95,23 @@ class Examination:
 
     def ask(self, model: GPT2, temperature: float, first: int = 0) -> Said:
         """Return the reply of a model to each prompt; ``first`` is added to its number."""
-        return self._ask(model, temperature, range(len(self.rows)), [first] * len(self.rows))
+        chance = [first + number for number in self.numbers]
+        return self._ask(model, temperature, range(len(self.rows)), chance)
 
     def pool(self, model: GPT2, size: int) -> Said:
         """Return ``size`` replies at temperature 1 to each prompt, side by side."""
         rows = np.repeat(np.arange(len(self.rows)), size).tolist()
-        first = [POOL + self.numbers[row] * (MOST_BEST_OF - 1) for row in rows]
-        return self._ask(model, 1.0, rows, [f + i % size for i, f in enumerate(first)])
+        chance = [POOL + n * MOST_BEST_OF + i for n in self.numbers for i in range(size)]
+        return self._ask(model, 1.0, rows, chance)
 
     def _ask(
-        self, model: GPT2, temperature: float, rows: Sequence[int], first: Sequence[int]
+        self, model: GPT2, temperature: float, rows: Sequence[int], chance: Sequence[int]
     ) -> Said:
+        """Return a reply to each of ``rows``, drawn by the numbers ``chance``."""
         max_new_tokens, num_slots, seed, _ = self.drawing
         end_id = self.tokenizer.end_id
         sampling = Sampling(seed, temperature, max_new_tokens, end_id, num_slots)
         prompts = [self.prompts[row] for row in rows]
-        chance = [self.numbers[row] + start for row, start in zip(rows, first, strict=True)]
         rollouts = sampling.rollouts(model, prompts, chance)
         replies = Replies.of(prompts, rollouts, rows)
         texts = [reply_text(r.tokens, r.ended, self.tokenizer) for r in rollouts]
@@ -145,7 +146,7 @@ def _column(opinions: Sequence[Opinion | None], name: str) -> np.ndarray:
 
 def examination(
     reference: ModelFolder,
-    policies: Sequence[str],
+    policies: Mapping[str, Reading],
     rows: Sequence[EvaluationRow],
     asked: Sequence[int] | None,
     judge: Judge | None,
@@ -156,7 +157,7 @@ def examination(
 
     Args:
         reference: the model that all are held against.
-        policies: folders or hub names of the others.
+        policies: how the others read, by their names.
         rows: all of them.
         asked: numbers of those whose questions are asked; None: all.
         judge: see ``Examination``.
@@ -164,11 +165,13 @@ def examination(
         drawing: see ``Examination``.
 
     Raises:
-        UserError: there is no such prompt, or the reward model cannot read them.
+        UserError: there is no such prompt, a policy does not read it as the reference does, or the
+            reward model cannot read them.
     """
-    most = min([reference.model.config.n_positions, *map(_num_positions, policies)])
+    positions = [reading.n_positions for reading in policies.values()]
+    most = min([reference.model.config.n_positions, *positions])
     chosen = range(len(rows)) if asked is None else asked
-    ids = {number: _read(reference, rows[number]) for number in chosen}
+    ids = {number: _read(reference, rows[number].messages) for number in chosen}
     room = most - drawing.max_new_tokens
     numbers = [number for number, each in ids.items() if 0 < len(each) <= room]
     if not numbers:
@@ -177,6 +180,9 @@ def examination(
             f"{most} positions: lower generation.max_new_tokens"
         )
     prompts = [ids[number] for number in numbers]
+    for name, reading in policies.items():
+        questions = [rows[number].messages for number in numbers]
+        _check_same_reading(name, reading, reference, questions, prompts)
     rewards = None
     if reward_model is not None:
         rewards = policy_reward_model(
@@ -186,6 +192,7 @@ def examination(
             max(map(len, prompts)) + drawing.max_new_tokens,
             key="reward_model",
             remedy="lower generation.max_new_tokens",
+            template=reference.template,
         ).to(drawing.device)
     return Examination(
         [rows[number] for number in numbers],
@@ -198,16 +205,12 @@ def examination(
     )
 
 
-def _read(reference: ModelFolder, row: EvaluationRow) -> list[int]:
+def _read(model: ModelFolder | Reading, question: Sequence[Message]) -> list[int]:
     """Return the ids of a question; none if the chat template refuses it."""
     try:
-        return reference.template(row.messages)
+        return model.template(question)
     except UserError:  # it is counted among those that were not asked
         return []
-
-
-def _num_positions(name: str) -> int:
-    return read_config(model_folder(name, "model_path"), 0.0, None).shape.n_positions
 
 
 def load_policy(name: str, device: torch.device, key: str) -> ModelFolder:
@@ -217,31 +220,44 @@ def load_policy(name: str, device: torch.device, key: str) -> ModelFolder:
         UserError: there is none, or more than one token ends its replies; names ``key``.
     """
     folder = load_model_folder(name, key)
-    if folder.end_ids != {folder.tokenizer.end_id}:
-        raise UserError(
-            f"{key}={name}: {len(folder.end_ids)} tokens end its replies: the probability of a "
-            f"reply is that of one end token; leave one in generation_config.json"
-        )
+    _check_one_end(f"{key}={name}", folder)
     return folder._replace(model=folder.model.to(device).eval())
 
 
-def check_same_reading(
-    name: str, policy: ModelFolder, reference: ModelFolder, examined: Examination
+def _check_one_end(name: str, policy: ModelFolder | Reading) -> None:
+    """Check that one token ends the replies of the policy of this name.
+
+    Raises:
+        UserError: several do.
+    """
+    if policy.end_ids != {policy.tokenizer.end_id}:
+        raise UserError(
+            f"{name}: {len(policy.end_ids)} tokens end its replies: the probability of a reply is "
+            f"that of one end token; leave one in generation_config.json"
+        )
+
+
+def _check_same_reading(
+    name: str,
+    policy: Reading,
+    reference: ModelFolder,
+    questions: Sequence[Sequence[Message]],
+    prompts: Sequence[list[int]],
 ) -> None:
     """Check that a policy reads prompts and replies as the reference does.
 
     Raises:
         UserError: it has another tokenizer or chat template.
     """
-    ours, theirs = policy.model.config.vocab_size, reference.model.config.vocab_size
+    _check_one_end(f"model_path={name}", policy)
     same_tokens = vocabulary(policy.tokenizer) == vocabulary(reference.tokenizer)
-    if not same_tokens or ours != theirs:
+    if not same_tokens or policy.vocab_size != reference.model.config.vocab_size:
         raise UserError(
             f"model_path={name} has another tokenizer than against=: their probabilities are of "
             f"other tokens; name the model that it was trained from"
         )
-    pairs = zip(examined.rows, examined.prompts, strict=True)
-    if any(policy.template(row.messages) != prompt for row, prompt in pairs):
+    pairs = zip(questions, prompts, strict=True)
+    if any(_read(policy, question) != prompt for question, prompt in pairs):
         raise UserError(
             f"model_path={name} has another chat template than against=: they are not asked the "
             f"same; name the model that it was trained from"

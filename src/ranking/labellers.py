@@ -67,7 +67,13 @@ def reward_labeller(name: str, assistant: Assistant) -> Labeller:
     positions = model.config.n_positions
     remedy = "name one of a model with as many"
     rewards = policy_reward_model(
-        name, tokenizer, model.config.vocab_size, positions, "labeller", remedy
+        name,
+        tokenizer,
+        model.config.vocab_size,
+        positions,
+        "labeller",
+        remedy,
+        assistant.template,
     ).to(model.wte.weight.device)
 
     def rank(drawn: Drawn, seed: int) -> list[int]:

@@ -37,6 +37,31 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     return encode
 
 
+def our_template(tokenizer: Tokenizer) -> ChatTemplate:
+    """Return the template that we train with, as text is encoded by any tokenizer."""
+    # Other tokenizers than GPT-2's may treat the beginning of a piece of text in their own way.
+    if tokenizer.is_byte_level:
+        return default_template(tokenizer)
+    return jinja_template(jinja(tokenizer.end_token), tokenizer)
+
+
+# A question alone, after another, and after a system text.
+PROBES = (
+    (Message("user", "One?"),),
+    (Message("user", "One?"), Message("assistant", "Yes."), Message("user", "Two?")),
+    (Message("system", "Be brief."), Message("user", "One?")),
+)
+
+
+def asks_as_we_do(template: ChatTemplate, tokenizer: Tokenizer) -> bool:
+    """Whether a template gives the ids that ours gives; one that refuses messages does not."""
+    ours = our_template(tokenizer)
+    try:
+        return all(template(probe) == ours(probe) for probe in PROBES)
+    except UserError:
+        return False
+
+
 def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
     """Return the chat template of a model folder; ours, if it has none.
 
@@ -45,10 +70,7 @@ def load_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate:
     """
     source = template_source(folder)
     if source is None or is_ours(source, tokenizer.end_token):
-        # Other tokenizers than GPT-2's may treat the beginning of a piece of text in their own way.
-        if tokenizer.is_byte_level:
-            return default_template(tokenizer)
-        source = jinja(tokenizer.end_token)
+        return our_template(tokenizer)
     return jinja_template(source, tokenizer, folder)
 
 

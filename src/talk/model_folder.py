@@ -21,6 +21,7 @@ from src.files.model_files import check_files
 from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import config_text, load_pretrained, num_bytes, save_weights
+from src.model.pretrained_config import read_config
 from src.model.scalar import OFFSET
 from src.model.weights_file import SAFETENSORS_FILES, WEIGHTS, folder_with_weights
 from src.talk.chat_template import ChatTemplate, load_chat_template
@@ -43,6 +44,16 @@ class ModelFolder(NamedTuple):
     tokenizer: Tokenizer
     template: ChatTemplate
     end_ids: frozenset[int]
+
+
+class Reading(NamedTuple):
+    """How the model of a folder reads and ends text, and how much; any of ``end_ids`` ends it."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    end_ids: frozenset[int]
+    vocab_size: int
+    n_positions: int
 
 
 def save_model_folder(
@@ -83,16 +94,42 @@ def load_model_folder(name_or_path: str, key: str = "model_path") -> ModelFolder
     Raises:
         UserError: there is none, or it is no GPT-2; names ``key``.
     """
+    folder = _talking_folder(name_or_path, key)
+    model = load_pretrained(str(folder), key=key)
+    return ModelFolder(model, *_texts(folder, name_or_path, key, model.config.vocab_size))
+
+
+def read_model_folder(name_or_path: str, key: str = "model_path") -> Reading:
+    """Load what a folder or hub name holds beside its weights.
+
+    Raises:
+        UserError: there is none, or it is no GPT-2; names ``key``.
+    """
+    folder = _talking_folder(name_or_path, key)
+    try:
+        shape = read_config(folder, 0.0, None).shape
+    except UserError as error:
+        raise UserError(f"{key}={name_or_path}: {error}") from error
+    texts = _texts(folder, name_or_path, key, shape.vocab_size)
+    return Reading(*texts, shape.vocab_size, shape.n_positions)
+
+
+def _talking_folder(name_or_path: str, key: str) -> Path:
     folder = model_folder(name_or_path, key)
     if OFFSET in read_settings(folder / "config.json"):
         raise UserError(
             f"{key}={name_or_path}: a reward model, which gives a reply a number and says nothing: "
             f"name a model that talks"
         )
-    model = load_pretrained(str(folder), key=key)
+    return folder
+
+
+def _texts(
+    folder: Path, name_or_path: str, key: str, vocab_size: int
+) -> tuple[Tokenizer, ChatTemplate, frozenset[int]]:
+    """Return tokenizer, template and end tokens of a model with so many tokens."""
     tokenizer = load_tokenizer(str(folder), key=key)
     template = load_chat_template(folder, tokenizer)
-    vocab_size = model.config.vocab_size
     if tokenizer.vocab_size > vocab_size:
         if not _only_added_tokens_beyond(vocab_size, tokenizer):
             raise UserError(
@@ -100,7 +137,7 @@ def load_model_folder(name_or_path: str, key: str = "model_path") -> ModelFolder
                 f"only {vocab_size}"
             )
         template = _bounded(template, tokenizer, vocab_size)
-    return ModelFolder(model, tokenizer, template, end_ids(folder, tokenizer, vocab_size))
+    return tokenizer, template, end_ids(folder, tokenizer, vocab_size)
 
 
 def model_folder(name_or_path: str, key: str) -> Path:

@@ -26,6 +26,7 @@ from src.model.scalar import (
     resized,
 )
 from src.model.weights_file import WEIGHTS, find_weights, folder_with_weights
+from src.talk.chat_template import ChatTemplate, asks_as_we_do
 from src.talk.model_folder import FILES, REQUIRED
 
 
@@ -87,7 +88,13 @@ def load_reward_folder(name_or_path: str, key: str = "objective.reward_model") -
 
 
 def policy_reward_model(
-    name: str, policy: Tokenizer, vocab_size: int, positions: int, key: str, remedy: str
+    name: str,
+    policy: Tokenizer,
+    vocab_size: int,
+    positions: int,
+    key: str,
+    remedy: str,
+    template: ChatTemplate | None = None,
 ) -> ScalarGPT2:
     """Return the reward model of a folder for the replies of a policy; it does not learn.
 
@@ -98,15 +105,22 @@ def policy_reward_model(
         positions: that a prompt and its reply may take.
         key: of the setting that names it.
         remedy: what makes prompts shorter.
+        template: by which the policy is asked; None: by ours, which a reward model learned.
 
     Raises:
-        UserError: there is none, or it reads other tokens or fewer positions.
+        UserError: there is none, or it reads other tokens or fewer positions, or the policy is
+            asked by another template.
     """
     folder = load_reward_folder(name, key)
     if vocabulary(folder.tokenizer) != vocabulary(policy):
         raise UserError(
             f"{key}={name} has another tokenizer than the policy: train one with "
             f"model.pretrained= of the same model"
+        )
+    if template is not None and not asks_as_we_do(template, policy):
+        raise UserError(
+            f"{key}={name} learned our chat template, and the policy has another: what it thinks "
+            f"of such replies means nothing; leave out {key}, or train the policy here"
         )
     if folder.model.config.n_positions < positions:
         raise UserError(

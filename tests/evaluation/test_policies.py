@@ -1,5 +1,6 @@
 """Policies against their reference: what each figure says, held against plain recomputation."""
 
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -10,17 +11,23 @@ from src.data.tokenizer import train_tokenizer
 from src.errors import UserError
 from src.evaluation.best_of import best_of_weights, sizes_up_to, wins
 from src.evaluation.judges import Judge, Opinion, choose_judge
+from src.evaluation.length_control import length_controlled
+from src.evaluation.limits import MOST_BEST_OF
 from src.evaluation.policies import judge_policies
 from src.evaluation.policy_replies import (
     POOL,
     REFERENCE,
     Drawing,
+    Examination,
     examination,
     load_policy,
 )
 from src.evaluation.rows import EvaluationRow
 from src.model.rollout import Sampling
 from src.model.scalar import ScalarGPT2
+from src.ranking.labellers import reward_labeller
+from src.talk.assistant import Assistant
+from src.talk.chat_template import jinja_template
 from src.talk.messages import Message
 from src.talk.model_folder import load_model_folder, save_model_folder
 from src.talk.reward_folder import load_reward_folder, save_reward_folder
@@ -93,6 +100,9 @@ def test_its_figures_are_those_of_replies_drawn_and_scored_alone(folders):
     lengths = [np.array([len(r.tokens) for r in each]) for each in (ours, theirs)]
     alike = np.minimum(*lengths) >= 0.8 * np.maximum(*lengths)
     assert 0 < alike.sum() < len(ROWS)
+    controlled = length_controlled(points, lengths[0] - lengths[1])
+    assert np.isfinite(controlled.figure())
+    assert policy["win_rate_length_controlled"].figure() == pytest.approx(controlled.figure())
     assert policy["win_rate_like_length"].figure() == pytest.approx(points[alike].mean())
     models = [load_model_folder(str(folders / name)).model.eval() for name in ("ppo", "sft")]
     kl = []
@@ -170,7 +180,7 @@ def test_a_question_that_the_chat_template_refuses_counts_for_nobody(folders):
 
     refused = EvaluationRow([Message("system", "Be brief."), *ROWS[0].messages], None, None, [])
     strict = base._replace(template=template)
-    exam = examination(strict, [], [refused, *ROWS[:2]], None, LETTERS, None, DRAWING)
+    exam = examination(strict, {}, [refused, *ROWS[:2]], None, LETTERS, None, DRAWING)
     assert exam.numbers == [1, 2]
 
 
@@ -193,7 +203,7 @@ def test_the_best_of_n_is_the_mean_over_all_choices(n):
 
 def test_best_of_n_chooses_by_the_reward_model_and_is_judged_by_the_judge(folders):
     base = load_policy(str(folders / "sft"), CPU, "against")
-    exam = examination(base, [], ROWS, None, LETTERS, str(folders / "reward_model"), DRAWING)
+    exam = examination(base, {}, ROWS, None, LETTERS, str(folders / "reward_model"), DRAWING)
     pool = exam.pool(base.model, 6)
     found = judged(folders, reward_model=str(folders / "reward_model"), best_of_most=6)
     assert [each.n for each in found.best_of] == [1, 2, 4, 6] == sizes_up_to(6)
@@ -269,3 +279,78 @@ def test_a_mistake_is_one_line(folders, values, what):
     with pytest.raises(UserError, match=what) as caught:
         judged(folders, **values)
     assert "\n" not in str(caught.value)
+
+
+def test_each_of_the_most_replies_has_a_chance_of_its_own(folders, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        Examination, "_ask", lambda self, model, temperature, rows, chance: drawn.append(chance)
+    )
+    base = load_policy(str(folders / "sft"), CPU, "against")
+    exam = examination(base, {}, ROWS[:3], None, LETTERS, None, DRAWING)
+    exam.pool(base.model, MOST_BEST_OF)
+    (chance,) = drawn
+    assert len(set(chance)) == len(chance) == 3 * MOST_BEST_OF
+    assert chance == list(range(POOL, POOL + 3 * MOST_BEST_OF))
+
+
+def test_another_reading_is_said_before_any_model_is_asked(folders, tmp_path, monkeypatch):
+    def ask(*_):
+        raise AssertionError("a model is asked")
+
+    def load(name, *_):
+        assert "sft" in name, "its weights are read"
+        return load_policy(name, CPU, "against")
+
+    monkeypatch.setattr(Examination, "_ask", ask)
+    monkeypatch.setattr("src.evaluation.policies.load_policy", load)
+    with pytest.raises(UserError, match="model_path=stranger has another tokenizer"):
+        judged(folders, names=("ppo", "stranger"))
+
+    def other(change):
+        shutil.rmtree(tmp_path / "other", ignore_errors=True)
+        shutil.copytree(folders / "ppo", tmp_path / "other")
+        change(tmp_path / "other")
+        policies = {"ppo": str(folders / "ppo"), "late": str(tmp_path / "other")}
+        with pytest.raises(UserError, match="model_path=late") as caught:
+            judge_policies(policies, ("sft", str(folders / "sft")), ROWS, LETTERS, DRAWING)
+        return str(caught.value)
+
+    def template(text):
+        return lambda folder: (folder / "chat_template.jinja").write_text(text)
+
+    def two_ends(folder):
+        (folder / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+
+    assert "another chat template" in other(template("{{ messages[-1].content }}"))
+    assert "another chat template" in other(template("{{ raise_exception('never') }}"))
+    assert "chat template is broken" in other(template("{% if %}"))
+    assert "tokens end its replies" in other(two_ends)
+
+
+def test_a_reward_model_is_not_asked_of_another_template(folders, tmp_path):
+    shutil.copytree(folders / "sft", tmp_path / "sft")
+    (tmp_path / "sft/chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    )
+    reference = ("sft", str(tmp_path / "sft"))
+    with pytest.raises(UserError, match=r"reward_model=.* learned our chat template") as caught:
+        judge_policies(
+            {"sft": reference[1]},
+            reference,
+            ROWS,
+            LETTERS,
+            DRAWING,
+            reward_model=str(folders / "reward_model"),
+        )
+    assert "\n" not in str(caught.value)
+    assert judge_policies({"sft": reference[1]}, reference, ROWS, LETTERS, DRAWING).num_asked
+
+
+def test_a_labeller_is_not_asked_of_another_template(folders):
+    base = load_model_folder(str(folders / "sft"))
+    reward_model = str(folders / "reward_model")
+    reward_labeller(reward_model, Assistant(*base))
+    other = jinja_template("{{ messages[-1].content }}", base.tokenizer)
+    with pytest.raises(UserError, match=r"labeller=.* learned our chat template"):
+        reward_labeller(reward_model, Assistant(*base._replace(template=other)))
