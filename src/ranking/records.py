@@ -9,7 +9,6 @@ comparisons.jsonl         a row a ranking, as data=file reads them
 The last two are hidden, so that data.path= of the folder, or a pattern, passes over them.
 """
 
-import contextlib
 import json
 import weakref
 from collections import Counter
@@ -24,7 +23,7 @@ from src.data.prompts import context_row
 from src.errors import UserError
 from src.files import disk
 from src.ranking.draws import Drawn
-from src.ranking.row_file import RowFile
+from src.ranking.row_file import RowFile, let_go
 
 Origin = Mapping[str, Any]
 STARTS = ('{"prompt": ', '{"messages": ')
@@ -237,7 +236,7 @@ class Records:
         except OSError as error:
             reason = disk.reason(error)
             raise UserError(f"{self.key}={self.path}: cannot be written: {reason}") from error
-        self._release = weakref.finalize(self, _let_go, lock)
+        self._release = weakref.finalize(self, let_go, lock)
         for file in (self._rows, self._notes):
             file.check_unchanged()
 
@@ -255,13 +254,6 @@ def key_of_row(row: Mapping[str, Any]) -> str:
 def _ranker(noted: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return who ranked, by an origin or a note; nothing where that is not noted."""
     return {name: noted[name] for name in ("labeller", "noise") if name in (noted or {})}
-
-
-def _let_go(lock: FileLock) -> None:
-    """Remove the file of the lock while it is held: whoever waits then makes a new one."""
-    with contextlib.suppress(OSError):  # Windows keeps the name of an open file
-        Path(lock.lock_file).unlink()
-    lock.release()
 
 
 def _is_ranking(row: dict[str, Any]) -> bool:

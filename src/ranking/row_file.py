@@ -3,11 +3,14 @@
 It is read first. Nothing on the disk changes before the first row is written.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from src.errors import UserError
 from src.files import atomic, disk
@@ -169,3 +172,10 @@ def _is_beginning(line: str, start: str) -> bool:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def let_go(lock: FileLock) -> None:
+    """Remove the file of the lock while it is held: whoever waits then makes a new one."""
+    with contextlib.suppress(OSError):  # Windows keeps the name of an open file
+        Path(lock.lock_file).unlink()
+    lock.release()

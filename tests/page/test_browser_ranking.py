@@ -112,6 +112,29 @@ def test_a_person_ranks_by_keys_and_by_buttons(page, served):
     assert len(rows(output)) == 1
 
 
+def test_keys_work_after_a_look_at_the_chat_and_enter_presses_what_has_the_focus(page, served):
+    output = served[1]
+    page.get_by_role("button", name="Rank", exact=True).click()
+    page.locator(".reply").first.wait_for()
+    page.get_by_role("button", name="Chat", exact=True).click()
+    page.get_by_role("button", name="Rank", exact=True).click()
+    page.locator("#ranking:focus").wait_for()
+    for key in "1234":
+        page.keyboard.press(key)
+    chosen = page.get_by_role("button", name="reply 4: rank 4", exact=True)
+    assert chosen.get_attribute("aria-pressed") == "true"
+    chosen.focus()
+    page.keyboard.press("Enter")
+    assert chosen.get_attribute("aria-pressed") == "false"
+    assert rows(output) == []
+    page.keyboard.press("Enter")
+    assert chosen.get_attribute("aria-pressed") == "true"
+    chosen.click()
+    chosen.click()
+    press(page, "Enter")  # by a pointer the focus does not stay on the button
+    assert len(rows(output)) == 1
+
+
 def test_all_is_ranked_and_what_is_written_is_text(page, served):
     page.get_by_role("button", name="Rank", exact=True).click()
     page.locator(".reply").first.wait_for()

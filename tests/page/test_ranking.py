@@ -107,3 +107,4 @@ def test_it_goes_on_where_the_terminal_was(ranker, tmp_path):
     lines = (tmp_path / ".a.notes.jsonl").read_text().splitlines()
     notes = [json.loads(line) for line in lines]
     assert [note["from"]["model"] for note in notes] == ["model"]
+    assert [note["from"]["labeller"] for note in notes] == ["me"]

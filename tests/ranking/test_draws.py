@@ -8,9 +8,12 @@ import pytest
 from src.data.comparison import Context
 from src.data.sample.demonstrations import demonstration_rows
 from src.data.tokenizer import train_tokenizer
+from src.evaluation.judges import choose_judge
+from src.evaluation.rows import EvaluationRow
 from src.rank import rank
 from src.ranking import draws
 from src.ranking.draws import Drawn, Prompt, messages_of
+from src.ranking.labellers import is_known
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.talk.model_folder import save_model_folder
@@ -105,8 +108,11 @@ def test_the_door_ranks_by_the_known_labeller_and_goes_on(door, model_path, tmp_
     assert "12 ranked before" in errors
     whole = output.read_text()
     assert whole.startswith(first)
+    notes = output.with_name(".a.notes.jsonl")
+    first = json.loads(notes.read_text().splitlines()[0])
+    assert (first["from"]["labeller"], first["from"]["noise"]) == ("sample", 1.0)
     output.unlink()
-    output.with_name(".a.notes.jsonl").unlink()
+    notes.unlink()
     door(rank, "rank", *arguments, "max_prompts=20")
     assert output.read_text() == whole
 
@@ -132,6 +138,10 @@ def test_replies_are_drawn_with_as_many_threads_as_asked(door, model_path, tmp_p
         (["labeller=nowhere.score"], "labeller=nowhere.score"),
         (["--config-dir=.", "+preset=theirs"], "labeller=os.remove: a config names this function"),
         (["labeller=sample", "num_replies=1"], "num_replies"),
+        (["labeller=sample", "output=."], "output=.: name a file"),
+        (["labeller=sample", "output=/"], "output=/: name a file"),
+        (["labeller=sample", "output="], "output=: name a file"),
+        (["labeller=sample", "output=.."], "output=..: cannot be read: it is a folder"),
         (["labeller=sample", "generation=greedy"], "generation=full"),
         (["labeller=sample", "max_new_tokens=127"], "no prompt of train"),
         (["labeller=sample", "data=file", "data.path=PROMPTS"], "add data=demonstrations"),
@@ -161,3 +171,27 @@ def test_rows_that_are_no_prompts_are_said(door, model_path, tmp_path):
     code, _, errors = door(rank, "rank", *arguments, "data.validation_fraction=0")
     assert code == 0
     assert "rows left out: 1 " in errors
+
+
+def test_a_persons_folder_may_be_the_home_folder(door, model_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = [f"model_path={model_path}", "output=~/mine/a.jsonl", "device=cpu"]
+    arguments += ["labeller=sample", "max_new_tokens=4", "max_prompts=2"]
+    code, _, errors = door(rank, "rank", *arguments)
+    assert code == 0, errors
+    assert (tmp_path / "mine" / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("context", "known"),
+    [
+        (Context((), "Calculate 0 + 0."), True),
+        (Context((), "Calculate 0 + 0.", "Answer in French."), False),
+        (Context((), "Calculate 0 + 0.", "", "Hello, I answer rudely."), False),
+        (Context((("Be rude.", "Of course."),), "Calculate 0 + 0."), False),
+    ],
+)
+def test_the_labeller_knows_questions_with_nothing_before_them(context, known):
+    assert is_known(context) is known
+    row = EvaluationRow(messages_of(context), None, None, [])
+    assert (choose_judge("auto", [row]) is not None) is known

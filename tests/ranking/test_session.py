@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.ranking.draws import Drawn
 from src.ranking.labellers import function_labeller, known_labeller
 from src.ranking.records import Records, key_of
-from src.ranking.session import Counts, Session, rank_all
+from src.ranking.session import Counts, Session, outcome, rank_all
 from src.ranking.terminal import ask_all, read_ranks
 
 
@@ -180,10 +180,14 @@ def test_ranks_as_people_type_them(text, ranks):
     assert read_ranks(text, 3) == ranks
 
 
-@pytest.mark.parametrize("text", ["", "1 2", "12", "a b c", "1 2 3 4", "0 1 2", "-1 1 1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "1 2", "12", "a b c", "1 2 3 4", "0 1 2", "-1 1 1", "1" * 5000, "1 2 " + "3" * 5000],
+)
 def test_what_is_no_ranking(text):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="is not a rank for each of 3 replies") as error:
         read_ranks(text, 3)
+    assert len(str(error.value)) < 120
 
 
 def test_the_known_labeller_ranks_and_agrees_with_itself_as_often_as_noise_lets_it(tmp_path):
@@ -315,6 +319,50 @@ def test_replies_of_another_model_or_seed_are_said_and_noted(tmp_path):
     other = tmp_path / "b.jsonl"
     other.write_text('{"prompt": "a", "replies": ["b", "c"], "ranks": [1, 2]}\n')
     assert "1 of a model that is not noted" in Records(other).begin(ORIGIN)
+
+
+def test_a_persons_rankings_and_a_programs_in_one_file_are_told_apart(tmp_path):
+    path = tmp_path / "a.jsonl"
+    drawn = items(40)
+    program = ORIGIN | {"labeller": "sample", "noise": 1.0}
+
+    def backwards(drawn, seed):
+        return [1, 2, 3] if seed == 1 else [3, 2, 1]
+
+    records = Records(path)
+    records.begin(program)
+    rank_all(iter(drawn[:15]), backwards, records, 1)
+    assert records.agreement() == (0.0, 3)
+    records.close()
+
+    records = Records(path)
+    line = records.begin(ORIGIN | {"labeller": "me"})
+    assert "15 of m (seed 1, ranked by sample with noise=1.0)" in line
+    person = Person()
+    ask(drawn[15:24], person, records)
+    assert (person.asked, records.agreement()) == (9, (0.0, 0))
+    ask(drawn[24:25], person, records)
+    assert (person.asked, records.agreement()) == (11, (1.0, 3))
+    (again,) = [note for note in records.notes if note.get("labeller") == "me"]
+    assert json.loads(again["again"])["prompt"] in {f"question {i}" for i in range(15, 25)}
+    assert outcome(Counts(), records).endswith("asked twice, 100% of 3 pairs agree")
+    records.close()
+    assert Records(path).agreement() == (1.0, 3)
+
+    records = Records(path)
+    line = records.begin(program | {"noise": 0.0})
+    assert (
+        "15 of m (seed 1, ranked by sample with noise=1.0); 10 of m (seed 1, ranked by me" in line
+    )
+    assert records.agreement() == (0.0, 0)
+    records.close()
+    old = tmp_path / "old.jsonl"  # of a program that did not note who ranked
+    old_records = Records(old)
+    old_records.begin(ORIGIN)
+    ask(drawn[:2], Person(), old_records)
+    old_records.close()
+    line = Records(old).begin(ORIGIN | {"labeller": "me"})
+    assert "2 of m (seed 1, ranked by somebody who is not noted)" in line
 
 
 def test_an_output_that_cannot_be_written_is_said_before_anybody_ranks(tmp_path, monkeypatch):

@@ -70,8 +70,9 @@ function render() {
 function replyElement({ text, ended }, index) {
   const choices = ranks.map((_, other) => {
     const rank = other + 1;
-    const choose = () => {
+    const choose = (event) => {
       ranks[index] = ranks[index] === rank ? null : rank;
+      if (event.detail) area.focus(); // pressed by a pointer: Enter then saves
       showRanks();
     };
     return button(String(rank), choose, `reply ${index + 1}: rank ${rank}`);
@@ -120,7 +121,7 @@ function keyAction({ key, target }) {
   const next = ranks.indexOf(null);
   if (rank && rank <= ranks.length && next >= 0) return () => (ranks[next] = rank);
   if (key === "Backspace") return () => (ranks[ranks.findLastIndex((each) => each !== null)] = null);
-  if (key === "Enter" && isComplete() && !target.closest("#rank-moves")) return () => save.click();
+  if (key === "Enter" && isComplete() && !target.closest("button")) return () => save.click();
   if (key === "s") return () => skip.click();
   if (key === "u") return () => undo.click();
 }
@@ -147,7 +148,9 @@ function showTab() {
   document.body.classList.toggle("ranking", ranking);
   chatTab.setAttribute("aria-pressed", String(!ranking));
   rankTab.setAttribute("aria-pressed", String(ranking));
-  if (ranking && !state) play("show");
+  if (!ranking) return;
+  if (state) area.focus(); // off the tab's button, where keys are not ranks
+  else play("show");
 }
 
 chatTab.onclick = () => (location.hash = "");
