@@ -253,7 +253,8 @@ def key_of_row(row: Mapping[str, Any]) -> str:
 
 def _ranker(noted: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return who ranked, by an origin or a note; nothing where that is not noted."""
-    return {name: noted[name] for name in ("labeller", "noise") if name in (noted or {})}
+    noted = noted or {}
+    return {name: noted[name] for name in ("labeller", "noise") if name in noted}
 
 
 def _is_ranking(row: dict[str, Any]) -> bool:
