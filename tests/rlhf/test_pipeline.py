@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from src import rank as ranking_door
 from src.command.cli import CONF, typed
+from src.data.comparison import Context
 from src.data.prompts import Prompts
 from src.data.sources import open_source
 from src.errors import UserError
@@ -23,7 +24,6 @@ from src.rlhf.config import STEPS, RLHFConfig
 from src.rlhf.pipeline import Pipeline
 from src.rlhf.record import Record, read_record
 from src.rlhf.steps import Places, rank_arguments, run_arguments
-from src.talk.model_folder import load_model_folder
 from tests.rlhf.conftest import run, small, start
 from tests.training.conftest import settings as train_settings
 
@@ -56,16 +56,19 @@ def test_every_step_of_every_pipeline_is_a_command_that_composes(overrides, tmp_
 def test_no_step_learns_from_prompts_of_another(root):
     values = config()
     places = Places(root, values.steps)
-    tokenizer = load_model_folder(str(root / "start")).tokenizer
+
+    def no_ids(context: Context) -> list[int]:
+        return []
+
     prompts = {}
     for step in ("sft", "ppo", "rloo"):
         found, _ = train_settings(*run_arguments(step, values, places, "START"))
         source = open_source(found.data)
-        prompts[step] = set(Prompts.of(source, "train", tokenizer, 256).contexts)
+        prompts[step] = set(Prompts.of(source, "train", no_ids, 256).contexts)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("rank", overrides=rank_arguments("train", values, places))
         source = open_source(typed(ranking_door.RankConfig, composed).data)
-    prompts["rank"] = set(Prompts.of(source, "train", tokenizer, 256).contexts)
+    prompts["rank"] = set(Prompts.of(source, "train", no_ids, 256).contexts)
     assert prompts["ppo"] == prompts["rloo"]
     parts = [prompts[step] for step in ("sft", "rank", "ppo")]
     assert sum(map(len, parts)) == len(set.union(*parts))
