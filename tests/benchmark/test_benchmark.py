@@ -179,7 +179,7 @@ def test_what_the_peers_do_not_do_is_refused(key, tmp_path):
         measure(benchmark_config(*TINY, key), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_command_measures_variants_of_every_part_in_processes_of_their_own(tmp_path):
     """Each kind of variant once; the others are the same work with another setting."""
     pytest.importorskip("trl")

@@ -152,7 +152,7 @@ def test_only_those_that_are_asked_for_take_turns(job, taken):
     assert taken == ["b"]
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_stop_ends_the_turn_and_the_run(tmp_path):
     """``timeout`` and a terminal send the signal to the whole group, so to the turn's too."""
     command = [sys.executable, "-m", "src.benchmark", "what=train", "variants=[article_as_written]"]

@@ -204,8 +204,13 @@ def test_a_folder_that_is_damaged_is_named(tmp_path):
         read_record(tmp_path / "x")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", ["1_sft", "2_rank", "4_dpo", "5_ppo"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        *(pytest.param(name, marks=pytest.mark.whole) for name in ("1_sft", "2_rank", "4_dpo")),
+        pytest.param("5_ppo", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_in_the_middle_it_ends_with_the_same_figures(root, folder, tmp_path, step):
     name = f"killed_{step}"
     own = small(root, f"name={name}")
