@@ -1,13 +1,14 @@
 """What the browser sends with a question, checked strictly."""
 
 import json
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from src.errors import UserError
 
 MOST_MODELS = 2  # answer one question
+T = TypeVar("T", bound=BaseModel)
 
 
 class Text(BaseModel):
@@ -38,13 +39,18 @@ class Question(BaseModel):
 
 
 def read_question(body: bytes) -> Question:
-    """Return the question of a request.
+    """Return the question of a request; see ``read_as``."""
+    return read_as(Question, body)
+
+
+def read_as(kind: type[T], body: bytes) -> T:
+    """Return what a browser sent as ``kind``.
 
     Raises:
         UserError: it is none; names the field.
     """
     try:
-        return Question.model_validate(json.loads(body))
+        return kind.model_validate(json.loads(body))
     except ValidationError as error:
         raise UserError(first_mistake(error)) from error
     except (ValueError, RecursionError) as error:

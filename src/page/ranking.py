@@ -1,17 +1,16 @@
 """The tab on which a person ranks replies: what a browser asks, and what it is shown."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from src.data.config import DataConfig
 from src.errors import UserError
-from src.page.question import first_mistake
+from src.page.question import read_as
 from src.ranking.collection import collect, origin_of, people_batch_size
 from src.ranking.config import ME, RankingConfig
 from src.ranking.draws import Drawn, messages_of
@@ -39,17 +38,8 @@ class Move(BaseModel):
 
 
 def read_move(body: bytes) -> Move:
-    """Return the move of a request.
-
-    Raises:
-        UserError: it is none; names the field.
-    """
-    try:
-        return Move.model_validate(json.loads(body))
-    except ValidationError as error:
-        raise UserError(first_mistake(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the request: no JSON: {error}") from error
+    """Return the move of a request; see ``read_as``."""
+    return read_as(Move, body)
 
 
 class Ahead(Iterator[Drawn]):
