@@ -221,6 +221,13 @@ def _score_(
     """
     if HAS_KERNEL and scores.device.type != "cpu":
         return score_(scores, labels, vocab_size, wants_gradient, IGNORE_INDEX)
+    return plain_score_(scores, labels, vocab_size, wants_gradient)
+
+
+def plain_score_(
+    scores: Tensor, labels: Tensor, vocab_size: int, wants_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Return what the kernel of ``fused_scores.score_`` does, by PyTorch's operations."""
     scored = (labels != IGNORE_INDEX)[:, None]
     targets = labels[:, None].where(scored, 0)
     is_scored = scored.float()

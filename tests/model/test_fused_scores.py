@@ -8,7 +8,7 @@ import importlib
 import pytest
 import torch
 
-from src.model.loss import IGNORE_INDEX, _score_tile_
+from src.model.loss import IGNORE_INDEX, plain_score_
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -37,7 +37,7 @@ def scores_and_labels(dtype, vocab_size=9001, num_columns=9024, offset=0.0):
 def test_it_gives_the_sums_and_the_gradient_of_the_plain_loss(dtype, offset, score_):
     scores, labels = scores_and_labels(dtype, offset=offset)
     expected = scores.clone()
-    loss, num_correct = _score_tile_(expected, labels, 9001, True)
+    loss, num_correct = plain_score_(expected, labels, 9001, True)
     actual = scores.clone()
     sums = score_(actual, labels, 9001, True, IGNORE_INDEX)
     torch.testing.assert_close(sums[0], loss)
@@ -67,7 +67,7 @@ def test_a_vocabulary_smaller_than_a_block_and_no_rows_at_all(score_):
     scores, labels = scores_and_labels(torch.float32)
     scores, labels = scores[:, :64].contiguous(), labels.clamp(max=60)
     expected = scores.clone()
-    loss, num_correct = _score_tile_(expected, labels, 61, True)
+    loss, num_correct = plain_score_(expected, labels, 61, True)
     sums = score_(scores, labels, 61, True, IGNORE_INDEX)
     torch.testing.assert_close((sums[0], scores), (loss, expected), atol=1e-6, rtol=1e-4)
     assert int(sums[1]) == int(num_correct)
