@@ -68,6 +68,7 @@ def opened(folder: Path, settings: RLHFConfig, config: DictConfig) -> "tuple[RLH
     from src.evaluation.record import commit, machine
     from src.model.device import choose_device
     from src.rlhf.record import RECORD, Record, check_same, read_record
+    from src.rlhf.steps import accelerator
     from src.talk.model_folder import newest_model_folder
     from src.training.record import literal
 
@@ -77,7 +78,7 @@ def opened(folder: Path, settings: RLHFConfig, config: DictConfig) -> "tuple[RLH
         facts = {
             "overrides": overrides,  # for people; never composed again
             "commit": commit(),
-            "machine": machine(choose_device("auto")),
+            "machine": machine(choose_device(accelerator(settings), "run.trainer.accelerator")),
         }
         return settings, Record(asdict(settings), start, facts=facts)
     record = read_record(folder)

@@ -22,7 +22,7 @@ from src.files.json_file import is_number, read_settings
 from src.model.device import choose_device
 from src.rlhf.config import RANK, RLHFConfig
 from src.rlhf.record import Record
-from src.rlhf.steps import SPLITS, TITLES, Places, rank_arguments, run_arguments
+from src.rlhf.steps import SPLITS, TITLES, Places, accelerator, rank_arguments, run_arguments
 from src.shared_cores import shared_cores
 from src.streams import say
 from src.training.record import RECORD as RUN
@@ -92,7 +92,7 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         """What computes."""
-        return choose_device((self.config.run.get("trainer") or {}).get("accelerator", AUTO))
+        return choose_device(accelerator(self.config), "run.trainer.accelerator")
 
     def timed(self, step: str) -> "Timer":
         """Return what writes down the seconds of a step that is no run, when it is complete."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from src.checks import AUTO
 from src.command.arguments import as_arguments
 from src.rlhf.config import FROM_REPLIES, REWARD, SFT, RLHFConfig
 
@@ -77,6 +78,11 @@ def run_arguments(step: str, config: RLHFConfig, places: Places, start: str) -> 
     return [*as_arguments(own), *as_arguments(values)]
 
 
+def accelerator(config: RLHFConfig) -> str:
+    """Return the name of what all steps compute on."""
+    return str((config.run.get("trainer") or {}).get("accelerator", AUTO))
+
+
 def rank_arguments(split: str, config: RLHFConfig, places: Places) -> list[str]:
     """Return the command line of ``src.rank`` for the prompts of a split."""
     rank, rows = config.rank, config.run.get("data") or {}
@@ -89,6 +95,7 @@ def rank_arguments(split: str, config: RLHFConfig, places: Places) -> list[str]:
         "max_new_tokens": rank.max_new_tokens,
         "noise": rank.noise,
         "seed": config.seed,
+        "device": accelerator(config),
         "output": str(places.rankings(split)),
         "data": "demonstrations",
         "data.share": config.share,

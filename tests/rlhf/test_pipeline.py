@@ -53,6 +53,18 @@ def test_every_step_of_every_pipeline_is_a_command_that_composes(overrides, tmp_
         assert found.exact_match is False
 
 
+def test_one_key_says_what_all_steps_compute_on(tmp_path):
+    for given in ("cpu", "gpu"):
+        values = config(f"run.trainer.accelerator={given}")
+        places = Places(tmp_path, values.steps)
+        assert f"device={given}" in rank_arguments("train", values, places)
+        runs = [step for step in values.steps if step != "rank"]
+        assert {
+            train_settings(*run_arguments(step, values, places, "START"))[0].trainer.accelerator
+            for step in runs
+        } == {given}
+
+
 def test_no_step_learns_from_prompts_of_another(root):
     values = config()
     places = Places(root, values.steps)
