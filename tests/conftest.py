@@ -36,8 +36,10 @@ SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 STEPS = 1500  # of the quickstart, in tests: enough for most answers
 
-# A shell has its background jobs ignore Ctrl-C, and so what they start: tests of Ctrl-C would hang.
+# A shell has its background jobs ignore Ctrl-C, and so what they start, as nohup does SIGHUP: tests
+# of these signals would wait for what never comes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.fsync = lambda descriptor: None  # no test cuts the power of its own process: milliseconds each
 torch.set_num_threads(1)  # tensors here are tiny: threads would only wait for each other

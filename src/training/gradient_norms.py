@@ -19,7 +19,8 @@ class GradientNorms:
     """The norms of the steps since ``figures`` was last called; the same on all ranks."""
 
     def __init__(self) -> None:
-        self.norms: list[Tensor] = []  # each (steps,)
+        self.norms: list[Tensor] = []  # each (steps,), on the device
+        self.restored = torch.zeros(0)  # (steps,) of before a resume, on the CPU
 
     def add(self, norm: Tensor) -> None:
         """Take the norm (0-d) of one step, before it was cut."""
@@ -29,12 +30,15 @@ class GradientNorms:
 
     def values(self) -> Tensor:
         """Return the norms (steps,) on the CPU, those of skipped steps, not finite, left out."""
-        norms = torch.cat(self.norms).cpu() if self.norms else torch.zeros(0)
-        return norms[norms.isfinite()]
+        norms = [self.restored]
+        if self.norms:
+            norms.append(torch.cat(self.norms).cpu())
+        found = torch.cat(norms)
+        return found[found.isfinite()]
 
     def restore(self, norms: Tensor | Sequence[float]) -> None:
         """Go on from what ``values`` has returned."""
-        self.norms = [torch.as_tensor(norms)] if len(norms) else []
+        self.norms, self.restored = [], torch.as_tensor(norms, dtype=torch.float32).cpu()
 
     def figures(self, max_norm: float | None) -> dict[str, float]:
         """Return mean, peak, and the share of the steps in which the norm was cut to ``max_norm``.
@@ -42,7 +46,7 @@ class GradientNorms:
         None of them, if all steps were skipped; no share, if nothing is cut.
         """
         norms = self.values()
-        self.norms = []
+        self.restore(())
         if not len(norms):
             return {}
         figures = {"grad_norm": float(norms.mean()), "grad_norm/max": float(norms.max())}

@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from src.objectives.positions import positions
 from src.training.events import event_files, events_folder
@@ -202,6 +204,14 @@ def test_the_norms_since_the_last_log_are_those_of_every_step(num_steps):
     assert norms.figures(1.0) == {}
     norms.add(torch.tensor(3.0))
     assert norms.figures(None) == {"grad_norm": 3.0, "grad_norm/max": 3.0}
+
+
+def test_norms_of_a_gpu_go_on_from_those_of_a_checkpoint_which_are_on_the_cpu():
+    norms = GradientNorms()
+    with FakeTensorMode(shape_env=ShapeEnv()) as mode:
+        norms.restore(torch.ones(2))
+        norms.add(FakeTensor(mode, torch.empty((), device="meta"), torch.device("cuda")))
+        assert norms.values().device.type == "cpu"
 
 
 def test_positions_count_from_the_beginning_of_each_response():

@@ -85,7 +85,7 @@ def test_a_run_killed_and_resumed_on_a_gpu_equals_one_that_was_not(
     precision, deterministic, small_run, monkeypatch
 ):
     chosen = (f"trainer.precision={precision}", f"trainer.deterministic={deterministic}")
-    layout = (*LAYOUT, *GPU, *chosen, "trainer.log_every_n_steps=1")
+    layout = (*LAYOUT, *GPU, *chosen)
     whole = small_run(*layout, folder="whole")
     with monkeypatch.context() as patch:
         kill_at(patch, 8, "on_train_batch_end")
