@@ -146,6 +146,8 @@ class RLOO:
             )
         else:
             rewards = function_rewards(values.reward or "", tokenizer)
+            for split in self.prompts.splits:
+                rewards.check(self.prompts.asked(split))
         self.trained = self.Module(
             model,
             self.config.optimizer,

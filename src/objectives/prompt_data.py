@@ -1,8 +1,9 @@
 """The data of a policy that learns from its own replies: prompts, and the loader of rollouts."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -131,21 +132,23 @@ class PromptDataModule(ChatDataModule):
         rows = (blocks.corpus.example(int(blocks.corpus_index[number])) for number in numbers)
         return [row.input_ids[:-1].tolist() for row in rows]
 
-    @cache  # noqa: B019  # lives as long as the run
     def asked(self, split: str) -> list[Asked]:
-        """Read the prompts of a split again, as text, by their numbers."""
-        found: list[Any] = [row for name, row in self.source.read(RowReport()) if name == split]
-        answers = self._answers
-        asked = []
-        for unit in self.splits[split].corpus_index.tolist():
-            turns, prompt, system, opening = context = _context(found[unit])
-            history = bool(turns or system or opening)
-            asked.append(Asked(prompt, history, answers.get(context)))
-        return asked
+        """Return the prompts of a split as text, by their numbers."""
+        return self._asked[split]
 
     @cached_property
-    def _answers(self) -> dict[Context, str]:
-        return answers(self.source)
+    def _asked(self) -> dict[str, list[Asked]]:
+        """The prompts of all splits, read again."""
+        answer_to = answers(self.source)
+        rows: dict[str, list[Asked]] = defaultdict(list)
+        for split, row in self.source.read(RowReport()):
+            turns, prompt, system, opening = context = _context(row)
+            history = bool(turns or system or opening)
+            rows[split].append(Asked(prompt, history, answer_to.get(context)))
+        return {
+            split: [rows[split][unit] for unit in blocks.corpus_index.tolist()]
+            for split, blocks in self.splits.items()
+        }
 
     def train_dataloader(self) -> Any:
         """Return the rollouts of the whole run, as one long epoch."""

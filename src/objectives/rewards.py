@@ -96,6 +96,16 @@ class FunctionRewards:
             found.append(float(value))
         return torch.tensor(found)
 
+    def check(self, asked: Sequence[Asked]) -> None:
+        """Ask a function of ours, which is quick, about every prompt, before a run begins.
+
+        Raises:
+            UserError: it cannot judge replies to one of them.
+        """
+        if self.name in BUILT_IN:
+            for prompt in asked:
+                self.function(prompt, "", True)
+
 
 def reply_text(replies: Replies, row: int, tokenizer: Tokenizer) -> str:
     """Return a reply as people read it."""
@@ -108,7 +118,7 @@ def exact_match(asked: Asked, reply: str, ended: bool) -> float:
     if asked.answer is None:
         raise UserError(
             f"{KEY}=exact_match: the row of the prompt {asked.prompt[:40]!r} has no reply to "
-            f"compare with"
+            f"compare with: leave such rows out, or choose another reward"
         )
     return float(ended and reply == asked.answer.strip())
 

@@ -133,6 +133,18 @@ def test_rows_of_prompts_alone_serve(run, tmp_path):
     assert "val/score" in curves(folder)
 
 
+def test_a_row_that_a_reward_of_ours_cannot_judge_stops_a_run_before_it_begins(run, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"prompt": f"What is {i} + {i}?", "response": f"{2 * i}"} for i in range(80)]
+    lines[17]["response"] = ""
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    exact = (*RLOO_RUN, "objective.reward=exact_match", "objective.best_of=2")
+    with pytest.raises(UserError, match=r"17 \+ 17\?' has no reply .*: leave such"):
+        run(*exact, f"data.path={rows}", "data.on_bad_row=skip", folder="refused")
+    assert not list((tmp_path / "refused").glob("**/*.ckpt"))
+    assert not list((tmp_path / "refused").glob("**/events*"))
+
+
 @pytest.mark.parametrize("limit", ["objective.most_kl=0.01", "objective.most_unended=0.5"])
 def test_it_stops_with_the_reason_when_it_runs_away(run, limit, caplog):
     caplog.set_level("INFO")
