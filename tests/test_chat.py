@@ -177,6 +177,7 @@ def test_the_first_token_waits_for_nothing_that_it_does_not_need(folder):
     assert done.stderr == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_stops_it_without_a_word(folder):
     arguments = ["prompt=Hi", "num_answers=1000", "temperature=1", "device=cpu"]
     done = subprocess.Popen(

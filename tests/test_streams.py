@@ -65,6 +65,7 @@ def test_so_it_is_at_the_other_doors(end, reason, folder, tmp_path):
         assert done.returncode == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error(tmp_path):
     done = shell('door "$@" | head -1; exit ${PIPESTATUS[0]}', *ROWS, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (141, b"")

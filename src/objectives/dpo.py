@@ -231,9 +231,9 @@ def dpo_lines(figures: Mapping[str, float], most_sinking: float) -> list[str]:
     lines = [
         f"{names[prefix]:<{width}}   loss {figures[f'{prefix}/loss']:.4f}   accuracy "
         f"{figures[f'{prefix}/accuracy']:.1%}   chosen "
-        f"{figures[f'{prefix}/chosen_logratio']:+.2f}, rejected "
-        f"{figures[f'{prefix}/rejected_logratio']:+.2f} nats"
-        + (f"   KL {figures[f'{prefix}/kl']:.2f} nats" if f"{prefix}/kl" in figures else "")
+        f"{figures[f'{prefix}/chosen_logratio']:+z.2f}, rejected "
+        f"{figures[f'{prefix}/rejected_logratio']:+z.2f} nats"
+        + (f"   KL {figures[f'{prefix}/kl']:z.2f} nats" if f"{prefix}/kl" in figures else "")
         for prefix in there
     ]
     if figures.get("best_val/chosen_logratio", 0.0) < -most_sinking:

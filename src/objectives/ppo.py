@@ -146,8 +146,7 @@ class RLOO:
             )
         else:
             rewards = function_rewards(values.reward or "", tokenizer)
-            for split in self.prompts.splits:
-                rewards.check(self.prompts.asked(split))
+            rewards.check(self.prompts)
         self.trained = self.Module(
             model,
             self.config.optimizer,

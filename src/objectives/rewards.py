@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from src.model.gpt2 import GPT2
 from src.model.replies import Replies, hidden_states
 from src.model.scalar import ScalarGPT2
 from src.model.weights_file import checksum
-from src.objectives.prompt_data import Asked
+from src.objectives.prompt_data import Asked, PromptDataModule
 from src.own_function import own_function
 from src.talk.reward_folder import policy_reward_model
 
@@ -96,14 +97,14 @@ class FunctionRewards:
             found.append(float(value))
         return torch.tensor(found)
 
-    def check(self, asked: Sequence[Asked]) -> None:
+    def check(self, prompts: PromptDataModule) -> None:
         """Ask a function of ours, which is quick, about every prompt, before a run begins.
 
         Raises:
             UserError: it cannot judge replies to one of them.
         """
         if self.name in BUILT_IN:
-            for prompt in asked:
+            for prompt in chain.from_iterable(map(prompts.asked, prompts.splits)):
                 self.function(prompt, "", True)
 
 

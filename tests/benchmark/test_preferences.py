@@ -124,6 +124,7 @@ def test_trl_learns_from_the_same_pairs(paired, tmp_path, name):
         assert abs(result.amount - pairs_per_step(paired.config)) <= 2
 
 
+@pytest.mark.slow
 def test_every_figure_is_in_the_json_and_in_the_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(turns, "take_turn", work_here)
     monkeypatch.setattr("src.benchmark.policy.NUM_REPLIES", 8)

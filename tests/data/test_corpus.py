@@ -367,6 +367,7 @@ def build_at_once(barrier, config, rows, corpora, result) -> None:
     result.put((str(folder), read_report(folder).read))
 
 
+@pytest.mark.slow
 def test_several_processes_at_once_build_one_corpus(data_config, corpora, tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, result = context.Barrier(3), context.Queue()

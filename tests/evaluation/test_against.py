@@ -58,6 +58,7 @@ def started(door, folders, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_policy_is_held_against_what_it_was(started, folders, tmp_path):
     code, out, err = started(
         *("model_path=OTHER", "against=ONE", "reward_model=RM", "best_of=4", *FEW),

@@ -77,6 +77,7 @@ def conversations(split: str) -> list[Conversation]:
     return [reader(row) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_baseline_is_fast_and_far_from_enough_on_the_embedded_corpus():
     test = conversations("test")
     start = time.process_time()

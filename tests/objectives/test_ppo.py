@@ -94,10 +94,10 @@ KEPT = ("trainer.checkpoint_every_n_steps=3", "trainer.log_every_n_steps=4", "mi
     ("objective", "step", "when"),
     [
         (PPO_RUN, 4, "on_train_batch_end"),
-        (PPO_RUN, 9, "on_train_batch_end"),
-        (PPO_RUN, 10, "on_validation_end"),
+        pytest.param(PPO_RUN, 9, "on_train_batch_end", marks=pytest.mark.slow),
+        pytest.param(PPO_RUN, 10, "on_validation_end", marks=pytest.mark.slow),
         (RLOO_RUN, 8, "on_train_batch_end"),
-        (GRPO_RUN, 8, "on_train_batch_end"),
+        pytest.param(GRPO_RUN, 8, "on_train_batch_end", marks=pytest.mark.slow),
     ],
     ids=["inside", "after-a-checkpoint", "in-validation", "rloo", "grpo"],
 )

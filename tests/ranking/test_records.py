@@ -107,6 +107,7 @@ def test_a_ranking_is_on_the_disk_before_the_next_is_asked(tmp_path, monkeypatch
     assert ".a.notes.jsonl" in on_disk
 
 
+@pytest.mark.slow
 def test_one_program_at_a_time_writes(tmp_path):
     path = tmp_path / "a.jsonl"
     records = Records(path)

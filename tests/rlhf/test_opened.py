@@ -15,6 +15,7 @@ from src.training.curves import Curve
 from tests.test_notebooks import execute, outputs_of, pictures
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_opened(folder):
     pipeline = open_rlhf(folder)
     assert pipeline.steps == ["sft", "rank", "reward", "dpo", "ppo", "rloo"]

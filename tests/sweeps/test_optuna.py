@@ -116,6 +116,7 @@ def test_without_pruning_every_job_comes_to_its_end(tmp_path):
     assert states(found) == {"COMPLETE": 9}
 
 
+@pytest.mark.slow
 def test_a_kill_costs_no_trial(tmp_path):
     """The one that was cut off goes on in its folder, and the proposals are the same."""
     sweep(tmp_path / "killed", *FEW, kill_in=4)

@@ -31,6 +31,7 @@ def models() -> int:
     return sum(isinstance(thing, GPT2) for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_result_and_goes_on_after_a_kill(sweep, tmp_path):
     before = models()
     code, out, err = sweep(f"{LR}=1e-3,2e-3", "batch_size=4,0")

@@ -26,7 +26,9 @@ def assert_equal_weights(one, two):
         assert torch.equal(tensor, weights(two)[name]), name
 
 
-@pytest.mark.parametrize("val_every_n_steps", [5, 6])  # the last step is validated after, or in fit
+@pytest.mark.parametrize(
+    "val_every_n_steps", [5, pytest.param(6, marks=pytest.mark.slow)]
+)  # the last step is validated after, or in fit
 def test_two_runs_in_a_row_are_one_long_run(val_every_n_steps, quick_run, monkeypatch, caplog):
     layout = (*OWN, f"trainer.val_every_n_steps={val_every_n_steps}")
     long = quick_run(*layout, "max_steps=24", folder="long")

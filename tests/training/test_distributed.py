@@ -94,6 +94,7 @@ def together(request, sweep) -> Path:
     return sweep[0] / str(STRATEGIES.index(request.param))
 
 
+@pytest.mark.slow
 def test_two_processes_log_what_one_logs(together, alone):
     for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "grad_norm", "lr"):
         one, two = curves(alone)[tag], curves(together)[tag]
@@ -124,6 +125,7 @@ def test_two_processes_go_on_from_another_run_and_end_early(together, sweep, tmp
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_and_weights_of_one(together, alone):
     """AdamW's first moment is the gradients' running mean, so it tells of all steps."""
     one, two = saved(alone), saved(together)
@@ -146,6 +148,7 @@ def test_two_processes_have_the_gradients_and_weights_of_one(together, alone):
         torch.testing.assert_close(best[0][name], weight, atol=2e-4, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_speed_is_of_all_processes(together, alone):
     counted = [
         next(v for k, v in saved(run)["callbacks"].items() if "TrainingLog" in k)["num_tokens"]
@@ -154,11 +157,13 @@ def test_speed_is_of_all_processes(together, alone):
     assert counted[0] == counted[1]
 
 
+@pytest.mark.slow
 def test_each_rank_has_random_numbers_of_its_own(together):
     first, second = saved(together)["ranks"]
     assert not torch.equal(first["torch"], second["torch"])
 
 
+@pytest.mark.slow
 def test_they_leave_one_run_and_speak_with_one_voice(sweep):
     folder, said = sweep
     for job, strategy in enumerate(STRATEGIES):

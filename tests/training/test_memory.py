@@ -239,9 +239,11 @@ def test_on_a_gpu(size, num_blocks, accumulate, changes, monkeypatch):
 @pytest.mark.parametrize(
     ("size", "num_blocks", "accumulate", "changes"),
     [
-        ("gpt2", 8, 1, {"layers": 12}),
+        pytest.param("gpt2", 8, 1, {"layers": 12}, marks=pytest.mark.slow),
         ("gpt2", 2, 1, {"precision": "32-true"}),
-        ("gpt2-medium", 8, 2, {"activation_checkpointing": True}),
+        pytest.param(
+            "gpt2-medium", 8, 2, {"activation_checkpointing": True}, marks=pytest.mark.slow
+        ),
         ("gpt2-xl", 2, 2, {"lora_rank": 16}),
     ],
 )

@@ -242,6 +242,7 @@ def test_what_a_person_asked_for_is_never_written_to(tmp_path):
     assert (decided["trainer.devices"], decided["micro_batch_size"]) == (1, 8)
 
 
+@pytest.mark.slow
 def test_a_run_that_started_again_smaller_goes_on_with_its_own_command_line(
     small_run, finished_run, tmp_path, monkeypatch
 ):
