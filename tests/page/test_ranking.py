@@ -99,6 +99,7 @@ def test_it_goes_on_where_the_terminal_was(ranker, tmp_path):
     shown = ranker.play(Move(action="show"))
     for _ in range(3):
         shown = rank_by_length(ranker, shown)
+    ranker.session.records.close()  # as the end of the terminal's program does
     ranker.session = None
     ranker.model_path = "other"
     shown = ranker.play(Move(action="show"))
