@@ -21,7 +21,7 @@ overoptimise: setup ## what goes wrong without KL: the reward rises while true q
 test: setup      ## the test suite: minutes, no network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
-test-slow: setup ## the tests that train models for minutes
+test-slow: setup ## the tests of seconds to minutes: whole trainings, several processes, faults
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
 
 test-whole: setup ## whole sweeps, searches and pipelines that are killed, an installed wheel, the benchmark, TensorBoard in a browser: half an hour

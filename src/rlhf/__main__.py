@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import signals
 from src.command.cli import RUNS, Stopped, run_door, task_overrides, typed
+from src.command.mistakes import names_of
 from src.errors import UserError
-from src.rlhf.config import PIPELINES, RANK, SFT, RLHFConfig
+from src.rlhf.config import OF_RUNS, PIPELINES, RANK, SFT, RLHFConfig
 from src.wording.command_line import command
 
 if TYPE_CHECKING:  # otherwise imported after the config is checked
@@ -88,11 +89,23 @@ def opened(folder: Path, settings: RLHFConfig, config: DictConfig) -> "tuple[RLH
                 f"{others[0]}: what goes on keeps its settings: leave it out, or give a new one "
                 f"another name (name=...)"
             )
-        before = record.config | {"resume": None, "start": None}
+        before = literal(record.config | {"resume": None, "start": None})
         OmegaConf.set_struct(config, False)
-        settings = typed(RLHFConfig, cast(DictConfig, OmegaConf.merge(config, literal(before))))
+        for key in OF_RUNS:  # whose keys are the record's alone: a default may be newer than it
+            config[key] = {}
+        return typed(RLHFConfig, cast(DictConfig, OmegaConf.merge(config, before))), record
     check_same(record, settings, folder)
     return settings, record
+
+
+def with_keys_of_runs(arguments: list[str]) -> list[str]:
+    """Return the arguments that set keys of conf/train.yaml, though conf/rlhf.yaml has not all."""
+    known = names_of("rlhf")
+    keys = [argument.partition("=")[0] for argument in arguments]
+    return [
+        f"++{argument}" if key.partition(".")[0] in OF_RUNS and key not in known else argument
+        for key, argument in zip(keys, arguments, strict=True)
+    ]
 
 
 _running: list[Path] = []  # the pipeline of this process
@@ -106,4 +119,4 @@ def _part() -> None:
 
 if __name__ == "__main__":
     signals.take()
-    run_door(rlhf, "rlhf")
+    run_door(rlhf, "rlhf", rewrite=with_keys_of_runs)

@@ -1,5 +1,6 @@
 """The values of ``conf/rlhf.yaml``: types and ranges, no defaults."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,22 @@ NEEDS = {  # what a step begins with
     RLOO: (SFT, REWARD),
 }
 FROM_REPLIES = (PPO, RLOO)  # they learn from their own replies
+OF_RUNS = ("run", SFT, REWARD, DPO, PPO, RLOO)  # hold keys of conf/train.yaml
 NUM_PARTS = 3
+NAME = re.compile(r"[A-Za-z]\w*")
+
+
+def check_keys(values: dict[str, Any], prefix: str) -> None:
+    """Check that all keys are names of a run's config: a folder may be a stranger's.
+
+    Raises:
+        UserError: one is Hydra's, or no name.
+    """
+    for key, value in values.items():
+        if not NAME.fullmatch(key) or key == "hydra":
+            raise UserError(f"{prefix}{key}: is no key of conf/train.yaml")
+        if isinstance(value, dict):
+            check_keys(value, f"{prefix}{key}.")
 
 
 @dataclass
@@ -93,6 +109,16 @@ class RLHFConfig:
                 f"share={self.share}: must be {NUM_PARTS} numbers: of the prompts for sft, for "
                 f"rank, and for ppo and rloo"
             )
+        for key in OF_RUNS:
+            check_keys(getattr(self, key), f"{key}.")
+            if "hardware" in getattr(self, key) and "accelerator" in (
+                self.run.get("trainer") or {}
+            ):
+                raise UserError(
+                    f"{key}.hardware={getattr(self, key)['hardware']}: all steps compute on "
+                    f"run.trainer.accelerator={self.run['trainer']['accelerator']}: set that (cpu, "
+                    f"gpu, mps or auto), and run.trainer.precision"
+                )
         for step in FROM_REPLIES:
             objective = getattr(self, step).get("objective") or {}
             if objective.get("reward") is not None:

@@ -68,7 +68,7 @@ def check_same(record: Record, config: RLHFConfig, folder: Path) -> None:
             continue
         raise UserError(
             f"{folder} was made with {key}={before.get(key)}, not {now.get(key)}: give the new one "
-            f"another name (name=...), or leave it as it was"
+            f"another name (name=...), leave it as it was, or go on with resume={folder}"
         )
     if config.start is not None and Path(config.start).resolve() != Path(record.start).resolve():
         raise UserError(

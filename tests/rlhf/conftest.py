@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from src.command.cli import run_door
 from src.data.tokenizer import Tokenizer
-from src.rlhf.__main__ import rlhf
+from src.rlhf.__main__ import rlhf, with_keys_of_runs
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
 from tests.model.conftest import random_model, tiny_config
@@ -36,7 +36,7 @@ def run(root: Path, *arguments: str) -> tuple[int, str, str]:
         patch.setattr(sys, "argv", ["rlhf", *arguments])
         GlobalHydra.instance().clear()
         try:
-            run_door(rlhf, "rlhf")
+            run_door(rlhf, "rlhf", rewrite=with_keys_of_runs)
         except SystemExit as stop:
             code = stop.code
     return code, out.getvalue(), err.getvalue()

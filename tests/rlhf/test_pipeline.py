@@ -171,6 +171,59 @@ def test_a_complete_one_is_shown_again_and_another_setting_is_refused(folder, ro
     }
 
 
+def test_one_of_an_earlier_version_goes_on_with_the_keys_that_it_has(folder, root, said):
+    """Its record has other keys than conf/rlhf.yaml has now; what is new stays out."""
+    place = folder.with_name("earlier")
+    shutil.copytree(folder, place)
+    record = json.loads((place / "rlhf.json").read_text(encoding="utf-8"))
+    own = record["config"]["run"]
+    del own["trainer"]["accelerator"]
+    own["hardware"] = "cpu"
+    (place / "rlhf.json").write_text(json.dumps(record), encoding="utf-8")
+    (place / "metrics.json").unlink()  # it is judged again
+    code, out, err = run(root, "resume=outputs/rlhf/earlier")
+    assert code == 0, err
+    assert out.splitlines()[:12] == said.replace("/one", "/earlier").splitlines()[:12]
+    shutil.rmtree(place)
+
+
+def test_any_key_of_a_run_can_be_set(root):
+    own = small(root, "name=gamma")
+    code, _, err = run(root, *own, "ppo.objective.gama=0.9")
+    assert code == 2
+    assert "objective.gama: did you mean objective.gamma?" in err
+    code, _, err = run(root, *own, "ppo.objective.gamma=1.9")
+    assert code == 2
+    assert "objective.gamma=1.9: must be" in err
+    code, _, err = run(root, *own, "run.hardware=a100")
+    assert code == 2
+    assert "run.hardware=a100: all steps compute on run.trainer.accelerator=cpu" in err
+    assert not (root / "outputs/rlhf/gamma").exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hydra.searchpath": "[file:///canary]"},
+        {"hydra": {"run": {"dir": "canary"}}},
+        {"+x": 1},
+        {"~data": 1},
+        {"trainer": {"logger@x": "y"}},
+    ],
+    ids=str,
+)
+def test_a_strangers_record_sets_keys_of_runs_alone(folder, root, tmp_path, values):
+    place = tmp_path / "strange"
+    place.mkdir()
+    record = json.loads((folder / "rlhf.json").read_text(encoding="utf-8"))
+    record["config"]["run"] |= values
+    (place / "rlhf.json").write_text(json.dumps(record), encoding="utf-8")
+    code, _, err = run(root, f"resume={place}")
+    assert code == 2
+    assert re.search(r"run\.\S+: is no key of conf/train\.yaml", err)
+    assert [path.name for path in place.iterdir()] == ["rlhf.json"]
+
+
 def test_gold_chooses_nothing(folder, tmp_path, monkeypatch):
     """With another opinion of every reply PPO learns the same weights, and keeps the same."""
     record = read_record(folder)
