@@ -126,6 +126,34 @@ def says(page, *texts: str) -> None:
     page.route("**/answers", lambda route: route.fulfill(status=200, body=body))
 
 
+def begins_to_say(page) -> None:
+    """Let the next answer come by ``goes_on`` alone, as slowly as a test wants it."""
+    page.unroute("**/answers")
+    page.evaluate(
+        """() => {
+          const ask = window.fetch;
+          window.fetch = (address, ...rest) => {
+            if (address !== "answers") return ask(address, ...rest);
+            const body = new ReadableStream({ start: (end) => { window.answering = end; } });
+            return Promise.resolve(new Response(body));
+          };
+        }"""
+    )
+
+
+def goes_on(page, text: str, end: bool = False) -> None:
+    """Let the model say ``text`` and no more until this is called again, but for its end."""
+    event = {"answer": 0, "piece": text, "status": "done" if end else "", "end": end}
+    page.wait_for_function("window.answering")  # it has been asked
+    page.evaluate(
+        """([line, end]) => {
+          window.answering.enqueue(new TextEncoder().encode(line));
+          if (end) window.answering.close();
+        }""",
+        [json.dumps(event) + "\n", end],
+    )
+
+
 def test_a_conversation_streams_stops_and_can_be_tried_again(page):
     page.get_by_role("button", name="Who are you?").click()  # a question to start with
     wait(page)
@@ -439,15 +467,18 @@ def test_a_person_who_reads_further_up_is_left_there(page):
     wait(page)
     bottom = "Math.round(log.scrollTop + log.clientHeight) >= log.scrollHeight - 1"
     assert page.evaluate(bottom)
-    page.unroute("**/answers")
-    setting(page, "max_new_tokens", "300")
+    begins_to_say(page)
     ask(page, "more")
-    page.locator(".answer.running").wait_for()
+    goes_on(page, "a long line\n" * 20)
+    grows_beyond(page, 100)
+    assert page.evaluate(bottom)
     page.evaluate("log.scrollTop = 50")
-    before = len(answers(page)[-1])
-    grows_beyond(page, before + 20)
+    goes_on(page, "a long line\n" * 40)
+    grows_beyond(page, 500)
     assert page.evaluate("log.scrollTop") == 50
+    goes_on(page, "the end", end=True)
     wait(page)
+    assert answers(page)[-1].endswith("the end")
     assert page.evaluate("log.scrollTop") == 50
 
 
