@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-import lightning as L
 import torch
 
-from src import phases
 from src.model.gpt2 import GPT2
 from src.model.replies import Replies, reply_logprobs
 from src.model.rollout import Sampling
-from src.training.module import TrainingModule
+from src.objectives.reply_figures import PromptFigures
 
 
-class Divergence(L.Callback):
+class Divergence(PromptFigures):
     """Logs ``val/kl`` at each validation, in nats a reply, as PPO does (``src.objectives.ppo``).
 
     It is the mean of log p - log p_reference of replies drawn from p at temperature 1, by the same
@@ -33,18 +31,10 @@ class Divergence(L.Callback):
     ):
         self.prompts, self.sampling, self.load = prompts, sampling, load
 
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Draw, and log."""
-        assert isinstance(module, TrainingModule)
-        if not self.prompts:
-            return
-        model = module.plain_model()
-        if not trainer.is_global_zero:
-            return
-        with phases.phase("replies"):
-            kl = self.measure(model)
-        if kl is not None:
-            module.log_figures({"val/kl": kl})
+    def figures(self, model: GPT2) -> dict[str, float]:
+        """Return KL, if the reference is still there."""
+        kl = self.measure(model)
+        return {} if kl is None else {"val/kl": kl}
 
     @torch.no_grad()
     def measure(self, model: GPT2) -> float | None:

@@ -1,6 +1,7 @@
 """What the replies of a policy are like as it learns: how long, how repetitive, do they end."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
@@ -20,7 +21,30 @@ REPEATED = 4  # tokens of an n-gram
 log = logging.getLogger(__name__)
 
 
-class ReplyFigures(L.Callback):
+class PromptFigures(L.Callback, ABC):
+    """Logs figures of what a policy says to the same prompts at each validation."""
+
+    prompts: Sequence[Sequence[int]]  # none: nothing is asked
+
+    @abstractmethod
+    def figures(self, model: GPT2) -> dict[str, float]:
+        """Return the figures of ``model``, by their names in the log."""
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Ask, and log."""
+        assert isinstance(module, TrainingModule)
+        if not self.prompts:
+            return
+        model = module.plain_model()
+        if not trainer.is_global_zero:
+            return
+        with phases.phase("replies"):
+            figures = self.figures(model)
+        if figures:
+            module.log_figures(figures)
+
+
+class ReplyFigures(PromptFigures):
     """Answers the same validation prompts at each validation and logs figures of the replies.
 
     ``val/reply_tokens``: their mean length; ``val/reply_ended``: the share that came to its end;
@@ -44,18 +68,11 @@ class ReplyFigures(L.Callback):
         self.prompts = list(islice(fitting, num_prompts))
         self.end_id = data.tokenizer.end_id
 
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Answer, and log."""
-        assert isinstance(module, TrainingModule)
-        if not self.prompts:
-            return
-        model = module.plain_model()
-        if not trainer.is_global_zero:
-            return
-        with phases.phase("replies"):
-            replies = answers(model, self.prompts, self.end_id, self.generation)
+    def figures(self, model: GPT2) -> dict[str, float]:
+        """Return those of its answers."""
+        replies = answers(model, self.prompts, self.end_id, self.generation)
         figures = reply_figures(replies, self.generation.max_new_tokens)
-        module.log_figures({f"val/{name}": value for name, value in figures.items()})
+        return {f"val/{name}": value for name, value in figures.items()}
 
 
 def answers(
