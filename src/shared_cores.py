@@ -274,10 +274,11 @@ def move_threads(before: frozenset[int], cores: frozenset[int]) -> None:
         for child in children.split():
             with suppress(OSError):  # it has ended
                 for thread in Path(f"/proc/{child}/task").iterdir():
-                    if os.sched_getaffinity(int(thread.name)) == before:
-                        _move(int(thread.name), cores)
+                    _move(int(thread.name), cores, before)
 
 
-def _move(thread: int, cores: frozenset[int]) -> None:
+def _move(thread: int, cores: frozenset[int], before: frozenset[int] | None = None) -> None:
+    """Keep a thread on ``cores``; if ``before`` is given, only where it is on just those."""
     with suppress(OSError):  # it has ended, or its cores were taken away meanwhile
-        os.sched_setaffinity(thread, cores)
+        if before is None or os.sched_getaffinity(thread) == before:
+            os.sched_setaffinity(thread, cores)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -82,7 +83,16 @@ def test_threads_workers_and_processes_never_exceed_the_cores(
 
 
 def tasks() -> set[frozenset[int]]:
-    return {frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task")}
+    """Return the sets of cores that this process's threads are on."""
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            found.add(frozenset(os.sched_getaffinity(int(task))))
+    return found
+
+
+def new_tasks(before: set[str]) -> set[str]:
+    return set(os.listdir("/proc/self/task")) - before
 
 
 @pytest.fixture
@@ -155,13 +165,13 @@ def test_the_same_bits_come_out_on_fewer_cores(monkeypatch):
 @pytest.mark.usefixtures("two_threads")
 def test_what_waits_ends_with_the_context(monkeypatch):
     monkeypatch.setattr(shared_cores, "PERIOD", 1000.0)
-    before = len(os.listdir("/proc/self/task"))
+    before = set(os.listdir("/proc/self/task"))
     with Follower(2, load(1.0)):
-        assert len(os.listdir("/proc/self/task")) > before
+        assert new_tasks(before)
     end = time.monotonic() + 10
-    while len(os.listdir("/proc/self/task")) > before and time.monotonic() < end:
+    while new_tasks(before) and time.monotonic() < end:
         time.sleep(0.01)
-    assert len(os.listdir("/proc/self/task")) == before
+    assert not new_tasks(before)
     assert not [t for t in threading.enumerate() if t.name == "cores"]
 
 
@@ -323,6 +333,6 @@ def test_a_child_that_ends_does_not_keep_the_others_where_they_are(monkeypatch, 
     (task / "children").write_text(f"{2**22 + 5} {os.getppid()}")  # there is no such process
     monkeypatch.setattr(shared_cores, "TASKS", tmp_path)
     moved = []
-    monkeypatch.setattr(shared_cores, "_move", lambda thread, cores: moved.append(thread))
+    monkeypatch.setattr(shared_cores, "_move", lambda thread, *cores: moved.append(thread))
     shared_cores.move_threads(frozenset(os.sched_getaffinity(os.getppid())), frozenset({0}))
     assert os.getppid() in moved

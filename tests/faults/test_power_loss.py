@@ -65,11 +65,12 @@ def stand_still(door: Door) -> bool:
     door.send(signal.SIGSTOP)
     tasks = Path(f"/proc/{door.pid}/task")
     while door.poll() is None:
-        states = [
-            (task / "stat").read_text().rsplit(")", 1)[1].split()[0] for task in tasks.iterdir()
-        ]
-        if set(states) <= {"T", "t"}:
-            return True
+        states = set()
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread has ended meanwhile
+            for task in tasks.iterdir():
+                states.add((task / "stat").read_text().rsplit(")", 1)[1].split()[0])
+            if states <= {"T", "t"}:
+                return True
         time.sleep(0.001)
     return False
 
