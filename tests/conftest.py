@@ -52,6 +52,13 @@ TEXTS = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give time to the tests of which the first trains a quickstart, and the others wait for it."""
+    for item in items:
+        if "quickstart_run" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(1500))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Have the garbage collector look no more at a million objects of libraries and test files."""
     gc.freeze()
