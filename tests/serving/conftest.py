@@ -21,6 +21,7 @@ from tests.model.conftest import random_model, tiny_config
 QUESTIONS = ["Hello", "how are you?", "1 2 3", "I am fine: are you there?", "you?", "3 2 1 fine"]
 HOST = "http://127.0.0.1"  # as a client of this machine names it
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+PATIENCE = 60  # seconds that a test waits for what is sure to happen, on a busy machine
 
 
 def tiny_assistant(n_positions: int = 128) -> Assistant:
@@ -38,13 +39,19 @@ class GatedDecoder(Decoder):
         self.gate = threading.Event()
         self.gate.set()
         self.num_steps = 0
+        self.num_joined = 0
         self.hold_after: int | None = None
         self.most_at_once = 0
+
+    def join(self, *args) -> list[int]:
+        slots = super().join(*args)
+        self.num_joined += len(slots)
+        return slots
 
     def step(self) -> dict[int, int]:
         if self.num_steps == self.hold_after:
             self.gate.clear()
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE)
         self.num_steps += 1
         tokens = super().step()
         self.most_at_once = max(self.most_at_once, len(tokens))
@@ -63,7 +70,7 @@ def running_engine(assistant: Assistant, num_slots: int, max_queue: int) -> Iter
             engine.decoder.gate.set()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -91,9 +98,9 @@ def serve_config(**changes) -> ServeConfig:
         "max_queue": 64,
         "max_answers": 4,
         "max_text_kib": 64,
-        "max_seconds": 30.0,
-        "receive_seconds": 10.0,
-        "shutdown_seconds": 5.0,
+        "max_seconds": 60.0,
+        "receive_seconds": 60.0,
+        "shutdown_seconds": 30.0,
         "max_connections": 100,
         "threads": 1,
     }
@@ -123,6 +130,12 @@ class Running:
     engine: Engine
     server: Server
 
+    def limit(self, **seconds: float) -> None:
+        """Change the limits of connections, from the next time on that a timer is set."""
+        for name, value in seconds.items():
+            assert hasattr(self.server.config.http, name)
+            setattr(self.server.config.http, name, value)
+
 
 @contextmanager
 def running_server(assistant: Assistant, **changes) -> Iterator[Running]:
@@ -136,11 +149,11 @@ def running_server(assistant: Assistant, **changes) -> Iterator[Running]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
-            assert listening.wait(30)
+            assert listening.wait(PATIENCE)
             port = bound.getsockname()[1]
             yield Running(f"http://127.0.0.1:{port}", port, engine, server)
         finally:
             engine.decoder.gate.set()
             server.should_exit = True
-            thread.join(30)
+            thread.join(PATIENCE)
             assert not thread.is_alive()

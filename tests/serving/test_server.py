@@ -1,15 +1,22 @@
-"""The server on a real socket: slow, vanishing and greedy clients, many at once, and its end."""
+"""The server on a real socket: vanishing and greedy clients, many at once, and its end."""
 
 import json
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
 
 from src.serving import server as serving
-from tests.serving.conftest import QUESTIONS, ask, running_server, serve_config, wait_until
+from tests.serving.conftest import (
+    PATIENCE,
+    QUESTIONS,
+    ask,
+    running_server,
+    serve_config,
+    wait_until,
+)
 
 CHAT = "/v1/chat/completions"
 PLAIN = {"trust_env": False, "verify": False}  # no proxy; and no certificates, slow to load
@@ -31,7 +38,7 @@ def request(body: dict[str, object], length: int | None = None) -> bytes:
 
 
 def connect(running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -46,7 +53,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def post(running, **fields) -> httpx.Response:
-    return httpx.post(running.url + CHAT, json=ask(**fields), timeout=30, **PLAIN)
+    return httpx.post(running.url + CHAT, json=ask(**fields), timeout=PATIENCE, **PLAIN)
 
 
 def content(response: httpx.Response) -> str:
@@ -55,15 +62,23 @@ def content(response: httpx.Response) -> str:
 
 
 def answers_as_before(running, assistant) -> bool:
-    reply = assistant.replies(["Hello"], serve_config().generation)[0]
-    return content(post(running)) == reply
+    with connect(running) as connection:  # head and body at once: some servers give little time
+        connection.sendall(request(ask()).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n"), head
+    reply = json.loads(body)["choices"][0]["message"]["content"]
+    return reply == assistant.replies(["Hello"], serve_config().generation)[0]
 
 
 def test_fifty_at_once_get_the_answers_that_each_gets_alone(server, assistant):
     questions = [f"{QUESTIONS[i % 6]} {i}" for i in range(50)]
     expected = [assistant.replies([q], serve_config().generation)[0] for q in questions]
+    server.engine.decoder.gate.clear()
     with ThreadPoolExecutor(50) as pool:
-        got = list(pool.map(lambda q: content(post(server, text=q)), questions))
+        asked = [pool.submit(post, server, text=question) for question in questions]
+        wait_until(lambda: server.engine.num_running + server.engine.num_waiting == 50)
+        server.engine.decoder.gate.set()
+        got = [content(one.result()) for one in asked]
     assert got == expected
     assert len(set(got)) > 30
     assert server.engine.decoder.most_at_once == 4
@@ -104,7 +119,7 @@ def test_a_stream_comes_as_it_is_computed(server):
     decoder = server.engine.decoder
     decoder.hold_after = decoder.num_steps + 3
     with (
-        httpx.Client(base_url=server.url, timeout=10, **PLAIN) as client,
+        httpx.Client(base_url=server.url, timeout=PATIENCE, **PLAIN) as client,
         client.stream("POST", CHAT, json=ask(stream=True)) as response,
     ):
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -119,67 +134,14 @@ def test_a_stream_comes_as_it_is_computed(server):
     assert len(rest) > 10
 
 
-@pytest.mark.parametrize(
-    "start",
-    [b"", b"POST /v1/chat/comp", b"GET /health HTTP/1.1\r\nX: "],
-    ids=["nothing", "a word", "an endless header"],
-)
-def test_a_client_that_dawdles_over_a_request_is_dropped(start, assistant):
-    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
-        began = time.monotonic()
-        slow.sendall(start)
-        for _ in range(40 if start else 0):  # a byte now and then does not help
-            time.sleep(0.1)
-            try:
-                slow.sendall(b"a")
-            except OSError:
-                break
-        assert read_all(slow) == b""
-        assert time.monotonic() - began < 2.8
-        assert answers_as_before(running, assistant)
-
-
-def test_a_second_request_has_no_more_time_than_the_first(assistant):
-    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
-        slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert slow.recv(15) == b"HTTP/1.1 200 OK"
-        slow.sendall(b"GET /hea")
-        began = time.monotonic()
-        read_all(slow)
-        assert time.monotonic() - began < 5
-
-
-def test_a_body_that_does_not_come_is_408(assistant):
-    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
-        slow.sendall(request(ask(), length=5000))
-        head, _, body = read_all(slow).partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 408 ")
-        assert b"did not arrive within 0.5 seconds" in body
-        assert answers_as_before(running, assistant)
-
-
-def test_a_connection_serves_one_request_after_the_other(assistant):
-    with (
-        running_server(assistant, receive_seconds=1.0) as running,
-        httpx.Client(base_url=running.url, timeout=10, **PLAIN) as client,
-    ):
-        assert client.get("/health").status_code == 200
-        connections = running.server.server_state.connections
-        first = set(connections)
-        for _ in range(6):  # the timer of one request is not the next one's
-            time.sleep(0.2)
-            assert client.get("/health").status_code == 200
-        assert connections == first
-        wait_until(lambda: not connections, seconds=5)
-
-
 @pytest.mark.parametrize("chunked", [False, True])
 def test_ten_megabytes_are_refused_and_not_kept(chunked, server, assistant):
     data = json.dumps(ask("x" * 10_000_000)).encode()
     pieces = (data[i : i + 65536] for i in range(0, len(data), 65536))
     headers = {"Content-Type": "application/json"}
+    sent = pieces if chunked else data
     response = httpx.post(
-        server.url + CHAT, content=pieces if chunked else data, headers=headers, **PLAIN
+        server.url + CHAT, content=sent, headers=headers, timeout=PATIENCE, **PLAIN
     )
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "request_too_large"
@@ -214,14 +176,12 @@ def test_more_connections_than_allowed_are_503(assistant):
 
 
 def test_connections_that_ask_nothing_are_bounded_too(assistant):
-    with running_server(assistant, max_connections=2) as running:
+    with running_server(assistant, max_connections=2, receive_seconds=4.0 * PATIENCE) as running:
         connections = running.server.server_state.connections
         silent = [connect(running) for _ in range(4)]
         wait_until(lambda: len(connections) == 4)
         with connect(running) as fifth:
-            began = time.monotonic()
-            assert read_all(fifth) == b""
-            assert time.monotonic() - began < 5  # of the 10 that those before it have
+            assert read_all(fifth) == b""  # long before the time of those before it is over
         wait_until(lambda: len(connections) == 4)
         for one in silent:
             one.close()
@@ -240,17 +200,6 @@ def test_an_answer_has_a_time_limit(stream, assistant):
         wait_until(lambda: running.engine.num_running == 0)
 
 
-def test_a_client_that_does_not_read_is_dropped(assistant, monkeypatch):
-    """However its answer ends: nobody holds a connection for longer than an exchange may last."""
-    monkeypatch.setattr(serving, "SLACK", -30.0)  # of max_seconds
-    with running_server(assistant, receive_seconds=0.5) as running, connect(running) as slow:
-        running.engine.decoder.gate.clear()
-        slow.sendall(request(ask(max_tokens=100)))
-        wait_until(lambda: running.engine.num_running == 1)
-        assert read_all(slow) == b""
-        wait_until(lambda: running.engine.num_running == 0)
-
-
 @pytest.mark.parametrize(
     "raw",
     [
@@ -264,7 +213,8 @@ def test_a_client_that_does_not_read_is_dropped(assistant, monkeypatch):
 )
 def test_what_is_no_http_is_400_or_cut_off(raw, server, assistant):
     with connect(server) as connection:
-        connection.sendall(raw)
+        with suppress(OSError):  # cut off before it has heard all of it
+            connection.sendall(raw)
         answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 4") or answer == b""
     assert answers_as_before(server, assistant)
@@ -276,12 +226,13 @@ def test_a_server_told_to_stop_finishes_what_is_running(assistant):
         asked = pool.submit(post, running)
         wait_until(lambda: running.engine.num_running == 1)
         running.server.should_exit = True
-        time.sleep(0.3)
+        wait_until(lambda: not running.server.servers[0].is_serving())
         running.engine.decoder.gate.set()
         assert content(asked.result()) == assistant.replies(["Hello"], serve_config().generation)[0]
 
 
-def test_a_server_told_to_stop_does_not_wait_for_ever(assistant):
+def test_a_server_told_to_stop_does_not_wait_for_ever(assistant, monkeypatch):
+    monkeypatch.setattr(serving, "SLACK", PATIENCE)  # to send what it says at its end
     with (
         running_server(assistant, shutdown_seconds=0.3) as running,
         ThreadPoolExecutor(2) as pool,
@@ -290,7 +241,7 @@ def test_a_server_told_to_stop_does_not_wait_for_ever(assistant):
         asked = [pool.submit(post, running, stream=stream) for stream in (False, True)]
         wait_until(lambda: running.engine.num_running + running.engine.num_waiting == 2)
         running.server.should_exit = True
-        time.sleep(0.5)
+        wait_until(lambda: not running.engine.is_alive)
         running.engine.decoder.gate.set()  # a step that has begun is finished
         plain, streamed = (one.result() for one in asked)
         assert plain.status_code == 503
