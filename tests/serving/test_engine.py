@@ -12,6 +12,7 @@ from src.talk.messages import Message
 from src.talk.text_stream import TextStream
 from tests.conftest import greedy
 from tests.serving.conftest import (
+    PATIENCE,
     QUESTIONS,
     GatedDecoder,
     running_engine,
@@ -46,7 +47,7 @@ class Asked:
             self.done.set()
 
     def text(self) -> str:
-        assert self.done.wait(20)
+        assert self.done.wait(PATIENCE)
         assert self.completion.error is None
         assert "".join(self.pieces) == self.completion.reply.text
         return self.completion.reply.text
@@ -74,11 +75,16 @@ def test_replies_that_join_and_leave_are_those_one_at_a_time(num_slots, assistan
 def test_a_newcomer_does_not_wait_for_the_end_of_the_others(assistant):
     with running_engine(assistant, 2, 50) as engine:
         long, short = Asked(assistant, "Hello", 100), Asked(assistant, "you?", 2)
+        engine.decoder.hold_after = 5
         engine.submit([long.completion])
-        wait_until(lambda: long.pieces)
+        wait_until(lambda: not engine.decoder.gate.is_set())
         engine.submit([short.completion])
+        engine.decoder.hold_after = 10
+        engine.decoder.gate.set()
         short.text()
         assert not long.done.is_set()
+        wait_until(lambda: not engine.decoder.gate.is_set())
+        engine.decoder.gate.set()
         assert long.text() == alone(assistant, "Hello", 100)
         assert engine.decoder.most_at_once == 2
 
@@ -126,9 +132,9 @@ def test_a_full_queue_takes_all_or_none(assistant):
 def test_what_is_cancelled_is_computed_no_further_and_makes_room(assistant):
     with running_engine(assistant, 1, 2) as engine:
         running, waiting = Asked(assistant, "Hello", 100), Asked(assistant, "1 2 3", 100)
+        engine.decoder.hold_after = 3
         engine.submit([running.completion, waiting.completion])
-        wait_until(lambda: running.pieces)
-        engine.decoder.gate.clear()
+        wait_until(lambda: not engine.decoder.gate.is_set())
         engine.cancel([waiting.completion])
         assert engine.num_waiting == 0
         engine.cancel([running.completion])
@@ -156,7 +162,7 @@ def test_a_failing_decoder_fails_its_replies_and_is_replaced(method, assistant, 
         setattr(first, method, broken)
         failing, waiting = Asked(assistant, "Hello"), Asked(assistant, "you?")
         engine.submit([failing.completion, waiting.completion])
-        assert failing.done.wait(5)
+        assert failing.done.wait(PATIENCE)
         assert waiting.text() == expected
         assert engine.decoder is not first
         assert engine.is_alive
@@ -168,10 +174,13 @@ def test_a_failing_decoder_fails_its_replies_and_is_replaced(method, assistant, 
 def test_a_stopped_engine_ends_every_reply(assistant):
     with running_engine(assistant, 1, 2) as engine:
         asked = [Asked(assistant, "Hello", 100), Asked(assistant, "you?")]
+        engine.decoder.hold_after = 3
         engine.submit([one.completion for one in asked])
+        wait_until(lambda: not engine.decoder.gate.is_set())
         engine.stop()
+        engine.decoder.gate.set()  # a step that has begun is finished
         for one in asked:
-            assert one.done.wait(20)
+            assert one.done.wait(PATIENCE)
             assert isinstance(one.completion.error, EngineStopped)
         with pytest.raises(EngineStopped):
             engine.submit([Asked(assistant, "Hello").completion])
@@ -192,7 +201,7 @@ def test_a_decoder_that_cannot_be_made_again_ends_the_engine(assistant, monkeypa
         engine.decoder.step = lambda: 1 / 0
         asked = [Asked(assistant, "Hello"), Asked(assistant, "you?")]
         engine.submit([one.completion for one in asked])
-        assert all(one.done.wait(20) for one in asked)
+        assert all(one.done.wait(PATIENCE) for one in asked)
         wait_until(lambda: not engine.is_alive)
         assert isinstance(asked[1].completion.error, EngineStopped)
 
