@@ -1,12 +1,14 @@
 """Who may ask: names of the server, a key, pages of other sites; and the line that is left."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from fastapi.testclient import TestClient
 
+from src.serving import request_log
 from src.serving.access import allows_host
 from src.serving.app import create_app
 from tests.serving.conftest import CHAT, HOST, ask, running_engine, serve_config
@@ -113,12 +115,14 @@ def test_a_request_leaves_one_line_with_its_tokens_and_without_its_text(client, 
     client.post(CHAT, json=[SECRET])
     client.get("/nothing%1b[31m")
     client.get("/health")
-    lines = [record.getMessage() for record in caplog.records]
+    records = [record for record in caplog.records if record.name == request_log.log.name]
+    lines = [record.getMessage() for record in records]
     assert len(lines) == 5
-    assert f"POST {CHAT} 200 {name}: {tokens}, 0." in lines[0]
+    assert f"POST {CHAT} 200 {name}: {tokens}, " in lines[0]
+    assert all(re.search(r", \d+\.\d\d s$", line) for line in lines[:3])
     assert f" 200 {stream.headers['x-request-id']}: {tokens}, " in lines[1]
     assert " 400 req-" in lines[2]
-    assert ": tools unsupported_parameter, 0." in lines[2]
+    assert ": tools unsupported_parameter, " in lines[2]
     assert refused.headers["x-request-id"] in lines[2]
     assert " 400 req-" in lines[3]
     assert SECRET not in "".join(lines[:4])
