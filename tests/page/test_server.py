@@ -10,6 +10,8 @@ from src.page.answers import Answers, Limits
 from src.page.server import FILES, PageServer
 from tests.conftest import greedy
 
+PATIENCE = 60  # seconds, on a busy machine
+
 
 class SlowAnswers:
     """Answers that wait for ``go``, to hold the server's turn."""
@@ -22,7 +24,7 @@ class SlowAnswers:
 
     def events(self, question):
         self.started.set()
-        self.go.wait(30)
+        self.go.wait(PATIENCE)
         yield {"answer": 0, "piece": "", "status": "", "end": True}
 
 
@@ -110,14 +112,14 @@ def test_questions_wait_for_their_turn_and_only_so_many(ranker):
         second: list[str] = []
         threads = [threading.Thread(target=post, args=(texts,)) for texts in (first, second)]
         threads[0].start()
-        assert answers.started.wait(30)
+        assert answers.started.wait(PATIENCE)
         threads[1].start()
         while server.num_waiting < 1:
             threads[1].join(0.01)
         refused = client.post("/answers", json=QUESTION)
         answers.go.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE)
     assert refused.status_code == 503
     assert "too many questions wait (1): ask later" in refused.text
     assert "it waits: 1 before it" in second[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.serving.conftest import running_server, serve_config
+from tests.serving.conftest import PATIENCE, running_server, serve_config
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -28,7 +28,7 @@ def client(server):
 
 
 def client_of(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=180)
 
 
 def reply_to(text: str, assistant) -> str:
@@ -151,7 +151,7 @@ def test_the_same_client_asks_transformers_serve_and_hears_the_same(quickstart_r
                     assert _said(client, model, question, stream=True) == reply
     finally:
         theirs.terminate()
-        theirs.wait(30)
+        theirs.wait(PATIENCE)
 
 
 def _said(client: openai.OpenAI, model: str, question: str, stream: bool) -> str:
@@ -168,7 +168,7 @@ def _said(client: openai.OpenAI, model: str, question: str, stream: bool) -> str
 
 
 def _wait_for(port: int, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         assert process.poll() is None, "transformers serve has ended"
         try:
