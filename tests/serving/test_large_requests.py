@@ -5,32 +5,35 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 import httpx
 import pytest
 
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
-from tests.serving.conftest import CHAT, ask, tiny_assistant
+from tests.serving.conftest import CHAT, PATIENCE, ask, tiny_assistant, wait_until
 from tests.test_serve import served
 
 PLAIN = {"trust_env": False, "verify": False}
+NUM_CLIENTS = 20
+NUM_LOOKS, SECONDS_OF_A_LOOK = 5, 1.2  # at the least, and longer where few bodies are answered
 
 # Twenty clients, as fast as they can: port, name of a file with the body.
-SENDERS = """
+SENDERS = f"""
 import sys, threading, urllib.request
 port, name = sys.argv[1:]
 body = open(name, "rb").read()
 def send():
     while True:
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions", body)
+        request = urllib.request.Request(f"http://127.0.0.1:{{port}}/v1/chat/completions", body)
         request.add_header("Content-Type", "application/json")
         try:
-            urllib.request.urlopen(request, timeout=60).read()
+            urllib.request.urlopen(request, timeout=600).read()
         except urllib.error.HTTPError as error:
             error.read()
         print(flush=True)
-for _ in range(20):
+for _ in range({NUM_CLIENTS}):
     threading.Thread(target=send, daemon=True).start()
 sys.stdin.read()
 """
@@ -58,11 +61,11 @@ def port(tmp_path_factory):
         yield int(where.split("/v1")[0].rpartition(":")[2])
 
 
-def longest_gap(port: int, seconds: float) -> float:
+def longest_gap(port: int) -> float:
     """Return the longest time between two events of a stream."""
-    gaps, end = [], time.monotonic() + seconds
+    gaps, end = [], time.monotonic() + SECONDS_OF_A_LOOK
     url = f"http://127.0.0.1:{port}{CHAT}"
-    with httpx.Client(timeout=60, **PLAIN) as client:
+    with httpx.Client(timeout=PATIENCE, **PLAIN) as client:
         while time.monotonic() < end:
             with client.stream("POST", url, json=ask(stream=True, max_tokens=100)) as response:
                 assert response.status_code == 200, response.read()
@@ -73,29 +76,33 @@ def longest_gap(port: int, seconds: float) -> float:
     return max(gaps)
 
 
-def gap_and_sent(port: int, body: bytes, folder: Path) -> tuple[float, int]:
-    """Return the longest gap of a stream while twenty clients send ``body``, and how often."""
+def looks(port: int, body: bytes, folder: Path) -> list[float]:
+    """Return the longest gap of a stream at each look, while twenty clients send ``body``."""
     (folder / "body").write_bytes(body)
-    senders = subprocess.Popen(
-        [sys.executable, "-c", SENDERS, str(port), str(folder / "body")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    answered = folder / "answered"  # a byte each
+    with answered.open("wb") as file:
+        senders = subprocess.Popen(
+            [sys.executable, "-c", SENDERS, str(port), str(folder / "body")],
+            stdin=subprocess.PIPE,
+            stdout=file,
+        )
+    gaps = []
     try:
-        senders.stdout.readline()
-        gap = longest_gap(port, seconds=6)
+        wait_until(lambda: answered.stat().st_size > 0)
+        while len(gaps) < NUM_LOOKS or answered.stat().st_size < NUM_CLIENTS:
+            gaps.append(longest_gap(port))
+            assert senders.poll() is None
     finally:
         senders.stdin.close()
-        num_sent = len(senders.stdout.read())
-        senders.wait(30)
-    return gap, num_sent
+        senders.wait(PATIENCE)
+    return gaps
 
 
 @pytest.fixture(scope="module")
 def quiet_gap(port, tmp_path_factory) -> float:
     """The longest gap while the same clients send small bodies: what this machine does anyway."""
     folder = tmp_path_factory.mktemp("small")
-    return gap_and_sent(port, json.dumps(SMALL).encode(), folder)[0]
+    return max(looks(port, json.dumps(SMALL).encode(), folder))
 
 
 @pytest.mark.slow
@@ -103,7 +110,6 @@ def quiet_gap(port, tmp_path_factory) -> float:
 def test_a_stream_has_no_gap_while_twenty_clients_send_400_kib(kind, port, quiet_gap, tmp_path):
     body = json.dumps(LARGE[kind], ensure_ascii=False).encode()
     assert 300 * 1024 < len(body) < 512 * 1024 or "most" in kind
-    gap, num_sent = gap_and_sent(port, body, tmp_path)
-    print(f"{kind}: {len(body) // 1024} KiB, {num_sent} sent: {gap:.3f} s, else {quiet_gap:.3f} s")
-    assert num_sent >= 20
+    gap = median(looks(port, body, tmp_path))  # what else the machine does holds up a look or two
+    print(f"{kind}: {len(body) // 1024} KiB: {gap:.3f} s, else {quiet_gap:.3f} s")
     assert gap < max(0.3, 2 * quiet_gap)
