@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +31,56 @@ TEXTS = (
     "$x$ \\(y\\) http://example.com :smile: <a href='javascript:alert(1)'>x</a>",
     "\u202eright to left\u202c שלום 😀 \u0000 \u2028 \x1b[31m",
 )
+# The page, whose answers stand still after as many pieces as a file says, for as long as it does.
+SERVER = """
+import runpy, sys, time
+from math import inf
+from pathlib import Path
+from src.page.answers import Answers
+
+file, pieces = Path(sys.argv.pop(1)), Answers._pieces
+
+def most():
+    try:
+        return int(file.read_text())
+    except FileNotFoundError:
+        return inf
+
+def held(answers, replies):
+    for number, event in enumerate(pieces(answers, replies), start=1):
+        yield event
+        while number >= most():
+            time.sleep(0.01)
+
+Answers._pieces = held
+runpy.run_module("src.web", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture(scope="module")
-def address(tokenizer, tmp_path_factory) -> Iterator[str]:
-    """Where a page of two models listens; slow ones, so that they can be stopped."""
+def most(tmp_path_factory) -> Path:
+    """The file that says after how many pieces answers stand still."""
+    return tmp_path_factory.mktemp("held") / "most"
+
+
+@pytest.fixture
+def lets_say(most) -> Iterator[Callable[[int | None], None]]:
+    """Have answers stand still after so many pieces; None: go on to their end."""
+
+    def let(number: int | None) -> None:
+        if number is None:
+            most.unlink(missing_ok=True)
+        else:
+            most.with_suffix(".new").write_text(str(number))
+            most.with_suffix(".new").replace(most)
+
+    yield let
+    let(None)
+
+
+@pytest.fixture(scope="module")
+def address(tokenizer, tmp_path_factory, most) -> Iterator[str]:
+    """Where a page of two models listens."""
     folders = []
     for seed, name in enumerate(("first", STRANGE)):
         folder = tmp_path_factory.mktemp("run") / name / "model"
@@ -46,7 +91,7 @@ def address(tokenizer, tmp_path_factory) -> Iterator[str]:
             json.dumps({"settings": {"sample_prompts": ["Who are you?", "<b>2 + 2</b>?"]}})
         )
         folders.append(folder)
-    command = [sys.executable, "-m", "src.web", "port=0", "generation.max_new_tokens=32"]
+    command = [sys.executable, "-c", SERVER, str(most), "port=0", "generation.max_new_tokens=32"]
     own = [f"model_path={folders[0]}", f"compare_with={folders[1]}"]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # several would wait for each other
     server = subprocess.Popen(
@@ -56,7 +101,7 @@ def address(tokenizer, tmp_path_factory) -> Iterator[str]:
         yield re.search(r"answers at (http://127.0.0.1:\d+)", server.stdout.readline())[1]
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 @pytest.fixture
@@ -154,7 +199,7 @@ def goes_on(page, text: str, end: bool = False) -> None:
     )
 
 
-def test_a_conversation_streams_stops_and_can_be_tried_again(page):
+def test_a_conversation_streams_stops_and_can_be_tried_again(page, lets_say):
     page.get_by_role("button", name="Who are you?").click()  # a question to start with
     wait(page)
     assert re.fullmatch(r"32 tokens, .* tokens/s; it reached its limit", status(page))
@@ -165,14 +210,16 @@ def test_a_conversation_streams_stops_and_can_be_tried_again(page):
     assert len(questions(page)) == 1
 
     setting(page, "max_new_tokens", "900")
+    lets_say(0)
     ask(page, "hello")
-    seen: set[int] = set()
-    while len(seen) < 3:  # it grows before our eyes
-        assert page.locator("#stop").is_visible(), "it came all at once"
-        seen.add(len(answers(page)[-1]))
+    for number in (10, 20, 30):  # it grows before our eyes
+        seen = len(answers(page)[-1])
+        lets_say(number)
+        grows_beyond(page, seen)
     page.get_by_role("button", name="Stop").click()
     wait(page)
     stopped = answers(page)
+    lets_say(None)
     assert re.search(r"\d+ tokens, .*; it was stopped$", status(page))
     page.wait_for_timeout(500)
     assert answers(page) == stopped
@@ -183,8 +230,9 @@ def test_a_conversation_streams_stops_and_can_be_tried_again(page):
     assert status(page).startswith("5 tokens")
 
 
-def test_escape_stops_and_a_question_typed_meanwhile_stays(page):
+def test_escape_stops_and_a_question_typed_meanwhile_stays(page, lets_say):
     setting(page, "max_new_tokens", "900")
+    lets_say(5)
     ask(page, "hello")
     page.locator(".answer.running").wait_for()
     page.keyboard.type("the next")
@@ -294,10 +342,18 @@ def test_what_is_copied_is_plain_text(page):
     says(page, TEXTS[0])
     ask(page, TEXTS[4])
     wait(page)
+    page.evaluate(  # "Copied" stands there until the test has seen it
+        """() => {
+          const later = window.setTimeout;
+          const keep = (what) => { window.copiedIsOver = what; };
+          window.setTimeout = (what, ms) => (ms === 1500 ? keep(what) : later(what, ms));
+        }"""
+    )
     for what, text in (("answer", TEXTS[0]), ("question", TEXTS[4])):
         page.get_by_role("button", name=f"Copy this {what}").click()
         page.get_by_text("Copied").wait_for()
         assert page.evaluate("navigator.clipboard.readText()") == text
+        page.evaluate("copiedIsOver()")
         page.get_by_text("Copied").wait_for(state="detached")
 
 
@@ -425,14 +481,16 @@ def test_a_new_conversation_can_be_taken_back(page):
     assert questions(page) == ["one"]
 
 
-def test_a_reload_in_the_middle_of_an_answer_keeps_what_came(page):
+def test_a_reload_in_the_middle_of_an_answer_keeps_what_came(page, lets_say):
     setting(page, "max_new_tokens", "900")
+    lets_say(20)
     ask(page, "hello")
     grows_beyond(page, 5)
     page.reload()
     page.locator(".turn").wait_for()
     assert "the page was left" in status(page)
     assert len(answers(page)[0]) > 5
+    lets_say(None)
     setting(page, "max_new_tokens", "3")
     ask(page, "go on")  # the server has stopped the answer that nobody reads
     wait(page)

@@ -37,7 +37,7 @@ def served(tokenizer, tmp_path) -> Iterator[tuple[str, Path]]:
         yield re.search(r"answers at (http://127.0.0.1:\d+)", server.stdout.readline())[1], output
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 @pytest.fixture
