@@ -70,11 +70,13 @@ def test_what_transformers_gives_to_templates_is_there(folder, tokenizer):
     )
     (folder / "chat_template.jinja").write_text(source)
     talk = [Message("user", "<b>é & 'c'"), Message("assistant", "日"), Message("user", "no")]
-    theirs = transformers.AutoTokenizer.from_pretrained(folder).apply_chat_template(
-        [{"role": m.role, "content": m.content} for m in talk], tokenize=False
-    )
-    assert tokenizer.decode(load_chat_template(folder, tokenizer)(talk)) == theirs
-    assert "<b>é & 'c'" in theirs
+    messages = [{"role": m.role, "content": m.content} for m in talk]
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    before = theirs.apply_chat_template(messages, tokenize=False)
+    ours = tokenizer.decode(load_chat_template(folder, tokenizer)(talk))
+    after = theirs.apply_chat_template(messages, tokenize=False)
+    assert ours in (before, after)  # which are of two days at midnight
+    assert "<b>é & 'c'" in ours
 
 
 def test_a_special_token_that_somebody_typed_is_text(folder, tokenizer):
