@@ -1,7 +1,7 @@
 """A template of a stranger takes neither time nor memory, and honest ones take milliseconds."""
 
 import os
-import time
+from timeit import repeat
 
 import psutil
 import pytest
@@ -98,10 +98,8 @@ def test_the_process_ends_with_its_renderer():
 def test_an_answer_takes_a_millisecond():
     renderer = Renderer("{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}")
     renderer.render(VALUES)
-    start = time.perf_counter()
-    for _ in range(100):
-        renderer.render(VALUES)
-    assert time.perf_counter() - start < 2  # 0.04 measured
+    seconds = repeat(lambda: renderer.render(VALUES), number=20, repeat=10)
+    assert min(seconds) < 0.4  # 0.008 measured
 
 
 @pytest.mark.parametrize(
