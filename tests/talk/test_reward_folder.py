@@ -69,7 +69,7 @@ def test_it_reads_what_it_has_written(reward_model, tokenizer, tmp_path, caplog)
     assert folder.tokenizer.end_id == tokenizer.end_id
     assert folder.tokenizer.encode("some words") == tokenizer.encode("some words")
     assert json.loads((tmp_path / "rm" / "config.json").read_text())["reward_offset"] == -2.0
-    assert not caplog.records
+    assert not [each for each in caplog.records if each.name.startswith(("src", "transformers"))]
 
 
 def test_written_again_it_keeps_its_pad_token(reward_model, tokenizer, tmp_path):
