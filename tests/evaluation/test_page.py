@@ -108,6 +108,7 @@ def test_in_a_browser(browser, tmp_path, width, scheme):
         viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
     )
     shown = context.new_page()
+    shown.set_default_timeout(60_000)  # milliseconds, on a busy machine
     errors: list[str] = []
     shown.on("pageerror", lambda error: errors.append(str(error)))
     shown.goto((tmp_path / "report.html").as_uri())

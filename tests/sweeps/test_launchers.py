@@ -87,7 +87,7 @@ def test_what_is_not_installed_names_its_extra(argument, monkeypatch):
 
 def test_a_signal_is_given_to_joblibs_processes_and_to_no_others():
     assert not hand_on(signal.SIGINT)
-    code = "import sys, time; print(flush=True); time.sleep(60)"
+    code = "import sys, time; print(flush=True); time.sleep(600)"
     start = [sys.executable, "-c", code]
     with (
         subprocess.Popen([*start, "popen_loky_posix"], stdout=subprocess.PIPE) as worker,
@@ -96,7 +96,7 @@ def test_a_signal_is_given_to_joblibs_processes_and_to_no_others():
         for process in (worker, other):
             process.stdout.readline()
         assert hand_on(signal.SIGTERM)
-        assert worker.wait(20) == -signal.SIGTERM
+        assert worker.wait(60) == -signal.SIGTERM
         assert other.poll() is None
         other.kill()
 
