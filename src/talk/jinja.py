@@ -7,6 +7,7 @@ One JSON object a line comes in and one goes out: first the template, then conve
 """
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MEMORY = 256 * 2**20  # bytes beyond what the interpreter takes
-CPU_SECONDS = 10  # of one answer; the process that asks is sooner, unless it has gone
 EXTRA = 2**18  # characters that a template writes beside the messages
 FACTOR = 8  # characters that it writes for each of a message
 # Imports what templates use, while files may still be opened.
@@ -65,11 +65,14 @@ def _json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
-def answers(lines: Iterator[bytes]) -> Iterator[dict[str, str]]:
-    """Yield an answer to each line: ``text``, ``refusal`` (the template's words) or ``error``."""
+def answers(lines: Iterator[bytes], cpu_seconds: int) -> Iterator[dict[str, str]]:
+    """Yield an answer to each line: ``text``, ``refusal`` (the template's words) or ``error``.
+
+    One that takes ``cpu_seconds`` of a processor ends the process.
+    """
     environment, template = chat_environment(), None
     for line in lines:
-        _limit_time()
+        _limit_time(cpu_seconds)
         request = json.loads(line)
         try:
             if "source" in request:
@@ -96,12 +99,12 @@ def _render(template: Any, values: dict[str, Any], length: int) -> str:
     return "".join(pieces)
 
 
-def _limit_time() -> None:
+def _limit_time(cpu_seconds: int) -> None:
     with suppress(ImportError, ValueError, OSError):  # not on Windows
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
+        seconds = math.ceil(used.ru_utime + used.ru_stime) + cpu_seconds
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
 
@@ -129,6 +132,6 @@ if __name__ == "__main__":
     with suppress(ZeroDivisionError):
         chat_environment().from_string(WARM_UP).render()
     limit()
-    for answer in answers(iter(sys.stdin.buffer.readline, b"")):
+    for answer in answers(iter(sys.stdin.buffer.readline, b""), int(sys.argv[1])):
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()

@@ -1,6 +1,7 @@
 """A chat template at work, in a process of its own that can neither hang nor fill this one."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,8 @@ class Refusal(UserError):
 
 
 PROGRAM = Path(__file__).with_name("jinja.py")
-SECONDS = 3.0  # for one answer; honest templates take milliseconds
+CPU_SECONDS = 3  # of a processor, for one answer; honest templates take milliseconds
+SECONDS = 30.0  # by the clock: a busy machine may keep an honest one waiting
 START_SECONDS = 30.0  # for the interpreter, which no template slows down
 
 
@@ -61,7 +63,7 @@ class Renderer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM)],
+            [sys.executable, "-P", str(PROGRAM), str(CPU_SECONDS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -96,8 +98,12 @@ class Renderer:
         else:
             _end(process)
             self._process = None
-            reason = f"it runs for more than {seconds:g} seconds" if is_late.is_set() else "it ends"
-            answer["error"] = reason
+            if is_late.is_set():
+                answer["error"] = f"it runs for more than {seconds:g} seconds"
+            elif process.returncode == -getattr(signal, "SIGXCPU", 99):  # not on Windows
+                answer["error"] = f"it computes for more than {CPU_SECONDS} seconds"
+            else:
+                answer["error"] = "it ends"
         if "error" in answer:
             reason = " ".join(answer["error"].splitlines()[:1])
             raise UserError(f"the model's chat template is broken{self.where}: {reason}")

@@ -59,6 +59,11 @@ def test_a_template_without_an_end_is_ended(name, monkeypatch):
     assert "it runs for more than 0.5 seconds" in refusal(TIME[name])
 
 
+def test_a_template_has_less_time_to_compute_than_to_wait_for_a_processor(monkeypatch):
+    monkeypatch.setattr("src.talk.rendering.CPU_SECONDS", 1)
+    assert "it computes for more than 1 seconds" in refusal(TIME["loops"])
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_template_may_not_do_is_said(name):
     source, reason = REFUSED[name]
