@@ -16,7 +16,7 @@ from src.files import atomic
 from src.training.record import RESULTS
 
 LOCK = "run.lock"
-SECONDS_OF_A_LOOK = 0.1  # far longer than ``is_held`` has it
+SECONDS_OF_A_LOOK = 1.0  # far longer than ``is_held`` has it, even where it is kept waiting
 
 _held: dict[Path, FileLock] = {}
 
@@ -32,7 +32,7 @@ def hold(folder: Path) -> bool:
         return True
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=SECONDS_OF_A_LOOK, poll_interval=SECONDS_OF_A_LOOK / 10)
+        lock.acquire(timeout=SECONDS_OF_A_LOOK, poll_interval=SECONDS_OF_A_LOOK / 100)
     except Timeout:
         return False
     _held[folder] = lock
