@@ -9,6 +9,7 @@ from filelock import FileLock
 from tests.training.conftest import SMALL, settings
 
 DATA = ("data=sample", "data.max_rows=120")  # the rows of the small run
+ROUNDING = 5e-6  # of a loss of about 5 in float32, whatever adds it up: ten units in the last place
 
 
 @pytest.fixture(scope="session")

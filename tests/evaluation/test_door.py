@@ -11,7 +11,7 @@ from src.evaluate import FREE_TEXT, evaluate
 from src.sweeps.state import Job, Sweep, write_sweep
 from src.talk.model_folder import save_model_folder
 from tests.conftest import greedy
-from tests.evaluation.conftest import DATA
+from tests.evaluation.conftest import DATA, ROUNDING
 from tests.model.conftest import random_model, tiny_config
 
 FEW = (*DATA, "data.block_size=64", "num_replies=20", "generation.max_new_tokens=4")
@@ -55,8 +55,8 @@ def test_one_model(judge, runs, tmp_path):
     results, out, err = judge(f"model_path={run}", *FEW)
     figures = results["models"][str(run)]
     logged = json.loads((run / "metrics.json").read_text())
-    assert figures["loss"]["value"] == pytest.approx(logged["test/loss"], abs=1e-6)
-    assert figures["accuracy"]["value"] == pytest.approx(logged["test/accuracy"], abs=1e-6)
+    assert figures["loss"]["value"] == pytest.approx(logged["test/loss"], abs=ROUNDING)
+    assert figures["accuracy"]["value"] == pytest.approx(logged["test/accuracy"], abs=ROUNDING)
     for name in ("loss", "perplexity", "bits_per_byte", "accuracy", "accuracy_article"):
         assert figures[name]["low"] < figures[name]["value"] < figures[name]["high"]
     assert {"exact_match", "exact_match/turn_1", "loss/turn_1", "ended"} <= figures.keys()
@@ -86,7 +86,7 @@ def test_the_run_cuts_its_rows_as_it_did_in_training(judge, runs):
     results, *_ = judge(f"model_path={run}", *DATA, "num_replies=0")
     logged = json.loads((run / "metrics.json").read_text())
     value = results["models"][str(run)]["loss"]["value"]
-    assert value == pytest.approx(logged["test/loss"], abs=1e-6)
+    assert value == pytest.approx(logged["test/loss"], abs=ROUNDING)
     assert results["about"][str(run)]["cut_at"] == 64
     assert "exact_match" not in results["models"][str(run)]
 
@@ -96,8 +96,8 @@ def test_an_articles_run_is_scored_its_way(judge, runs):
     results, *_ = judge(f"model_path={run}", *FEW, "data.supervise=article", "num_replies=0")
     logged = json.loads((run / "metrics.json").read_text())
     figures = results["models"][str(run)]
-    assert figures["loss"]["value"] == pytest.approx(logged["test/loss"], abs=1e-6)
-    assert figures["accuracy"]["value"] == pytest.approx(logged["test/accuracy"], abs=1e-6)
+    assert figures["loss"]["value"] == pytest.approx(logged["test/loss"], abs=ROUNDING)
+    assert figures["accuracy"]["value"] == pytest.approx(logged["test/accuracy"], abs=ROUNDING)
     assert figures["accuracy_article"]["value"] == pytest.approx(logged["test/accuracy"], abs=0.02)
 
 
@@ -246,7 +246,7 @@ def test_the_rows_are_those_of_the_run_unless_others_are_chosen(judge, runs, tmp
     results, out, _ = judge(f"model_path={run}", "num_replies=0")
     logged = json.loads((run / "metrics.json").read_text())
     value = results["models"][str(run)]["loss"]["value"]
-    assert value == pytest.approx(logged["test/loss"], abs=1e-6)
+    assert value == pytest.approx(logged["test/loss"], abs=ROUNDING)
     assert results["data"]["num_rows"] == 120  # data.max_rows of the run
     assert f"rows: the rows that {run} held out" in " ".join(out.split())
     assert max(map(len, out.splitlines()[:-2])) <= 100

@@ -15,6 +15,7 @@ from src.evaluation.rows import rows_of_split
 from src.evaluation.token_figures import article_columns, find_places, token_columns
 from src.evaluation.token_scores import TokenScores, score_tokens
 from src.talk.model_folder import load_model_folder
+from tests.evaluation.conftest import ROUNDING
 from tests.model.conftest import random_model, tiny_config
 from tests.training.conftest import SMALL, train_config
 
@@ -40,8 +41,8 @@ def test_the_loss_is_the_one_that_training_logged(small, batch_size):
     encoded = encode(conversations, tokenizer, "responses")
     scores = score_tokens(model, encoded, block_size=64, batch_size=batch_size)
     columns = token_columns(scores, encoded, 64)
-    assert columns["loss"].figure() == pytest.approx(logged["test/loss"], abs=1e-6)
-    assert columns["accuracy"].figure() == pytest.approx(logged["test/accuracy"], abs=1e-6)
+    assert columns["loss"].figure() == pytest.approx(logged["test/loss"], abs=ROUNDING)
+    assert columns["accuracy"].figure() == pytest.approx(logged["test/accuracy"], abs=ROUNDING)
     assert columns["perplexity"].figure() == pytest.approx(math.exp(logged["test/loss"]), rel=1e-5)
 
 
