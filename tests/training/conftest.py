@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from src import phases
 from src.command.cli import CONF
 from src.train import read_settings
 from src.training.config import TrainConfig
@@ -67,6 +68,7 @@ def small_run(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / folder
         path.mkdir(exist_ok=True)
         given = [*SMALL, f"{CORPORA}{tmp_path / 'corpora'}", *overrides]
+        phases.begin()  # or a door that refused its command line has left a clock to this run
         (path / "signal").write_text(str(start_run(*settings(*given), path, given)))
         return path
 
@@ -84,6 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if overrides not in runs:
             folder = root / str(len(runs))
             given = [*SMALL, f"{CORPORA}{root / 'corpora'}", *overrides]
+            phases.begin()  # as in ``small_run``
             start_run(*settings(*given), folder, given)
             runs[overrides] = folder
         return runs[overrides]
