@@ -1,6 +1,8 @@
+import contextlib
 import copy
 import functools
 import json
+import secrets
 import shutil
 import socket
 from collections.abc import Callable
@@ -123,10 +125,17 @@ def quick_run(small_run: Callable[..., Path], tmp_path: Path) -> Callable[..., P
 
 @pytest.fixture
 def port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
+    """A port that nobody listens on.
+
+    The system gives none of these to a program that asks for any (Linux: from 32768 on), which
+    might have it before the process that is told of it. A seeded generator would give the same
+    one to tests that run side by side.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as listening, contextlib.suppress(OSError):
+            listening.bind(("", port))
+            return port
 
 
 def metrics(run_folder: Path) -> dict[str, float]:
