@@ -147,6 +147,7 @@ class Processes:
         self.children: list[subprocess.Popen] = []
         self.ending = threading.Event()
         self.reported = False
+        self.reporting = threading.Lock()  # rank 0's own thread sees the failure, and the watcher
         self.store: TCPStore | None = None
 
     def __enter__(self) -> "Processes":
@@ -227,14 +228,20 @@ class Processes:
         while True:
             for rank, child in enumerate(self.children, 1):
                 if code := child.poll():
-                    if code < 0 and not self.reported and not self.ending.is_set():
-                        self.reported = True
-                        name = signal.Signals(-code).name
-                        log.error("error: the process of rank %d was ended by %s", rank, name)
+                    if code < 0:
+                        self._report(rank, signal.Signals(-code).name)
                     return code if code > 0 else 128 - code
             if time.monotonic() >= end or not self.children:
                 return None
             time.sleep(POLL_SECONDS)
+
+    def _report(self, rank: int, name: str) -> None:
+        """Say once which signal ended a process that was not ended here."""
+        with self.reporting:
+            if self.reported or self.ending.is_set():
+                return
+            self.reported = True
+        log.error("error: the process of rank %d was ended by %s", rank, name)
 
     def _watch(self) -> None:
         """End all if a child has failed while rank 0 waits for it in vain."""

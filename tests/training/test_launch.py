@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from src.training.place import Place, find_place
 from tests.training.conftest import train_config
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 300  # that processes may take to begin and to end, on a busy machine
 
 TORCHRUN = {
     "RANK": "5",
@@ -143,7 +145,7 @@ def places(port: int, num: int = 2) -> list[dict[str, str]]:
 
 def test_a_mistake_is_said_once_and_ends_all(port):
     started = [start(place, "hardware=a1000") for place in places(port)]
-    (_, first), (_, second) = [process.communicate(timeout=120) for process in started]
+    (_, first), (_, second) = [process.communicate(timeout=SECONDS) for process in started]
     assert [process.returncode for process in started] == [2, 0]
     assert first.startswith("error: there is no preset hardware=a1000")
     assert first.count("\n") == 1
@@ -182,10 +184,11 @@ def test_a_sweep_under_a_launcher_is_a_mistake(monkeypatch):
 
 
 class Sleeper(Processes):
-    """Its children run Python code in place of a training run."""
+    """Its children run Python code in place of a training run; they may be slow to begin."""
 
     def __init__(self, monkeypatch, code: str):
         super().__init__(num_devices=3)
+        monkeypatch.setattr(launch, "SECONDS_TO_END", SECONDS)
         original = subprocess.Popen
 
         def popen(command, **options):
@@ -228,9 +231,7 @@ def test_the_others_do_not_outlive_a_killed_rank_0(port):
         "print(child.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
-    from torch.distributed import TCPStore
-
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # it says nothing
+    store = launch._lasting_store("127.0.0.1", 0, serves=True)  # it says nothing
     place = Place(1, 2, 1, 2, port=store.port)
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -254,10 +255,8 @@ def command_line(process: int) -> str:
         return ""
 
 
-def wait_until(holds, what: str, seconds: float = 30.0) -> None:
-    import time
-
-    end = time.monotonic() + seconds
+def wait_until(holds, what: str) -> None:
+    end = time.monotonic() + SECONDS
     while not holds():
         assert time.monotonic() < end, what
         time.sleep(0.1)
