@@ -1,6 +1,6 @@
 """What is timed: whole steps, warm-up left out."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +10,34 @@ from src.benchmark.stopwatch import Finished, Repeat, Stopwatch
 CPU = torch.device("cpu")
 
 
-def laps(stopwatch: Stopwatch, seconds: list[float]) -> Repeat:
+class Clock:
+    """Stands still but for what it is told."""
+
+    def __init__(self):
+        self.now = 50.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """The clock of the stopwatch, which no other program delays."""
+    clock = Clock()
+    time = SimpleNamespace(perf_counter=clock.perf_counter)
+    monkeypatch.setattr("src.benchmark.stopwatch.time", time)
+    return clock
+
+
+def laps(stopwatch: Stopwatch, clock: Clock, seconds: list[float]) -> Repeat:
     """Do steps of 10 tokens that take so long; return what was timed."""
     durations = iter(seconds)
 
     def step() -> int:
-        time.sleep(next(durations))
+        clock.pass_by(next(durations))
         return 10
 
     with pytest.raises(Finished) as finished:
@@ -23,21 +45,21 @@ def laps(stopwatch: Stopwatch, seconds: list[float]) -> Repeat:
     return finished.value.repeat
 
 
-def test_a_repeat_is_whole_steps_without_the_warmup():
-    repeat = laps(Stopwatch(CPU, 0.1, 1), [0.4, *[0.06] * 4])
+def test_a_repeat_is_whole_steps_without_the_warmup(clock):
+    repeat = laps(Stopwatch(CPU, 0.75, 1), clock, [4.0, *[0.5] * 4])
     assert (repeat.num_laps, repeat.amount) == (2, 20)
-    assert 0.12 <= repeat.seconds < 0.3
-    assert repeat.per_second == repeat.amount / repeat.seconds
+    assert repeat.seconds == 1.0
+    assert repeat.per_second == 20.0
 
 
-def test_without_a_warmup_the_first_step_counts():
-    assert laps(Stopwatch(CPU, 0.0, 0), [0.1, 0.1]).seconds >= 0.1
+def test_without_a_warmup_the_first_step_counts(clock):
+    assert laps(Stopwatch(CPU, 0.0, 0), clock, [0.5, 0.5]).seconds == 0.5
 
 
-def test_what_happens_before_the_beginning_is_not_counted():
+def test_what_happens_before_the_beginning_is_not_counted(clock):
     stopwatch = Stopwatch(CPU, 0.0, 0)
-    time.sleep(0.2)
-    assert laps(stopwatch, [0.0]).seconds < 0.1
+    clock.pass_by(2.0)
+    assert laps(stopwatch, clock, [0.25]).seconds == 0.25
 
 
 def test_amounts_may_be_tensors_and_may_be_asked_for():
