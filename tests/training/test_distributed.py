@@ -23,7 +23,10 @@ from tests.faults.sameness import untimed
 from tests.training.conftest import SMALL, curves, metrics, settings
 from tests.training.test_resume import assert_same_run
 
+pytestmark = pytest.mark.timeout(2000)  # a fixture's two runs are in the time of its first test
+
 ROOT = Path(__file__).parents[2]
+MOST_SECONDS = 900  # of a run, on a busy machine: each of its processes imports torch
 
 # 12 steps, validated (and saved) at 5 and 10, logged at 4, 8 and 12.
 REFERENCE = (
@@ -49,7 +52,7 @@ def start(*arguments: str, launcher=("-m", "src.train"), **environment: str) -> 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
     """Wait for a process; return what it said on standard error."""
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=MOST_SECONDS)
     assert process.returncode == code, said
     return said
 
@@ -239,10 +242,11 @@ def test_sruns_processes_find_each_other(num_nodes, port, alone, corpora, tmp_pa
     assert not (tmp_path / "never").exists()
 
 
-def wait_for_training(run: Path) -> None:
+def wait_for_training(process: subprocess.Popen, run: Path) -> None:
     """Return when the first figures of the fit are in the log."""
-    log, end = run / "train.log", time.monotonic() + 200
+    log, end = run / "train.log", time.monotonic() + MOST_SECONDS
     while not log.exists() or "/100,000  loss" not in log.read_text():
+        assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end
         time.sleep(0.1)
 
@@ -254,7 +258,7 @@ def test_a_signal_to_the_first_stops_all_at_one_step(number, strategy, corpora, 
     run = tmp_path / "run"
     own = ("max_steps=100000", "trainer.log_every_n_steps=1", f"trainer.strategy={strategy}")
     started = start(*TWO, *own, corpora, f"hydra.run.dir={run}")
-    wait_for_training(run)
+    wait_for_training(started, run)
     started.send_signal(number)
     said = finish(started, code=128 + number)
     assert said.count("stopped at step") == 1
@@ -269,7 +273,7 @@ def test_a_signal_to_torchrun_stops_all_at_one_step(number, corpora, tmp_path):
     own = ("max_steps=100000", "trainer.log_every_n_steps=1")
     launcher = (*TORCHRUN, "src.train")
     started = start(*LAYOUT, *own, corpora, f"hydra.run.dir={run}", launcher=launcher)
-    wait_for_training(run)
+    wait_for_training(started, run)
     started.send_signal(number)
     said = finish(started, code=1)
     assert f"stopped at step {saved(run)['global_step']}" in said
@@ -309,7 +313,7 @@ def test_a_compiled_model_is_sharded_too(precision, alone, corpora, tmp_path):
 def test_a_process_that_dies_ends_all(corpora, tmp_path):
     own = ("max_steps=100000", "trainer.log_every_n_steps=1")
     started = start(*TWO, *own, corpora, f"hydra.run.dir={tmp_path}")
-    wait_for_training(tmp_path)
+    wait_for_training(started, tmp_path)
     tasks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
     os.kill(int(tasks[0]), signal.SIGKILL)
     said = finish(started, code=128 + signal.SIGKILL)
