@@ -57,7 +57,8 @@ def encode_all(
         pool = None
         for number, batch in enumerate(batches):
             if number == NUM_FIRST and num_processes:
-                pool = stack.enter_context(Pool(num_processes, encoder, supervise))
+                with _signals_blocked():  # what one raises would leave processes that nobody ends
+                    pool = stack.enter_context(Pool(num_processes, encoder, supervise))
             if pool is not None and sum(not future.done() for future in pending) < most:
                 pending.append(pool.submit(batch))
             else:

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -262,9 +263,12 @@ def test_to_compare_all_checksums_costs_a_start_little(tmp_path):
     for name in names:
         (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(1 << 25))
     write_checksums(tmp_path, names, "key")
-    started = time.perf_counter()
-    assert find_damage(tmp_path, names, "key") is None
-    assert time.perf_counter() - started < 0.3  # 64 MiB; SHA-256 needs 0.07 s, XXH3 0.02
+    seconds = []
+    for _ in range(5):  # of this thread's processor: beside other work, a clock says little
+        started = time.thread_time()
+        assert find_damage(tmp_path, names, "key") is None
+        seconds.append(time.thread_time() - started)
+    assert min(seconds) < 0.3  # 64 MiB; SHA-256 needs 0.07 s, XXH3 0.02
 
 
 class Signal(BaseException):
@@ -279,6 +283,9 @@ def test_a_signal_while_rows_are_encoded_leaves_no_part_and_no_process(
     monkeypatch.setattr(encoding, "NUM_FIRST", 0)
     monkeypatch.setattr(corpus, "num_helpers", lambda: 1)
 
+    def ask_to_stop(*_):  # SIGALRM itself is never blocked
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
     def stop(*_):
         raise Signal
 
@@ -287,13 +294,15 @@ def test_a_signal_while_rows_are_encoded_leaves_no_part_and_no_process(
         build_corpus(source(Rows(10**7)), tokenizer, "responses", corpora)
 
     children = psutil.Process().children()  # of other tests
-    before = signal.signal(signal.SIGALRM, stop)
+    handlers = {signal.SIGALRM: ask_to_stop, signal.SIGTERM: stop}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         with pytest.raises(Signal):
             build()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert not corpora.exists() or list(corpora.iterdir()) == []
     assert set(psutil.Process().children()) <= set(children)
 
@@ -377,9 +386,9 @@ def test_several_processes_at_once_build_one_corpus(data_config, corpora, tmp_pa
     processes = [context.Process(target=build_at_once, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
-    results = [result.get(timeout=60) for _ in processes]
+    results = [result.get(timeout=300) for _ in processes]  # each imports all libraries first
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=300)
         assert process.exitcode == 0
     assert rows.log.read_text() == "read\n"
     assert results == [(str(corpora / folders(corpora)[0]), 1)] * 3

@@ -3,7 +3,9 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from itertools import count
 
 import numpy as np
@@ -105,6 +107,28 @@ def test_signals_to_all_processes_of_a_job_do_not_end_the_encoding(tokenizer, st
     assert [process.returncode for process in started] == [0]
 
 
+def test_a_signal_while_a_process_starts_leaves_none(tokenizer, started, monkeypatch):
+    class Stop(BaseException):
+        pass
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    def stop(*_):
+        raise Stop
+
+    monkeypatch.setattr(encoding.subprocess, "Popen", Popen)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(Stop):
+            list(encode_all([batch(number) for number in range(9)], tokenizer, "article", 2))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [process.returncode for process in started] == [0, 0]
+
+
 def test_a_process_starts_with_the_words_that_are_known(tokenizer):
     encoder = WordEncoder(tokenizer)
     odd = [5, 4, 3, 5, 4, 3]
@@ -139,11 +163,10 @@ def test_processes_end_when_ours_is_killed(tmp_path):
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    child = int(done.stdout)
-    for _ in range(100):
-        if not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie":
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("it is still there")
+    with suppress(psutil.NoSuchProcess):  # it may have ended, and be forgotten, at any point here
+        child = psutil.Process(int(done.stdout))
+        end = time.monotonic() + 60
+        while child.status() != psutil.STATUS_ZOMBIE:  # of who does not wait for what it inherits
+            assert time.monotonic() < end, "it is still there"
+            time.sleep(0.05)
     assert not done.stderr
