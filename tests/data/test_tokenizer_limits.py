@@ -86,11 +86,11 @@ def test_a_part_that_asks_for_too_much_is_refused_at_once(name, tmp_path):
     path = tmp_path / "tokenizer.json"
     changes, message = HOSTILE[name]
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    start = time.monotonic()
+    start = time.process_time()  # beside other work, a clock says little
     with pytest.raises(UserError, match=message) as error:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_setting_that_makes_a_million_tokens_is_refused(tmp_path):
