@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -495,7 +497,7 @@ except UserError as error:
             env={"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "no_proxy": "*"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,  # two processes that import all libraries
         )
     assert result.returncode == 1
     assert "data.path=owner/name is not in the local cache" in result.stderr
@@ -507,6 +509,8 @@ except UserError as error:
 
 
 def test_switched_off_the_hub_is_refused_with_what_to_do(data_config):
+    import datasets  # noqa: F401  # before the time counts: it takes seconds
+
     config = data_config(source="hub", path="nobody/no-such-dataset")
     started = time.monotonic()
     with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set: use a file with data=file"):
@@ -523,22 +527,23 @@ def test_a_path_is_no_hub_name(data_config):
 # Asking the hub for a sign of life
 
 
-def closed_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return server.getsockname()[1]
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else gets meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture
 def ask(monkeypatch):
-    """Probe a hub at this port of this machine; return what is wrong and the seconds it took."""
+    """Probe a hub at this port of this machine; return what is wrong."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(src.download, "PROBE_SECONDS", 0.5)
 
-    def probe(port: int) -> tuple[str | None, float]:
+    def probe(port: int) -> str | None:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-        started = time.monotonic()
-        return probe_hub(), time.monotonic() - started
+        return probe_hub()
 
     return probe
 
@@ -557,29 +562,31 @@ def answering(answer: bytes) -> socket.socket:
     return server
 
 
-def test_a_silent_hub_is_given_up_in_time(ask):
+def test_a_silent_hub_is_given_up_in_time(ask, monkeypatch):
+    monkeypatch.setattr(src.download, "PROBE_SECONDS", 0.5)
+    started = time.monotonic()
     with closing(socket.create_server(("127.0.0.1", 0))) as server:  # accepts, never answers
-        problem, seconds = ask(server.getsockname()[1])
+        problem = ask(server.getsockname()[1])
     assert "cannot be reached (timed out)" in problem
-    assert 0.4 < seconds < 5
+    assert time.monotonic() - started > 0.4
 
 
 def test_a_refused_connection_is_said(ask):
-    problem, seconds = ask(closed_port())
+    with closed_port() as port:
+        problem = ask(port)
     assert "cannot be reached" in problem
     assert "refused" in problem
-    assert seconds < 5
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"401 Unauthorized", b"404 Not Found", b"500 Oops"])
 def test_a_hub_that_answers_is_alive_whatever_it_says(ask, status):
     with closing(answering(b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status)) as server:
-        assert ask(server.getsockname()[1])[0] is None
+        assert ask(server.getsockname()[1]) is None
 
 
 def test_an_answer_that_is_no_http_is_said(ask):
     with closing(answering(b"SSH-2.0-OpenSSH_9.6\r\n")) as server:
-        assert "cannot be reached" in ask(server.getsockname()[1])[0]
+        assert "cannot be reached" in ask(server.getsockname()[1])
 
 
 def test_an_endpoint_that_is_no_address_is_said(ask, monkeypatch):
@@ -590,7 +597,9 @@ def test_an_endpoint_that_is_no_address_is_said(ask, monkeypatch):
 
 def test_a_switched_off_hub_is_not_asked(ask, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert ask(closed_port()) == ("HF_HUB_OFFLINE is set", pytest.approx(0, abs=0.1))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("it is asked"))
+    with closed_port() as port:
+        assert ask(port) == "HF_HUB_OFFLINE is set"
 
 
 def test_what_a_file_holds_beside_its_rows_is_in_the_report(data_config, tmp_path):
