@@ -273,10 +273,11 @@ def test_nothing_holds_the_reference_while_a_policy_learns(run, monkeypatch, sta
     first = "" if start == "random" else run(*DPO, "max_steps=2", folder="first")
     keys = {"random": (), "another": ("objective.reference={}/model",)}
     more = [key.format(first) for key in keys.get(start, ("continue_from={}",))]
-    before, held = {id(model) for model in models()}, []
+    before, held = models(), []  # kept, so that no other takes the place of one in memory
 
     def look(*_):
-        held.append([model for model in models() if id(model) not in before])
+        known = set(map(id, before))
+        held.append([model for model in models() if id(model) not in known])
 
     monkeypatch.setattr(DPOModule, "on_train_start", look, raising=False)
     folder = run(*DPO, *more, "max_steps=4", "sample_prompts=[]")
