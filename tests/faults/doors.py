@@ -20,6 +20,7 @@ from src.data.sample import sample_rows
 from src.signals import exit_quietly_on_interrupt
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 300  # far more than any of these runs takes, on a busy machine too
 IMPORTED = ("src.training.start", "src.objectives", "src.talk.assistant", "src.exporting.exports")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE)
 
@@ -55,7 +56,7 @@ class Door:
             self.code, self.memory = answer["code"], answer["memory"]
         return self.code
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = SECONDS) -> int:
         """Return its exit code; kill it and fail if it does not end in ``seconds``."""
         end = time.monotonic() + seconds
         while (code := self.poll()) is None:
@@ -123,19 +124,20 @@ class DoorServer:
         pid = self.ask(**request, output=str(output), environment=environment)["pid"]
         return Door(self, pid, output)
 
-    def run(self, door: str, *arguments: str, folder: Path, seconds: float = 120) -> Door:
+    def run(self, door: str, *arguments: str, folder: Path, seconds: float = SECONDS) -> Door:
         """Start a door and wait for its end."""
         started = self.start(door, *arguments, folder=folder)
         started.wait(seconds)
         return started
 
 
-def _become(request: dict[str, Any]) -> None:
-    """Make this forked process the door that a request describes."""
+def _become(request: dict[str, Any], begun: int) -> None:
+    """Make this forked process the door that a request describes; close ``begun`` as it begins."""
     os.setsid()
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == 2 else signal.SIG_DFL)
     exit_quietly_on_interrupt()  # as ``import src`` does for ``python -m src.train``
+    os.close(begun)  # a signal finds its handler from here on
     files = {
         0: os.open(os.devnull, os.O_RDONLY),
         1: os.open(request["output"], os.O_WRONLY),
@@ -170,12 +172,17 @@ def _serve() -> None:
                 code = os.waitstatus_to_exitcode(status) if pid else None
                 answer = {"code": code, "memory": usage.ru_maxrss * 1024}
             else:
+                waits, begun = os.pipe()
                 pid = os.fork()
                 if pid == 0:
                     os.close(requests)
                     os.close(answers)
-                    _become(request)
+                    os.close(waits)
+                    _become(request, begun)
                     sys.exit()
+                os.close(begun)
+                os.read(waits, 1)  # its end: the door has begun
+                os.close(waits)
                 answer = {"pid": pid}
             os.write(answers, (json.dumps(answer) + "\n").encode())
 

@@ -116,8 +116,11 @@ def processes(mark: str) -> list[psutil.Process]:
     return found
 
 
-def orphans(mark: str, session: int, seconds: float = 6) -> list[str]:
-    """Return what still runs of a door that has ended, once it has had time to see that."""
+def orphans(mark: str, session: int, seconds: float = 60) -> list[str]:
+    """Return what still runs of a door that has ended, once it has had time to see that.
+
+    torch's workers look for their parent every five seconds.
+    """
     end = time.monotonic() + seconds
     while left := [*processes(mark), *_of_session(session)]:
         if time.monotonic() > end:

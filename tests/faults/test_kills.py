@@ -50,7 +50,7 @@ def wholes(doors, tmp_path_factory):
             places = (f"data.corpus_dir={folder / 'corpora'}", f"hydra.run.dir={run}")
             counted = {"PLANTED": "saves:1:count", "COUNTED": str(folder / "counted")}
             door = doors.start("train", *SMALL, *overrides, *places, folder=folder, **counted)
-            assert door.wait(240) == 0, door.err
+            assert door.wait() == 0, door.err
             made[key] = run, int((folder / "counted").read_text(encoding="utf-8"))
         return made[key]
 
@@ -74,15 +74,15 @@ def test_a_killed_run_ends_as_one_that_was_not(seed, train, wholes, elsewhere, t
         if not inside_a_save:
             time.sleep(draw.uniform(0, SECONDS * (3 if "trainer.devices=2" in overrides else 1)))
             door.kill()
-        door.wait(240)
+        door.wait()
         assert_saved_whole(run)
     given = [f"resume={run}"] if (run / "run.json").exists() else []
     door = train(*overrides, *given, MARK=str(tmp_path), **temporary)
-    assert door.wait(240) == 0, door.err
+    assert door.wait() == 0, door.err
     assert "Traceback" not in door.err
     assert_same(run, whole)
-    assert left_behind(tmp_path) == []
     assert orphans(str(tmp_path), door.pid) == []
+    assert left_behind(tmp_path) == []
 
 
 def test_who_resumes_a_run_that_is_alive_is_refused(train, tmp_path):

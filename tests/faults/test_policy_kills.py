@@ -54,7 +54,7 @@ def ppo(train, tokenizer, tmp_path):
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_ppo_that_is_killed_ends_as_one_that_was_not(seed, ppo, tmp_path):
     whole = ppo(folder="whole")
-    assert whole.wait(240) == 0, whole.err
+    assert whole.wait() == 0, whole.err
     draw, run, killed = random.Random(seed), tmp_path / "run", []
     while len(killed) < KILLS:
         given = [f"resume={run}"] if (run / "run.json").exists() else []
@@ -66,12 +66,16 @@ def test_ppo_that_is_killed_ends_as_one_that_was_not(seed, ppo, tmp_path):
         if place == "any":
             time.sleep(draw.uniform(0.5, SECONDS))
             door.kill()
-        assert door.wait(240) == -9, f"over before kill {len(killed) + 1} at {place}: {door.err}"
+        code = door.wait()
+        if code == 0 and "any" in (*killed, place):  # how far it is then, the machine decides
+            break
+        assert code == -9, f"over before kill {len(killed) + 1} at {place}: {door.err}"
         killed.append(place)
         assert_saved_whole(run)
+    assert killed
     door = ppo(f"resume={run}", MARK=str(tmp_path))
-    assert door.wait(240) == 0, door.err
+    assert door.wait() == 0, door.err
     assert "Traceback" not in door.err
     assert_same(run, tmp_path / "whole")
-    assert left_behind(tmp_path) == []
     assert orphans(str(tmp_path), door.pid) == []
+    assert left_behind(tmp_path) == []

@@ -31,9 +31,7 @@ PHASES = {
     "saving": ("checkpoint:1", "model:2", "fsync:9", "replace:4", "checkpoint:4"),
     "test": ("test:1", "figures:1", "test:2"),
 }
-SECONDS = (
-    30  # far more than a step or a validation takes, and far less than the run that never ends
-)
+SECONDS = 300  # far more than a step or a validation takes, on a busy machine too
 
 
 def cases() -> list[tuple[str, str, bool]]:
@@ -68,8 +66,8 @@ def check_end(door, code: int, number: int, tmp_path: Path) -> None:
     assert code == 128 + number, (code, door.err)
     assert "Traceback" not in door.err, door.err
     assert door.err.count("go on with: ") <= 1, door.err
-    assert left_behind(tmp_path) == []
     assert orphans(str(tmp_path), door.pid) == []
+    assert left_behind(tmp_path) == []
 
 
 @pytest.mark.parametrize(("phase", "name", "twice"), [c for c in cases() if c[0] != "import"])
@@ -79,7 +77,7 @@ def test_a_signal_in_a_phase(phase, name, twice, train, whole, tmp_path):
     planted = {"PLANTED": f"{place}:{action}", "MARK": str(tmp_path)}
     door = train(*LAYOUT, **planted)
     number = getattr(signal, f"SIG{name}")
-    check_end(door, door.wait(120), number, tmp_path)
+    check_end(door, door.wait(SECONDS), number, tmp_path)
     goes_on(train, tmp_path, whole)
 
 
@@ -91,12 +89,10 @@ def test_a_signal_at_any_time(seed, train, whole, tmp_path):
     door = train(*LAYOUT, f"data.num_workers={draw.choice((0, 2))}", MARK=str(tmp_path))
     time.sleep(draw.uniform(0.1, 4))
     door.send(number)
-    started = time.monotonic()
     if draw.random() < 0.3:
         time.sleep(draw.uniform(0, 0.2))
         door.send(number)
     code = door.wait(SECONDS)
-    assert time.monotonic() - started < SECONDS
     if code == 0:  # it was over, or nearly
         assert (tmp_path / "run" / "metrics.json").exists()
         return
