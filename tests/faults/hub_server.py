@@ -14,6 +14,13 @@ COMMIT = "a" * 40
 Answer = tuple[int, dict[str, str], bytes]
 
 
+class Server(ThreadingHTTPServer):
+    """One that takes as many connections at once as tests make."""
+
+    daemon_threads = True
+    request_queue_size = 128  # five, and the next would wait for seconds
+
+
 class Hub:
     """The hub, as a context.
 
@@ -30,8 +37,7 @@ class Hub:
         self.repositories = repositories
         self.fault = fault
         self.requests: list[str] = []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Request)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), Request)
         self.server.hub = self  # type: ignore[attr-defined]
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
 

@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import pytest
 from tests.faults.conftest import count
 from tests.faults.doors import Door
 from tests.faults.hub_server import Hub, Request
-from tests.faults.test_hub import End, load, repositories, start  # noqa: F401  # a fixture
+from tests.faults.test_hub import (
+    End,
+    is_large,
+    load,
+    repositories,  # noqa: F401  # a fixture
+    start,
+)
 from tests.training.conftest import SMALL
 
 NUM_STARTS = 8
@@ -27,10 +34,10 @@ def rows(tmp_path_factory) -> Path:
     return path
 
 
-def start_one(doors, rows: Path, folder: Path) -> Door:
+def start_one(doors, rows: Path, folder: Path, **environment: str) -> Door:
     """Start a training that names its run folder and finds its corpus by itself."""
     data = ["data=file", f"data.path={rows}", "max_steps=2"]
-    return doors.start("train", *SMALL, *data, folder=folder)
+    return doors.start("train", *SMALL, *data, folder=folder, **environment)
 
 
 def figures(folder: Path) -> dict[str, float]:
@@ -55,18 +62,20 @@ def serial(doors, rows, tmp_path_factory) -> dict[str, float]:
 
 @pytest.mark.parametrize("seed", range(count(5, 1)))
 def test_eight_runs_on_a_cold_cache(doors, rows, serial, tmp_path, seed):
-    """The one that is killed holds the lock and writes; in every other trial it is any of them."""
+    """The one that is killed holds the lock and writes; in every other trial it is any of them.
+
+    It stands still in its writing until then: others may have come to the lock meanwhile, or not.
+    """
     rng = random.Random(seed)
     corpora = tmp_path / "outputs" / "corpora"
-    started = [start_one(doors, rows, tmp_path) for _ in range(NUM_STARTS)]
-    if seed % 2:
-        time.sleep(rng.random() * 2)
-        victim = rng.choice(started)
-    else:
-        while (pid := builder(corpora)) is None:
-            assert any(door.poll() is None for door in started)
-        time.sleep(rng.random() / 10)
-        victim = next(door for door in started if door.pid == pid)
+    started = []
+    if seed % 2 == 0:
+        started = [start_one(doors, rows, tmp_path, PLANTED="corpus:2:STOP")]
+        while builder(corpora) != started[0].pid:
+            assert started[0].poll() is None, started[0].err
+    started += [start_one(doors, rows, tmp_path) for _ in range(NUM_STARTS - len(started))]
+    time.sleep(rng.random() * 2)
+    victim = rng.choice(started) if seed % 2 else started[0]
     victim.send(signal.SIGKILL)
     others = [door for door in started if door is not victim]
     for door in others:
@@ -82,16 +91,30 @@ def test_eight_runs_on_a_cold_cache(doors, rows, serial, tmp_path, seed):
 
 @pytest.mark.parametrize("kind", ["model", "tokenizer", "rows"] if count(3, 1) == 3 else ["model"])
 def test_eight_downloads_into_a_cold_cache(repositories, tmp_path, kind):  # noqa: F811
+    may_end = threading.Event()
+
     def slowly(request: Request) -> bool:
         time.sleep(0.1)
-        return False
+        if not is_large(request):
+            return False
+        _, headers, content = request.answer()
+        middle = len(content) // 2
+        request.start(200, headers, len(content))
+        for part in (content[:middle], content[middle:]):
+            request.wfile.write(part)
+            request.wfile.flush()
+            may_end.wait(200)
+        return True
 
     with Hub(repositories, slowly) as hub:
+        may_end.set()
         expected = load(kind, hub.endpoint, tmp_path / "serial")
+        may_end.clear()  # so that a file is half there until one of them is killed
         started = [start(kind, hub.endpoint, tmp_path / "shared") for _ in range(NUM_STARTS)]
         while not list(tmp_path.glob("shared/hub/*/blobs/*.incomplete")):
             time.sleep(0.01)
         started[0].kill()
+        may_end.set()
         ends = [finish(process) for process in started]
     assert [end.code for end in ends[1:]] == [0] * (NUM_STARTS - 1), ends
     assert {end.result for end in ends[1:]} == {expected.result}
@@ -99,5 +122,5 @@ def test_eight_downloads_into_a_cold_cache(repositories, tmp_path, kind):  # noq
 
 
 def finish(process: subprocess.Popen) -> End:
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=300)
     return End(process.returncode, out, err)
