@@ -55,14 +55,14 @@ def image(tmp_path) -> Path:
     return path
 
 
-def start(doors, folder: Path, *overrides: str) -> Door:
+def start(doors, folder: Path, *overrides: str, **environment: str) -> Door:
     values = (f"data.corpus_dir={folder / 'corpora'}", f"hydra.run.dir={folder / 'run'}")
-    return doors.start("train", *SMALL, *LAYOUT, *values, *overrides, folder=folder.parent)
+    given = (*SMALL, *LAYOUT, *values, *overrides)
+    return doors.start("train", *given, folder=folder.parent, **environment)
 
 
-def stand_still(door: Door) -> bool:
-    """Stop a process, all calls of the system done; False if it has ended."""
-    door.send(signal.SIGSTOP)
+def stands_still(door: Door) -> bool:
+    """Wait until a process has stopped, all calls of the system done; False if it has ended."""
     tasks = Path(f"/proc/{door.pid}/task")
     while door.poll() is None:
         states = set()
@@ -76,20 +76,21 @@ def stand_still(door: Door) -> bool:
 
 
 def copies_of(doors, image: Path, folder: Path, number: int) -> list[Path]:
-    """Return copies of the image at random moments of a run, and let it end."""
-    last = folder / "run" / "checkpoints" / "last.ckpt"
+    """Return copies of the image at random moments of a run, and let it end.
+
+    It stops by itself before some of its saves, however slow this process is. The first copy is
+    made there, the others a little later.
+    """
     copies: list[Path] = []
-    saves: set[int] = set()
-    door = start(doors, folder)
-    moments = [int((i + random.random()) * NUM_SAVES / number) for i in range(number)]
-    for num_saves in moments:
-        while len(saves) < num_saves and door.poll() is None:
-            with suppress(FileNotFoundError):
-                saves.add(last.stat().st_mtime_ns)
-            time.sleep(0.001)
-        time.sleep(random.uniform(0.0, 0.05))
-        if not stand_still(door):
-            break
+    saves = [1 + int((i + random.random()) * NUM_SAVES / number) for i in range(number)]
+    door = start(doors, folder, PLANTED=",".join(f"checkpoint:{n}:STOP" for n in saves))
+    while len(copies) < number and stands_still(door):
+        if copies:
+            door.send(signal.SIGCONT)
+            time.sleep(random.uniform(0.0, 0.05))
+            door.send(signal.SIGSTOP)
+            if not stands_still(door):
+                break
         copies.append(image.with_name(f"copy{time.monotonic_ns()}"))
         subprocess.run(["cp", "--sparse=always", str(image), str(copies[-1])], check=True)
         door.send(signal.SIGCONT)
