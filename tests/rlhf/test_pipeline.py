@@ -152,18 +152,19 @@ def test_the_table_fits_the_terminal_and_says_what_is_in_the_figures(folder, sai
     assert "| question | sft | dpo | ppo | rloo |" in report
 
 
-def test_a_complete_one_is_shown_again_and_another_setting_is_refused(folder, root, said):
+def test_a_complete_one_is_shown_again_and_another_setting_is_refused(folder, root, said, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / folder.relative_to(root))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    code, out, err = run(root, *small(root, "name=one"))
+    code, out, err = run(tmp_path, *small(root, "name=one"))
     assert (code, out) == (0, said), err
-    code, _, err = run(root, *small(root, "name=one", "ppo.objective.kl_coef=0.7"))
+    code, _, err = run(tmp_path, *small(root, "name=one", "ppo.objective.kl_coef=0.7"))
     assert code == 2
     was = config().ppo["objective"]["kl_coef"]
     assert f"ppo.objective.kl_coef={was}, not 0.7" in err.splitlines()[-1]
-    code, _, err = run(root, "resume=outputs/rlhf/one", "seed=3")
+    code, _, err = run(tmp_path, "resume=outputs/rlhf/one", "seed=3")
     assert code == 2
     assert "seed=3: what goes on keeps its settings" in err.splitlines()[-1]
-    assert run(root, "resume=outputs/rlhf/one")[:2] == (0, said)
+    assert run(tmp_path, "resume=outputs/rlhf/one")[:2] == (0, said)
     ignored = {"rlhf.json", "run.lock"}
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert {k: v for k, v in before.items() if k.name not in ignored} == {
@@ -302,7 +303,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_figures(root, folder, tmp_pa
 
 @pytest.mark.slow
 def test_a_signal_ends_it_in_good_order_and_says_how_it_goes_on(root):
-    own = small(root, "name=stopped", "ppo.max_steps=400")
+    own = small(root, "name=stopped", "ppo.max_steps=100000")  # not over before the signal comes
     running = start(*own, cwd=root)
     place = root / "outputs/rlhf/stopped"
     while not (place / "5_ppo/history.csv").exists() and running.poll() is None:
