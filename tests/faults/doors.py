@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.sample import sample_rows
-from src.signals import exit_quietly_on_interrupt
+from src.signals import end_with_parent, exit_quietly_on_interrupt
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 300  # far more than any of these runs takes, on a busy machine too
@@ -134,6 +134,7 @@ class DoorServer:
 def _become(request: dict[str, Any], begun: int) -> None:
     """Make this forked process the door that a request describes; close ``begun`` as it begins."""
     os.setsid()
+    end_with_parent()  # what a test that failed left running would slow all others
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == 2 else signal.SIG_DFL)
     exit_quietly_on_interrupt()  # as ``import src`` does for ``python -m src.train``
