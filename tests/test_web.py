@@ -1,5 +1,6 @@
 """The page's door: its mistakes, its address, its end."""
 
+import json
 import re
 import signal
 import socket
@@ -22,12 +23,6 @@ from tests.model.conftest import random_model, tiny_config
 ROOT = Path(__file__).parents[1]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -45,13 +40,12 @@ def free_port() -> int:
         (("data.max_rows=0",), "data.max_rows=0: must be at least 1"),
         (("data.max_rows=some",), "data.max_rows: Value 'some' of type"),
         (("host=nowhere.invalid",), "host=nowhere.invalid port=7860: "),
-        (("model_path=/nowhere", "port={port}"), "model_path=/nowhere: there is no such folder"),
-        (("port={port}",), "no trained model in outputs/train"),
+        (("model_path=/nowhere", "port=0"), "model_path=/nowhere: there is no such folder"),
+        (("port=0",), "no trained model in outputs/train"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_served(door, arguments, message):
-    given = [argument.format(port=free_port()) for argument in arguments]
-    code, _, err = door(web.web, "web", *given, free_text=("model_path", "compare_with"))
+    code, _, err = door(web.web, "web", *arguments, free_text=("model_path", "compare_with"))
     assert code == 2
     assert err.startswith("error: ")
     assert message in err
@@ -64,7 +58,7 @@ def test_rankings_that_somebody_asks_for_are_looked_at_at_once(door, tmp_path):
     assert code == 2
     assert err == "error: rank.output=mine.json, line 1: it holds other rows; name a new file\n"
     (tmp_path / "comparisons.jsonl").write_text('{"chosen": "a", "rejected": "b"}\n')
-    _, _, err = door(web.web, "web", f"port={free_port()}")
+    _, _, err = door(web.web, "web", "port=0")
     assert "no trained model" in err  # who came to chat needs no other file
 
 
@@ -78,22 +72,28 @@ def test_a_port_that_is_taken_is_named(door):
     assert f"port={port}: cannot listen there: Address already in use; choose another" in err
 
 
-def save_tiny_model(folder: Path, tokenizer, **shape: int) -> None:
+def save_tiny_model(folder: Path, tokenizer, seed: int = 0, **shape: int) -> None:
     config = tiny_config(vocab_size=tokenizer.vocab_size, **shape)
-    save_model_folder(folder, random_model(config), tokenizer, greedy(8))
+    save_model_folder(folder, random_model(config, seed), tokenizer, greedy(8))
 
 
 def test_nobody_takes_the_port_while_the_models_are_loaded(door, tokenizer, tmp_path, monkeypatch):
     save_tiny_model(tmp_path / "model", tokenizer)
-    port = free_port()
+    taken = []
+
+    def bind_once(host: str, port: int) -> socket.socket:
+        taken.append(bind(host, port))
+        return taken[0]
 
     def get(self, name: str) -> None:
+        port = taken[0].getsockname()[1]
         with pytest.raises(UserError, match="Address already in use"), bind("127.0.0.1", port):
             pass
         raise UserError("seen")
 
+    monkeypatch.setattr(web, "bind", bind_once)
     monkeypatch.setattr(Models, "get", get)
-    own = (f"port={port}", f"model_path={tmp_path / 'model'}")
+    own = ("port=0", f"model_path={tmp_path / 'model'}")
     code, _, err = door(web.web, "web", *own, free_text=("model_path",))
     assert (code, err) == (2, "error: seen\n")
 
@@ -120,8 +120,9 @@ def test_the_same_folder_twice_is_one_model(door, tokenizer, tmp_path, monkeypat
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_in_good_order_while_it_answers(tokenizer, tmp_path, number, code):
-    save_tiny_model(tmp_path / "model", tokenizer, n_positions=1024, n_layer=16)
-    command = [sys.executable, "-m", "src.web", "port=0", "generation.max_new_tokens=900"]
+    """The answer would have thousands of tokens: it is not over when the signal comes."""
+    save_tiny_model(tmp_path / "model", tokenizer, seed=1, n_positions=16_384, n_layer=16)
+    command = [sys.executable, "-m", "src.web", "port=0", "generation.max_new_tokens=16000"]
     server = subprocess.Popen(
         [*command, f"model_path={tmp_path / 'model'}"],
         cwd=ROOT,
@@ -132,14 +133,15 @@ def test_a_signal_ends_it_in_good_order_while_it_answers(tokenizer, tmp_path, nu
     try:
         address = re.search(r"http://\S+", server.stdout.readline())[0]
         said = [{"role": "user", "content": "hi"}]
-        name = httpx.get(f"{address}/options").json()["chosen"][0]
+        name = httpx.get(f"{address}/options", timeout=60).json()["chosen"][0]
         question = {"answers": [{"model": name, "messages": said}]}
         with httpx.stream("POST", f"{address}/answers", json=question, timeout=60) as answer:
             lines = answer.iter_lines()
-            next(lines)
+            events = [next(lines)]
             server.send_signal(number)
-            assert len([*lines]) < 900
-        assert server.wait(30) == code
+            events += lines
+            assert not json.loads(events[-1])["end"]
+        assert server.wait(60) == code
         assert server.stderr.read() == ""
     finally:
         server.kill()
