@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("TERM", "INT", "HUP", "USR1")
+TIMEOUT = 120  # seconds, on a busy machine; what must be stopped takes longer
 BEGINNING = """
 import os, signal, subprocess, sys, time
 from src import signals
@@ -27,7 +28,7 @@ def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[st
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
         **options,
     )
@@ -36,23 +37,31 @@ def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize("name", NAMES)
 def test_a_signal_ends_the_process_at_once_and_what_it_has_started(name, tmp_path):
     code = """
-child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
 print(child.pid, flush=True)
 part = open(sys.argv[2], 'w')
 signals.take()
 signals.at_end(lambda: os.unlink(sys.argv[2]))
 signals.say_at_end('go on with: this')
 send(sys.argv[1])
-time.sleep(60)
+time.sleep(600)
 """
     done = run(code, name, str(tmp_path / "part"))
     assert done.returncode == 128 + getattr(signal, f"SIG{name}")
     assert done.stderr == f"SIG{name}: stopped\ngo on with: this\n"
     assert list(tmp_path.iterdir()) == []
-    end = time.monotonic() + 10
-    while psutil.pid_exists(int(done.stdout)):
+    end = time.monotonic() + 60
+    while is_running(int(done.stdout)):
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there that has not ended; not everywhere is one taken away then."""
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_no_code_of_others_can_catch_it():
@@ -60,7 +69,7 @@ def test_no_code_of_others_can_catch_it():
 signals.take()
 try:
     send('TERM')
-    time.sleep(60)
+    time.sleep(600)
 except BaseException:
     pass
 finally:
@@ -71,12 +80,17 @@ finally:
 
 def test_the_first_is_remembered_while_a_step_is_taken_and_the_second_is_not():
     code = """
-import logging
-logging.basicConfig(format='%(message)s')
+import logging, threading
+said = threading.Event()
+class Said(logging.StreamHandler):
+    def emit(self, record):
+        super().emit(record)
+        said.set()
+logging.basicConfig(format='%(message)s', handlers=[Said()])
 signals.take()
 signals.defer(True)
 send('USR1')
-time.sleep(0.2)
+said.wait()  # by the thread that listens
 print(signals.received().name, flush=True)
 send('TERM')
 print('never')
@@ -93,9 +107,7 @@ signals.take()
 threading.Timer(0.3, send, ['TERM']).start()
 hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)  # minutes, in which Python runs no handler
 """
-    started = time.monotonic()
-    assert run(code).returncode == 143
-    assert time.monotonic() - started < 20
+    assert run(code).returncode == 143  # within TIMEOUT
 
 
 def test_what_is_ignored_stays_ignored():
@@ -131,7 +143,7 @@ import contextlib
 def library():
     with contextlib.suppress(Exception):
         send('TERM')
-        time.sleep(10)
+        time.sleep(600)
 try:
     with signals.taken():
         library()
@@ -149,7 +161,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 del sys.modules['src'], sys.modules['src.signals']
 import src
 send('INT')
-time.sleep(60)
+time.sleep(600)
 """
     done = run(code)
     assert (done.returncode, done.stderr) == (130, "")
@@ -179,7 +191,7 @@ with signals.first_waits(lambda received: given.append(received.name) or True):
     time.sleep(signals.SECONDS_TO_ACT + 0.5)
     print(given, signals.received().name, flush=True)
     send('INT')
-    time.sleep(60)
+    time.sleep(600)
 """
     done = run(code)
     assert (done.returncode, done.stdout) == (130, "['SIGINT'] SIGINT\n"), done.stderr
