@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -32,6 +33,14 @@ def write(folder: Path, **files) -> None:
         (folder / f"{prefix}.{name}").write_text(f"{content}\n")
 
 
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch):
+    """With 64 GiB free, no swap and no ulimit, whatever else runs on the one below."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GIB))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=0))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A kernel's folders: of processes, and of control groups."""
@@ -48,8 +57,8 @@ def tree(tmp_path):
 
 def test_without_groups_all_that_the_machine_has_is_free(tree):
     assert group_room(*tree("")) == NO_LIMIT
-    available = psutil.virtual_memory().available
-    assert free_memory(1, *tree("")) == pytest.approx(available, rel=0.2)
+    assert free_memory(1, *tree("")) == 64 * GIB
+    assert free_memory(4, *tree("")) == 16 * GIB
     assert not has_hard_limit(*tree(""))
 
 
