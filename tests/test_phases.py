@@ -47,11 +47,12 @@ def test_an_error_ends_its_phases():
 
 
 def test_a_run_that_goes_on_counts_what_has_passed():
+    start = time.perf_counter()
     phases.add({"training": 100.0, "saving": 7.0})
     with phases.phase("training"):
         time.sleep(0.01)
     passed = phases.seconds()
-    assert 100.01 <= passed["training"] < 101
+    assert 100.01 <= passed["training"] <= 100 + time.perf_counter() - start
     assert passed["saving"] == 7.0
 
 

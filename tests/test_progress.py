@@ -101,7 +101,7 @@ with Progress(3, "training: step") as outer:
                 inner.add(1)
 with Progress(4, "scoring the test split", "blocks") as test:
     test.add(4)
-with Progress(10**6, "saving", "MB", delay=1) as quick:
+with Progress(10**6, "saving", "MB", delay=600) as quick:
     quick.add(10**6)
 assert handler.stream is sys.stderr
 """

@@ -121,9 +121,17 @@ def test_nothing_is_begun_for_which_there_is_no_room(tmp_path, monkeypatch):
         part.write_text("newer")
 
 
-def test_free_bytes_are_asked_of_the_folder_that_is_there(tmp_path):
+def test_free_bytes_are_asked_of_the_folder_that_is_there(tmp_path, monkeypatch):
+    status, asked = os.statvfs(tmp_path), []  # as it is now: others write there, too
+
+    def statvfs(folder):
+        asked.append(folder)
+        return status
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
     free = disk.free_bytes(tmp_path / "not" / "yet")
-    assert free == pytest.approx(disk.free_bytes(tmp_path), rel=0.05)
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    assert (free, asked) == (blocks * status.f_frsize, [tmp_path])
     assert free > 0
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def folder(tmp_path: Path) -> Path:
     place = tmp_path / "outputs" / "train"
     make_run(place / "2026-01-01_10-00-00_aaaaaa")
     make_run(place / "2026-01-03_10-00-00_baseline_bbbbbb", settings={"model.pretrained": "x/gpt2"})
-    make_run(place / "mine", "stopped", start="2026-01-02T10:00:00+00:00")
+    noon = datetime(2026, 1, 2, 12).astimezone().isoformat()  # names hold local times, too
+    make_run(place / "mine", "stopped", start=noon)
     sweep = place / "2026-01-02_20-00-00_cccccc"
     make_run(sweep / "10_lr1e-3")
     make_run(sweep / "2_lr5e-3", "failed", reason="batch_size=0: must be at least 1")
@@ -143,7 +145,7 @@ def test_a_broken_run_is_named_and_hides_no_other(damage, folder):
     assert len(found) == 4
     assert found[-1].state == "broken"
     lines = table_lines(found, folder, 100)
-    assert any(line.startswith(f"broken: {broken.name}: ") for line in lines)
+    assert any(line.startswith(f"broken: {broken.name}:") for line in lines)
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "x", 1e999, -1, True, 2**70])
@@ -215,9 +217,9 @@ def test_a_folder_may_stand_alone(name, door, tmp_path):
 def test_hundreds_of_runs_are_listed_fast_and_without_torch(tmp_path):
     for number in range(300):
         make_run(tmp_path / "many" / f"2026-01-01_10-00-00_{number:06x}")
-    begun = time.process_time()
+    begun = time.thread_time()  # what other tests have left running is not counted
     assert len(find_runs(tmp_path / "many")) == 300
-    assert time.process_time() - begun < 1
+    assert time.thread_time() - begun < 1
     code = (
         "import sys; sys.argv = ['runs', 'folder=many'];"
         "import runpy; runpy.run_module('src.runs', run_name='__main__');"
