@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -26,6 +27,7 @@ from tests.conftest import greedy
 from tests.serving.conftest import ask, tiny_assistant
 
 ROOT = Path(__file__).parents[1]
+TIMEOUT = 120  # seconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +59,15 @@ def served(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen, li
 
 def post(url: str, body: bytes) -> dict:
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
+    request = urllib.request.Request(url, body, headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         return json.load(answer)
 
 
 def end(process: subprocess.Popen, number: int) -> tuple[int, str, str]:
     """Send a signal; return exit code, standard output and the rest of standard error."""
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=TIMEOUT)
     return process.returncode, out, err
 
 
@@ -102,29 +105,35 @@ def test_a_key_names_and_pages_are_set_on_the_command_line(folder):
         request.add_header("Host", f"a:{port}")
         request.add_header("Authorization", "Bearer 1729")
         request.add_header("Origin", "http://b.example")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             assert answer.headers["Access-Control-Allow-Origin"] == "http://b.example"
         request.remove_header("Authorization")
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(request, timeout=30)
+            urllib.request.urlopen(request, timeout=TIMEOUT)
         assert end(process, signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.slow
 def test_ctrl_c_lets_running_answers_end(folder):
-    with served(folder, "generation.max_new_tokens=100") as (process, (where, _)):
+    arguments = ("generation.max_new_tokens=100", f"shutdown_seconds={TIMEOUT}")
+    with served(folder, *arguments) as (process, (where, _)):
         url = re.search(r"answers at (\S+) ", where)[1] + "/chat/completions"
-        body = json.dumps(ask() | {"model": "gpt2-chat"}).encode()
-        answers: list[dict] = []
-        asking = [threading.Thread(target=lambda: answers.append(post(url, body))) for _ in "abcd"]
-        for thread in asking:
-            thread.start()
-        for thread in asking[:1]:
-            thread.join()
-        code, out, err = end(process, signal.SIGINT)
-        assert (code, out) == (130, "")
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        body = json.dumps(ask(**options) | {"model": "gpt2-chat"}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, body, headers)
+        answers = [urllib.request.urlopen(request, timeout=TIMEOUT) for _ in "abcd"]
+        for answer in answers:
+            assert answer.readline().startswith(b"data: ")  # it has begun
+        process.send_signal(signal.SIGINT)
+        for answer in answers:
+            *_, usage, done = [line for line in answer.read().splitlines() if line]
+            assert done == b"data: [DONE]"
+            tokens = json.loads(usage.removeprefix(b"data: "))["usage"]["completion_tokens"]
+            assert tokens == 100
+        out, err = process.communicate(timeout=TIMEOUT)
+        assert (process.returncode, out) == (130, "")
         assert err.count("\n") == err.count("POST /v1/chat/completions 200") == 4
-        assert answers[0]["usage"]["completion_tokens"] == 100
 
 
 @pytest.fixture
@@ -181,20 +190,39 @@ def test_a_port_in_use_is_named_before_the_model_is_loaded(mistake):
     assert f"port={port}: cannot listen there: Address already in use; choose another" in line
 
 
+@contextmanager
+def imported_anew(package: str) -> Iterator[None]:
+    """Import the modules of a package once more meanwhile; those of other tests come back."""
+    attributes = vars(sys.modules[package])
+
+    def modules() -> dict[str, ModuleType]:
+        return {k: module for k, module in sys.modules.items() if k.startswith(f"{package}.")}
+
+    modules_before, attributes_before = modules(), dict(attributes)
+    for name in modules_before:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in modules():
+            del sys.modules[name]
+        sys.modules.update(modules_before)
+        attributes.clear()
+        attributes.update(attributes_before)
+
+
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
 def test_without_the_extra_it_says_what_to_install(missing, mistake, monkeypatch):
-    for name in list(sys.modules):
-        if name.startswith("src.serving."):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, missing, None)
-    assert f"needs {missing}" in (line := mistake("port=0"))
-    assert "pip install 'gpt2-chat[web]'" in line
+    with imported_anew("src.serving"):
+        monkeypatch.setitem(sys.modules, missing, None)
+        assert f"needs {missing}" in (line := mistake("port=0"))
+        assert "pip install 'gpt2-chat[web]'" in line
 
 
 @pytest.mark.slow
 def test_memory_stays_bounded_whatever_is_sent(folder):
     """Twenty clients at a time, each with ten megabytes, and 200 connections."""
-    with served(folder) as (process, (where, _)):
+    with served(folder, f"receive_seconds={TIMEOUT}") as (process, (where, _)):
         port = int(re.search(r":(\d+)/v1", where)[1])
         memory = psutil.Process(process.pid).memory_info
         head = (
@@ -203,7 +231,7 @@ def test_memory_stays_bounded_whatever_is_sent(folder):
         )
 
         def send() -> bytes:
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as connection:
                 connection.sendall(head.encode() + b"[" * 10_000_000)
                 return connection.recv(12)
 
@@ -221,7 +249,7 @@ def test_memory_stays_bounded_whatever_is_sent(folder):
         at_once(2)
         before = memory().rss
         assert at_once(20) == [b"HTTP/1.1 413"] * 20
-        idle = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(200)]
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) for _ in range(200)]
         assert memory().rss - before < 64 * 2**20
         for connection in idle:
             connection.close()
