@@ -203,7 +203,9 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-background-networking"]
+            executable_path=executable,
+            args=["--no-sandbox", "--disable-background-networking"],
+            timeout=120_000,  # milliseconds, on a busy machine
         )
         yield browser
         browser.close()

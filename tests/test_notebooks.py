@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 
 import matplotlib
@@ -17,6 +18,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 from src.command.overrides import CONF, readable
 from src.evaluation.settings import markdown_table
@@ -48,11 +50,14 @@ def test_notebooks_are_stored_without_results(path):
 def execute(name: str, start: str = "notebooks", **environment: Path) -> NotebookNode:
     """Return a notebook after its cells ran, started in a folder of the repository."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as sockets:
         for key, value in environment.items():
             patch.setenv(key, str(value))
         resources = {"metadata": {"path": str(ROOT / start)}}
-        return NotebookClient(notebook, timeout=300, resources=resources).execute()
+        limits = {"timeout": 500, "startup_timeout": 300}  # seconds, on a busy machine
+        # Not by TCP: another process may take a port between its choice and the kernel's start.
+        own = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+        return NotebookClient(notebook, resources=resources, config=own, **limits).execute()
 
 
 @pytest.fixture(scope="module", params=["notebooks", "."])

@@ -69,7 +69,8 @@ def test_a_door_that_has_nothing_to_remark_is_silent(arguments, home, folder):
 
 OURS = (
     r"rows|blocks|steps|validation|test|step|model|device|cores|memory|run folder|warning:|"
-    r"training:|measured:|trained|took|talk to it:|see curves:|all figures:|removed:|learned|exact|"
+    r"training:|validating|scoring|saving|answering|pace|measured:|trained|took|talk to it:|"
+    r"see curves:|all figures:|removed:|learned|exact|"
     r"other programs keep|[\u2500-\u257f]|  +\S"
 )
 
