@@ -305,7 +305,7 @@ class Screen:
     def type(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = 200) -> None:
         """Read the screen until ``text`` appears after what was waited for before."""
         until = time.monotonic() + seconds
         while text not in self.seen:
