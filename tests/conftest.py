@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
 
 from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from src import signals
 from src.command.cli import run_door
@@ -183,6 +184,7 @@ def door(monkeypatch, tmp_path, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [config_name, *arguments])
         GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None  # that of a door before, which may only have shown it
         code = 0
         try:
             run_door(job, config_name, **options)
