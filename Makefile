@@ -22,7 +22,7 @@ test: setup      ## the test suite: minutes, no network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
 test-slow: setup ## the tests of seconds to minutes: whole trainings, several processes, faults
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and not whole" -n auto --dist loadfile
 
 test-whole: setup ## whole sweeps, searches and pipelines that are killed, an installed wheel, the benchmark, TensorBoard in a browser: half an hour
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m whole -n auto --dist loadfile
