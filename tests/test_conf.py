@@ -72,6 +72,22 @@ def test_a_size_is_what_its_name_says(name):
     assert model.tokenizer == ("openai-community/gpt2" if released else None)
 
 
+def test_weights_bring_their_tokenizer(tmp_path):
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "tokenizer.json").write_text("{}")
+    alone.mkdir()
+
+    def tokenizer(pretrained, *others):
+        return train_config(f"model.pretrained={pretrained}", *others).model.tokenizer
+
+    for own in (run, run / "model", "owner/name", tmp_path / "mistyped"):
+        assert tokenizer(own) == str(own)
+    for gpt2 in ("null", alone, "gpt2-xl"):
+        assert tokenizer(gpt2) == "openai-community/gpt2"
+    assert tokenizer(run, "model.tokenizer=other") == "other"
+
+
 @pytest.mark.parametrize(
     ("hardware", "batch_size", "precision", "learning_rate", "warmup"),
     [("2080ti", 4, "16-mixed", 6e-5, 1000), ("a100", 32, "bf16-mixed", 2.5e-4, 500)],

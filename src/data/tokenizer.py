@@ -17,12 +17,12 @@ from src.data.tokenizer_files import (
     FILES,
     SETTINGS,
     TOKENIZER,
-    VOCABULARIES,
     byte_level,
     read_tokenizer,
 )
 from src.errors import UserError
 from src.files import atomic
+from src.files.model_files import VOCABULARIES
 from src.hub import local_folder
 
 PAD = "<|pad|>"

@@ -18,7 +18,7 @@ from src.data.tokenizer_limits import check_lines, check_numbers, check_pieces, 
 from src.errors import UserError
 from src.files.checksums import warn_of_changes
 from src.files.json_file import read_settings, refuse_pointer
-from src.files.model_files import check_files, read_file
+from src.files.model_files import VOCABULARIES, check_files, read_file
 from src.hub import first_line
 
 END_OF_TEXT = "<|endoftext|>"
@@ -27,7 +27,6 @@ SETTINGS = "tokenizer_config.json"
 NAMES = "special_tokens_map.json"
 ADDED = "added_tokens.json"
 BPE_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # the latter: OpenAI's
-VOCABULARIES = (TOKENIZER, "vocab.json", "vocab.txt", "encoder.json", "*.model")
 LINES = ("vocab.txt", "merges.txt", "vocab.bpe")  # of one entry a line
 
 # All files that decide the ids, as patterns; config.json names a class.

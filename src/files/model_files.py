@@ -11,6 +11,7 @@ from src.errors import UserError
 MIB = 2**20
 MAX_TEXT = 32 * MIB  # of settings and vocabularies; Gemma's tokenizer.json, the largest known, fits
 UNBOUNDED = ("*.safetensors", "*.bin")  # weights, which are compared with the config before use
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "encoder.json", "*.model")
 HUB_CACHE = "models--"  # what the folder of a repository in the hub's cache is called
 KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -19,6 +20,11 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder holds a file that is the vocabulary of a tokenizer."""
+    return any(True for pattern in VOCABULARIES for _ in folder.glob(pattern))
 
 
 def check_files(folder: Path, patterns: Sequence[str]) -> None:

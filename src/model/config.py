@@ -1,12 +1,20 @@
 """The values of ``conf/model``: types and ranges, no defaults."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-from src.checks import at_least, check, one_of, within
+from src.checks import AUTO, at_least, check, one_of, within
 from src.errors import UserError
+from src.files.model_files import has_vocabulary
 
 ACTIVATIONS = ("gelu_new", "gelu")
+GPT2_TOKENIZER = "openai-community/gpt2"
+# OpenAI's sizes share one tokenizer; the names need no look at its files.
+GPT2_NAMES = {
+    *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "distilbert/distilgpt2"),
+    *(f"openai-community/gpt2{size}" for size in ("", "-medium", "-large", "-xl")),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check what a shape alone cannot; raise UserError naming the key."""
         check(self, "model.")
+        if self.tokenizer == AUTO:
+            self.tokenizer = tokenizer_of(self.pretrained)
         if self.pretrained is not None and self.tokenizer is None:
             raise UserError(
                 f"model.tokenizer=null would train new tokens, which model.pretrained="
@@ -77,3 +87,15 @@ class ModelConfig:
             dropout=self.dropout,
             initializer_range=self.initializer_range,
         )
+
+
+def tokenizer_of(pretrained: str | None) -> str:
+    """Return the name of the tokenizer that weights were trained with; without any it is GPT-2's.
+
+    Weights in a folder may come without one.
+    """
+    if pretrained is None or pretrained in GPT2_NAMES:
+        return GPT2_TOKENIZER
+    folder = Path(pretrained).expanduser()
+    is_alone = folder.is_dir() and not any(map(has_vocabulary, (folder, folder / "model")))
+    return GPT2_TOKENIZER if is_alone else pretrained

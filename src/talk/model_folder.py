@@ -12,12 +12,11 @@ from typing import NamedTuple
 from src.data.template import save_template
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.data.tokenizer_files import FILES as TOKENIZER_FILES
-from src.data.tokenizer_files import VOCABULARIES
 from src.errors import UserError
 from src.files import atomic
 from src.files.checksums import SUMS, warn_of_changes, write_sums
 from src.files.json_file import read_settings
-from src.files.model_files import check_files
+from src.files.model_files import VOCABULARIES, check_files
 from src.model.generation_config import NUMBERS, GenerationConfig
 from src.model.gpt2 import GPT2
 from src.model.pretrained import config_text, load_pretrained, num_bytes, save_weights

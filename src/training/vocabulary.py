@@ -5,12 +5,7 @@ import logging
 from src.data.template import PROMPT_HEADER, RESPONSE_HEADER
 from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.errors import UserError
-
-# OpenAI's sizes share one tokenizer; the names need no look at its files.
-GPT2_NAMES = {
-    *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "distilbert/distilgpt2"),
-    *(f"openai-community/gpt2{size}" for size in ("", "-medium", "-large", "-xl")),
-}
+from src.model.config import GPT2_NAMES
 
 log = logging.getLogger(__name__)
 
