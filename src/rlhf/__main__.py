@@ -64,18 +64,20 @@ def opened(folder: Path, settings: RLHFConfig, config: DictConfig) -> "tuple[RLH
     """Return the settings and the record of the pipeline in ``folder``, perhaps a new one.
 
     Raises:
-        UserError: there is none to go on with, or it has other settings.
+        UserError: there is none to go on with, or it has other settings; a new one has no model
+            to begin with.
     """
     from src.evaluation.record import commit, machine
     from src.model.device import choose_device
     from src.rlhf.record import RECORD, Record, check_same, read_record
     from src.rlhf.steps import accelerator
-    from src.talk.model_folder import newest_model_folder
+    from src.talk.model_folder import newest_model_folder, read_model_folder
     from src.training.record import literal
 
     overrides = task_overrides()
     if settings.resume is None and not (folder / RECORD).exists():
         start = settings.start or str(newest_model_folder(RUNS))
+        read_model_folder(start, "start")  # checks it, before the pipeline has its name for good
         facts = {
             "overrides": overrides,  # for people; never composed again
             "commit": commit(),

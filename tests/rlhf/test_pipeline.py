@@ -124,6 +124,14 @@ def test_a_mistake_in_a_late_step_is_said_before_the_first_begins(door, tmp_path
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_mistyped_start_does_not_use_up_the_name(door, tmp_path, root):
+    others = small(root, "name=x")[2:]
+    code, _, err = door(rlhf_door.rlhf, "rlhf", "pipeline=small", "start=/nowhere", *others)
+    assert code == 2
+    assert "start=/nowhere: there is no such folder" in err.splitlines()[-1]
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_all_steps_end_in_flat_figures(folder):
     metrics = read_settings(folder / "metrics.json")
     assert {f"{step}.{key}" for step in POLICIES for key in KEYS} <= metrics.keys()
