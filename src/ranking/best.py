@@ -30,7 +30,7 @@ class BestReplies(Records):
 
 def keep_best(drawn: Iterator[Drawn], labeller: Labeller, records: BestReplies, seed: int) -> str:
     """Write the best reply to each prompt; return in a line what has been done."""
-    kept = cut = 0
+    kept = cut = wrong = 0
     for item in drawn:
         pairs = zip(item.replies, item.ended, strict=True)
         whole = tuple(dict.fromkeys(reply for reply, ended in pairs if ended and reply))
@@ -39,10 +39,16 @@ def keep_best(drawn: Iterator[Drawn], labeller: Labeller, records: BestReplies, 
             cut += 1
             continue
         found = replace(item, replies=whole, ended=(True,) * len(whole))
-        records.add(found, labeller(found, seed))
+        ranks = labeller(found, seed)
+        if min(ranks) > 1:  # the best of them is not good
+            records.skip(item)
+            wrong += 1
+            continue
+        records.add(found, ranks)
         kept += 1
     return (
         f"{kept:,} kept"
         + (f", {cut:,} prompts without a reply that comes to its end left out" if cut else "")
+        + (f", {wrong:,} prompts without a right reply left out" if wrong else "")
         + f"; {len(records.rows):,} in {records.path}"
     )

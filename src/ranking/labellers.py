@@ -42,12 +42,15 @@ def _question(context: Context) -> Question | None:
 
 
 def exact_labeller(answers: Mapping[Context, str]) -> Labeller:
-    """Return the labeller that likes a complete reply that is the row's own; others are equal."""
+    """Return the labeller that likes a complete reply that is the row's own; others are equal.
+
+    They are second, also where there is none that it likes.
+    """
 
     def rank(drawn: Drawn, seed: int) -> list[int]:
         answer = answers[drawn.context].strip()
         pairs = zip(drawn.replies, drawn.ended, strict=True)
-        return ranks_of([float(e and r == answer) for r, e in pairs], len(drawn.replies), EXACT)
+        return [1 if ended and reply == answer else 2 for reply, ended in pairs]
 
     return rank
 

@@ -135,6 +135,18 @@ def test_exact_match_likes_the_rows_own_reply():
     assert exact_labeller({PLAIN: " 2 "})(drawn, 1) == [1, 2, 2]
 
 
+def test_a_wrong_reply_is_not_kept_for_want_of_a_right_one(tmp_path):
+    records, others = BestReplies(tmp_path / "best.jsonl"), PLAIN._replace(prompt="Who?")
+    drawn = [
+        Drawn(PLAIN, "", ("3", "2", "4"), (True, True, True)),
+        Drawn(others, "", ("me", "you", "them"), (True, True, False)),
+    ]
+    line = keep_best(iter(drawn), exact_labeller({PLAIN: "2", others: "them"}), records, 1)
+    assert line.startswith("1 kept, 1 prompts without a right reply left out; 1 in")
+    assert [row["response"] for row in records.rows] == ["2"]
+    assert len(records.seen) == 2
+
+
 def test_a_persons_function_chooses(started, folders):
     (folders / "long_is_best.py").write_text(
         "def score(prompt, replies): return [len(reply) for reply in replies]"
