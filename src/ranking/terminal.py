@@ -6,8 +6,10 @@ from src.data.comparison import Context
 from src.errors import UserError
 from src.ranking.ranks import no_ranking, places
 from src.ranking.session import Counts, Question, Session
+from src.talk.screen import visible
 
 MOST_DIGITS = 6  # of a rank
+LINE_OF_REPLY = "\n     "  # stands apart from the numbers of the replies
 HELP = "best is 1, equal is a tie, as in 1 2 2 4; s skips, u takes the last one back, q ends"
 
 
@@ -40,7 +42,8 @@ def _ask(
     """Return the ranks of the replies as they are shown, or s, u or q."""
     show("\n" + _context_text(question.item.context))
     for number, (reply, ended) in enumerate(question.shown, 1):
-        show(f"  {number}. {reply or '(nothing)'}{'' if ended else ' ... (cut off)'}")
+        text = visible(reply).replace("\n", LINE_OF_REPLY) or "(nothing)"
+        show(f"  {number}. {text}{'' if ended else ' ... (cut off)'}")
     count = len(question.shown)
     while True:
         try:
@@ -77,4 +80,4 @@ def _context_text(context: Context) -> str:
     lines += [opening] if opening else []
     for question, reply in turns:
         lines += [f"> {question}", reply]
-    return "\n".join([*lines, f"> {prompt}"])
+    return visible("\n".join([*lines, f"> {prompt}"]))

@@ -24,6 +24,11 @@ NO_LIMIT = 1_000_000  # columns of a terminal that does not say how many it has
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def visible(text: str) -> str:
+    """Return a text that moves no cursor: a control character becomes U+FFFD."""
+    return CONTROL.sub("\ufffd", text)
+
+
 class Answer:
     """An answer on standard output, shown as it comes.
 
@@ -36,7 +41,7 @@ class Answer:
 
     def show(self, piece: str) -> None:
         """Show the next piece."""
-        shown = self.wrap.push(CONTROL.sub("\ufffd", piece)) if self.wrap else piece
+        shown = self.wrap.push(visible(piece)) if self.wrap else piece
         print(shown, end="", flush=True)
 
     def end(self) -> None:

@@ -136,6 +136,19 @@ def test_a_mistake_is_asked_again(tmp_path):
     assert sum("is not a rank for each of 3 replies" in line for line in person.shown) == 4
 
 
+def test_a_reply_neither_moves_the_cursor_nor_poses_as_another(tmp_path):
+    records, person = Records(tmp_path / "a.jsonl"), Person({1: "1 2"})
+    ask(items(1, ("bad\r  1. good", "one\n  2. two\x1b[2J")), person, records)
+    shown = "\n".join(person.shown)
+    assert not set(shown) & set("\r\x1b")
+    assert sorted(line[:5] for line in shown.splitlines() if line.startswith("  ")) == [
+        "     ",
+        "  1. ",
+        "  2. ",
+    ]
+    assert records.rows[0]["replies"] == ["bad\r  1. good", "one\n  2. two\x1b[2J"]
+
+
 def test_every_tenth_is_asked_twice_and_agreement_is_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     person = Person()
