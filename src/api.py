@@ -23,7 +23,7 @@ from src import streams
 from src.checks import within
 from src.command.arguments import as_arguments
 from src.command.cli import MISTAKES, RUNS, composable, one_line, register_resolvers, typed
-from src.command.overrides import CONF, readable
+from src.command.overrides import CONF, of_its_objective, readable
 from src.command.run_folder import Unused
 from src.errors import UserError
 from src.files import atomic
@@ -129,12 +129,11 @@ def train(**settings: Any) -> Figures:
     if settings.get("resume") is None:
         return _train(arguments)
     folder = resuming.find_run(str(settings["resume"]), RUNS)
-    arguments = [a for a in arguments if not a.startswith("resume=")]
-    if folder is None:  # nothing to go on with: auto begins a new one
-        return _train(arguments)
-    if resuming.is_finished(folder):
+    if folder is not None and resuming.is_finished(folder):
         return Figures(folder)
-    return _train(arguments, folder)
+    if folder is not None:  # otherwise auto begins a new one
+        arguments = of_its_objective(arguments)
+    return _train([a for a in arguments if not a.startswith("resume=")], folder)
 
 
 def train_in(folder: Path, arguments: list[str]) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from src.errors import UserError
 
+REWARD = "objective.reward"  # the setting of a run that may name one
 OURS = (__file__, importlib.__file__)
 Score = Callable[[str, list[str]], Any]  # a prompt and replies to a number for each reply
 

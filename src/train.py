@@ -27,10 +27,11 @@ from src.command.cli import (
     task_overrides,
     typed,
 )
-from src.command.overrides import CONF
+from src.command.overrides import CONF, of_its_objective
 from src.errors import UserError
 from src.files import disk
 from src.files.run_name import check_name
+from src.own_function import REWARD
 from src.streams import say
 from src.sweeps.going_on import refuse_sweep, settings_in_sweep, values_in_sweep
 from src.sweeps.grid import may_be_sweep
@@ -126,10 +127,11 @@ def read_settings(
 
 def recorded(config: DictConfig, values: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     """Return ``config`` with the settings ``values`` of a run, but for what is overridden."""
-    from src.training.record import without_functions
+    from src.training.record import check_functions
 
     values.pop("resume", None)
-    return _with(config, without_functions(values), overridden(overrides))
+    check_functions(values, overrides)  # a run folder may be a stranger's
+    return _with(config, values, overridden(overrides))
 
 
 def continued(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -169,8 +171,7 @@ def overridden(overrides: Sequence[str]) -> list[str]:
 def _composed(overrides: list[str]) -> dict[str, Any]:
     from src.training.plan import flat
 
-    values: Any = OmegaConf.to_container(compose("train", overrides=overrides))
-    return flat(values)
+    return flat(cast(Any, OmegaConf.to_container(compose("train", overrides=overrides))))
 
 
 def choices(
@@ -233,7 +234,7 @@ def process_arguments(arguments: list[str]) -> list[str]:
             f"-m: {place.launcher} started the processes of one run; leave it out, or start the "
             f"sweep without {place.launcher}"
         )
-    return resume_arguments(arguments)
+    return resume_arguments(of_its_objective(arguments))
 
 
 def check_names(arguments: list[str]) -> None:
@@ -279,12 +280,12 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
 
 def unchangeable(arguments: Sequence[str]) -> list[str]:
-    """Return the keys that a command line sets and a run that goes on may not have otherwise."""
+    """Return the keys that no run that goes on may have otherwise; a function is typed again."""
     from src.training.resume import MAY_CHANGE
 
     overrides = [a for a in arguments if is_override(a) and not a.startswith("hydra")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return [key for key in overridden(overrides) if not key.startswith(MAY_CHANGE)]
+        return [k for k in overridden(overrides) if k != REWARD and not k.startswith(MAY_CHANGE)]
 
 
 def around(arguments: list[str]) -> AbstractContextManager[list[str]]:

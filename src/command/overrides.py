@@ -45,6 +45,17 @@ ESCAPE = re.compile(r"\\[()\[\]{}:=, \t]")  # of the grammar, but for the backsl
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
+def of_its_objective(arguments: list[str]) -> list[str]:
+    """Return a command line that goes on, whose keys of an objective are those of the run.
+
+    Which one that is, its record says; what is composed may have other keys.
+    """
+    keys = {argument.partition("=")[0] for argument in arguments}
+    if "resume" not in keys or "objective" in keys:
+        return arguments
+    return [f"++{each}" if each.startswith("objective.") else each for each in arguments]
+
+
 def readable(arguments: list[str]) -> list[str]:
     """Return a command line that Hydra reads as ``arguments`` are meant.
 

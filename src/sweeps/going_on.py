@@ -10,6 +10,7 @@ from pathlib import Path
 
 from src.command.overrides import MULTIRUN
 from src.errors import UserError
+from src.own_function import REWARD
 from src.sweeps.optuna_record import OPTUNA, arguments_of
 from src.sweeps.outcomes import Results, open_sweep
 from src.sweeps.state import GRID, SWEEP, Job, Sweep, read_sweep, write_sweep
@@ -99,11 +100,11 @@ def _arguments_of_search(results: Results, others: Sequence[str]) -> tuple[str, 
         write_sweep(folder, sweep)
     elif not results.num_remaining:
         return ()
-    typed = {other.partition("=")[0] for other in others}
+    typed = {other.partition("=")[0].lstrip("+") for other in others}
     kept = [argument for argument in recorded if argument.partition("=")[0] not in typed]
     for argument in kept:
         key, _, name = argument.partition("=")
-        if key.lstrip("+") == "objective.reward" and "." in name:  # the folder may be a stranger's
+        if key.lstrip("+") == REWARD and "." in name:  # the folder may be a stranger's
             raise UserError(f"{folder} calls a function: add {argument}, if you know it")
     place = f"hydra.sweep.dir={grammatical(folder)}"
     return (*others, *kept, place)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.own_function import check_typed, is_own
+from src.own_function import REWARD, check_typed, is_own
 from src.training.config import PRECISIONS, TrainConfig
 
 RECORD = "run.json"
@@ -189,16 +189,6 @@ def literal(value: Any) -> Any:
     return value
 
 
-def without_functions(values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings that name no person's function: a run folder may be a stranger's.
-
-    What is to be called stands on the command line, each time.
-    """
-    if _function(values) is None:
-        return values
-    return {**values, "objective": {**values["objective"], "reward": None}}
-
-
 def check_functions(values: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Check that a function which ``values`` name stands among the overrides.
 
@@ -207,7 +197,7 @@ def check_functions(values: Mapping[str, Any], overrides: Sequence[str]) -> None
     """
     name = _function(values)
     if name is not None:
-        check_typed("objective.reward", name, overrides)
+        check_typed(REWARD, name, overrides)
 
 
 def _function(values: Mapping[str, Any]) -> str | None:

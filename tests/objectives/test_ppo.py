@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
+from src.command.overrides import CONF, of_its_objective
 from src.data.sample.questions import questions
 from src.errors import UserError
 from src.model.pretrained import load_pretrained
@@ -17,6 +19,7 @@ from src.objectives import policy_module, rewards
 from src.objectives.ppo import PPO
 from src.objectives.prompt_data import Asked
 from src.talk.reward_folder import save_reward_folder
+from src.train import read_settings, unchangeable
 from src.training.record import check_functions
 from tests.training.conftest import SMALL, curves, metrics, settings, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
@@ -256,10 +259,13 @@ def test_a_run_folder_calls_nothing_that_the_command_line_does_not_name(run, tmp
     record = json.loads((folder / "run.json").read_text())
     record["config"]["objective"]["reward"] = "os.system"
     (folder / "run.json").write_text(json.dumps(record))
-    config, objective = settings(f"resume={folder}")
-    assert config.objective.reward is None
-    with pytest.raises(UserError, match=r"resume=.* needs a reward"):
-        objective(config)
+    with pytest.raises(UserError, match=r"resume=.* objective\.reward=os\.system: .* add it"):
+        settings(f"resume={folder}")
+    typed = of_its_objective([f"resume={folder}", "objective.reward=os.system"])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config, _ = read_settings(compose("train", overrides=typed), typed)
+    assert (config.objective.name, config.objective.reward) == ("ppo", "os.system")
+    assert unchangeable([*typed, "++objective.kl_coef=1"]) == ["objective.kl_coef"]  # in a sweep
 
 
 @pytest.mark.slow
