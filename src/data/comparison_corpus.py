@@ -33,7 +33,7 @@ class ComparisonCorpus(Corpus):
     begins here. Supervised are the tokens of the reply, its end token included.
     """
 
-    kind: ClassVar[str] = "comparisons 2"
+    kind: ClassVar[str] = "comparisons 3"
     columns: ClassVar[DTypes] = {**Corpus.columns, "ranks": np.int32, "firsts": np.bool_}
 
     ranks: np.ndarray

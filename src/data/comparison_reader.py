@@ -160,6 +160,8 @@ class ComparisonReader:
         else:
             # A prompt beside a whole conversation says again how it begins.
             left_out = {plan.prompt} if _says(messages, asked) else set()
+            if asked is not None and not left_out and _goes_on(messages):
+                left_out, messages = {plan.prompt}, [*_asked_messages(asked), *messages]
             left_out |= {name for name in plan.lists if _begins(messages, rest[name])}
             reader = self.conversations
             row = {CONVERSATION: messages}
@@ -209,6 +211,20 @@ def _says(messages: Any, asked: Any) -> bool:
     said = (m.text for m in list_messages(messages, []) if m.role == "user")
     found = read_transcript(asked)
     return asked.strip() in said or (found is not None and _begins(messages, found))
+
+
+def _goes_on(messages: Any) -> bool:
+    """Whether the assistant speaks first, as where the prompt stands beside several turns."""
+    roles = (message.role for message in list_messages(messages, []))
+    return next(roles, None) == "assistant"
+
+
+def _asked_messages(asked: Any) -> list[Any]:
+    """Return the messages of a prompt, which is a text or a list of them."""
+    if is_conversation(asked):
+        return list(asked)
+    text = content_text(asked, [])
+    return read_transcript(text) or [{"role": "user", "content": text}]
 
 
 def _begins(messages: Any, value: Any) -> bool:

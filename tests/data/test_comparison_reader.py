@@ -207,6 +207,15 @@ def test_every_layout_is_read(name):
     assert read(row) == (expected, ())
 
 
+@pytest.mark.parametrize("prompt", ["Hi", [U("Hi")], "\n\nHuman: Hi\n\nAssistant:"])
+def test_a_prompt_may_stand_beside_the_turns_that_follow_it(prompt):
+    begun = [A("Ho"), U("And?")]
+    row = {"prompt": prompt, "chosen": [*begun, A("yes")], "rejected": [*begun, A("no")]}
+    found, unused = read(row)
+    assert found.context == Context((("Hi", "Ho"),), "And?")
+    assert (found.replies, unused) == (("yes", "no"), ())
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_row_that_cannot_be_used_has_a_reason(name):
     row, reason = BAD[name]
