@@ -69,7 +69,8 @@ def asked(config_name: str, arguments: Sequence[str]) -> Asked | None:
         if not flags.multirun and hydra.mode != RunMode.MULTIRUN:
             return None
         folder, sweeper = Path(str(hydra.sweep.dir)), hydra.sweeper
-        fixed = tuple(_text(o) for o in given if not o.is_sweep_override())
+        swept = {o.key_or_group for o in given if o.is_sweep_override()}
+        fixed = tuple(_text(o) for o in given if o.key_or_group not in swept)
         if OmegaConf.to_container(sweeper)["_target_"] != BASIC:  # type: ignore[index,call-overload]
             if sweeper._target_ == SWEEPER:
                 return Asked(describe(given, hydra, fixed), folder, sweeper)

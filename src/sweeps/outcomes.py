@@ -6,6 +6,8 @@ from typing import Any
 
 from src.errors import UserError
 from src.files.json_file import is_number
+from src.sweeps.names import rounded
+from src.sweeps.optuna_record import OPTUNA
 from src.sweeps.state import JOB, SWEEP, Sweep, is_sweep, read_job, read_sweep
 from src.training.record import RECORD, Values, read_object, read_record
 from src.training.status import FAILED, FINISHED, KILLED, STATUS, read_status
@@ -91,6 +93,10 @@ class Results:
     def count_endings(self, ending: str) -> int:
         """Return how many runs came to this end, as people read it."""
         return sum(outcome.ending == ending for outcome in self.outcomes)
+
+    def shown(self, value: Any) -> Any:
+        """Return a value that was swept, as people want to read it."""
+        return rounded(value) if self.sweep.kind == OPTUNA else value
 
 
 def open_sweep(folder: Path) -> Results:

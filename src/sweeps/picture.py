@@ -14,10 +14,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from src.errors import UserError
 from src.sweeps.curves import Curve, read_curve
-from src.sweeps.names import spelling
 from src.sweeps.outcomes import Outcome, Results, sorted_by_loss
 from src.sweeps.ranking import SEED, is_number, settings_of
-from src.sweeps.table import cell_key, cell_text, grid_of, loss_text
+from src.sweeps.table import axis_texts, cell_key, cell_text, grid_of, loss_text
 
 COLOURS = colormaps["viridis"]  # read by people who see no red or green; the darkest is the best
 BEST = "#d95f02"
@@ -88,8 +87,8 @@ def _draw_grid(axes: Axes, results: Results, keys: list[str]) -> None:
     first, second = keys
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks(range(len(columns)), [_cut(text) for text in map(spelling(columns), columns)])
-    axes.set_yticks(range(len(rows)), [_cut(text) for text in map(spelling(rows), rows)])
+    axes.set_xticks(range(len(columns)), [_cut(text) for text in axis_texts(results, columns)])
+    axes.set_yticks(range(len(rows)), [_cut(text) for text in axis_texts(results, rows)])
     axes.set_xlabel(_cut(second, 60))
     axes.set_ylabel(_cut(first, 60))
     mean = "mean of the seeds' " if SEED in results.keys else ""
@@ -116,7 +115,7 @@ def _draw_key(axes: Axes, results: Results, key: str) -> None:
     if len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 5:
         axes.set_xscale("log", base=2 if all(isinstance(v, int) for v in values) else 10)
     if len(values) <= MOST_NAMES:
-        axes.set_xticks(values, [_cut(text) for text in map(spelling(values), values)])
+        axes.set_xticks(values, [_cut(text) for text in axis_texts(results, values)])
         axes.minorticks_off()
     axes.set_xlabel(_cut(key, 60))
     axes.set_ylabel("best val/loss")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.sweeps.names import short_keys, spelling, value_text
-from src.sweeps.outcomes import Outcome, Results
+from src.sweeps.outcomes import PRUNED, Outcome, Results
 from src.sweeps.state import GRID
 from src.sweeps.yardstick import measured_otherwise, yardstick_sentences
 from src.wording.command_line import command
@@ -73,7 +73,7 @@ def conclusions(results: Results) -> list[str]:
         said += _edges(results, settings)
     if len(settings) > 1 and not _measured_apart(*settings[:2]):
         said.append(seeds_sentence(settings))
-    said += _tokens(results.keys, ranked)
+    said += _tokens(results, [run for run in ranked if run.ending != PRUNED])
     said += _rows(results, ranked)
     if failed := results.count("failed"):
         said.append(f"{failed} of {results.num_jobs} runs failed, and cannot be compared")
@@ -164,11 +164,12 @@ def seeds_sentence(settings: Sequence[Setting]) -> str:
     )
 
 
-def _tokens(keys: Sequence[str], ranked: Sequence[Outcome]) -> list[str]:
+def _tokens(results: Results, whole: Sequence[Outcome]) -> list[str]:
     """Say which values saw more tokens than others, where all else was the same."""
+    keys = results.keys
     shorts, said = short_keys(keys), []
     for key in keys:
-        totals = _tokens_by_value(key, keys, ranked)
+        totals = _tokens_by_value(key, results, whole)
         if len(totals) < 2:
             continue
         (low, fewest), (high, most) = (
@@ -182,15 +183,13 @@ def _tokens(keys: Sequence[str], ranked: Sequence[Outcome]) -> list[str]:
     return said
 
 
-def _tokens_by_value(
-    key: str, keys: Sequence[str], ranked: Sequence[Outcome]
-) -> Mapping[str, float]:
+def _tokens_by_value(key: str, results: Results, runs: Sequence[Outcome]) -> Mapping[str, float]:
     """Return the tokens seen for each value of a key, if it alone decides them."""
     by_others: dict[str, dict[str, list[float]]] = {}
-    for run in ranked:
+    for run in runs:
         if tokens := run.figures.get("num_tokens"):
-            others = repr([run.values.get(other) for other in keys if other != key])
-            text = value_text(run.values.get(key))
+            others = repr([run.values.get(other) for other in results.keys if other != key])
+            text = value_text(results.shown(run.values.get(key)))
             by_others.setdefault(others, {}).setdefault(text, []).append(tokens)
     whole = max((set(group) for group in by_others.values()), key=len, default=set())
     groups = [group for group in by_others.values() if set(group) == whole]

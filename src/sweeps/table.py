@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src.sweeps.names import rounded, short_keys, spelling
+from src.sweeps.names import short_keys, spelling
 from src.sweeps.optuna_record import OPTUNA, SQLITE
 from src.sweeps.outcomes import ACCURACY, PRUNED, WAITING, Results, sorted_by_loss
 from src.sweeps.ranking import SEED, Setting, conclusions, is_number, settings_of
@@ -59,14 +59,17 @@ def ranking_lines(results: Results) -> list[str]:
     """Return the runs, the best first: a table."""
     shorts = short_keys(results.keys)
     head = ["rank", *shorts.values(), "val loss", "accuracy", "tokens", "time", "folder"]
-    spell = {key: spelling(_shown_values(results, key)) for key in results.keys}
+    spell = {
+        key: spelling([results.shown(run.values.get(key)) for run in results.outcomes])
+        for key in results.keys
+    }
     rows, notes = [], []
     for rank, run in enumerate(sorted_by_loss(results.outcomes), 1):
         figures = run.figures
         rows.append(
             [
                 str(rank) if run.is_ranked else run.state,
-                *(spell[key](_shown_value(results, run.values.get(key))) for key in results.keys),
+                *(spell[key](results.shown(run.values.get(key))) for key in results.keys),
                 loss_text(run.loss),
                 f"{figures[ACCURACY]:.2%}" if ACCURACY in figures else "",
                 f"{figures['num_tokens']:,.0f}" if "num_tokens" in figures else "",
@@ -77,14 +80,6 @@ def ranking_lines(results: Results) -> list[str]:
         if run.reason and run.state == FAILED:
             notes += wrapped(f"{run.folder} failed: {run.reason}")
     return [*aligned([head, *rows], left=(len(head) - 1,)), *_block(notes)]
-
-
-def _shown_values(results: Results, key: str) -> list[object]:
-    return [_shown_value(results, run.values.get(key)) for run in results.outcomes]
-
-
-def _shown_value(results: Results, value: object) -> object:
-    return rounded(value) if results.sweep.kind == OPTUNA else value
 
 
 def seed_lines(results: Results) -> list[str]:
@@ -136,18 +131,28 @@ def _in_order(values: Sequence[object]) -> list[object]:
     return sorted(unique, key=lambda v: (not is_number(v), str(v)))
 
 
+def axis_texts(results: Results, values: Sequence[object]) -> list[str]:
+    """Return the values at the side of a grid as they are written there."""
+    shown = [results.shown(value) for value in values]
+    return list(map(spelling(shown), shown))
+
+
 def grid_lines(results: Results) -> list[str]:
-    """Return the best validation loss by the two keys that were swept: a table."""
+    """Return the best validation loss by the two keys that were swept: a table.
+
+    Of a search that seldom takes a value twice it would be the ranking again, with gaps.
+    """
     grid = grid_of(results)
     if grid is None or len(grid[1]) > MANY_COLUMNS:
         return []
     rows, columns, cells = grid
+    if len(cells) < len(rows) * len(columns) / 2:
+        return []
     first, second = short_keys([key for key in results.keys if key != SEED]).values()
-    row_text = spelling(rows)
-    head = [f"{first} \\ {second}", *map(spelling(columns), columns)]
+    head = [f"{first} \\ {second}", *axis_texts(results, columns)]
     table = [
-        [row_text(row), *(cell_text(cells.get(cell_key(row, column))) for column in columns)]
-        for row in rows
+        [text, *(cell_text(cells.get(cell_key(row, column))) for column in columns)]
+        for text, row in zip(axis_texts(results, rows), rows, strict=True)
     ]
     lines = aligned([head, *table])
     if max(map(len, lines)) > WIDTH:
