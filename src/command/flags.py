@@ -73,13 +73,19 @@ class Line:
         return self.has("--cfg") or self.has("--info")
 
     def with_key(self, key: str) -> "Line":
-        """Return the line with ``key=`` before each text that stands alone, or is a path."""
+        """Return the line with ``key=`` before a text that stands alone, or is a path.
 
-        def named(text: str) -> str:
-            is_alone = "=" not in text and not text.startswith("~")
-            return f"{key}={text}" if is_alone or os.path.lexists(text) else text
+        Raises:
+            UserError: there are several, of which the door would take the last.
+        """
 
-        return Line(self.flags, tuple(map(named, self.others)))
+        def is_alone(text: str) -> bool:
+            return ("=" not in text and not text.startswith("~")) or os.path.lexists(text)
+
+        alone = [text for text in self.others if is_alone(text)]
+        if len(alone) > 1:
+            raise UserError(f"{alone[0]} and {alone[1]}: name one {key}, not {len(alone)}")
+        return Line(self.flags, tuple(f"{key}={t}" if is_alone(t) else t for t in self.others))
 
     def arguments(self) -> list[str]:
         """Return the command line as Hydra reads it wherever its flags stood."""

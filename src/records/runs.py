@@ -19,7 +19,9 @@ from src.training.status import STATUS, Status, read_status
 
 METRICS = "metrics.json"
 MARKS = {RECORD, STATUS, METRICS, ".hydra", "train.log", "checkpoints"}  # of a run folder
-SWEEP_MARKS = {"multirun.yaml", "results.csv", "rlhf.json"}  # of what holds runs
+SWEEP = "sweep.json"
+MOST_BYTES = 2**24  # of it
+SWEEP_MARKS = {SWEEP, "multirun.yaml", "results.csv", "rlhf.json"}  # of what holds runs
 BROKEN, NOT_BEGUN = "broken", "not begun"
 UNFINISHED = "unfinished"  # by a version that wrote no status
 MOST_LEVELS = 4  # of folders in folders
@@ -58,11 +60,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A folder of runs that were started together, in the order of their numbers."""
+    """A folder of runs that were started together, in the order of their numbers.
+
+    Attributes:
+        folder: of the sweep.
+        started: when; local time.
+        jobs: those that have begun.
+        num_jobs: how many there will be.
+    """
 
     folder: Path
     started: datetime
     jobs: list[Run] = field(default_factory=list)
+    num_jobs: int = 0
 
 
 def find_runs(folder: Path) -> list[Run | Sweep]:
@@ -122,7 +132,15 @@ def _sweep(folder: Path) -> Sweep:
     jobs = [_run(path) for path, names in _folders(folder) if names & MARKS]
     jobs.sort(key=lambda job: _natural(job.folder.name))
     started = _date(folder) or min((job.started for job in jobs), default=_age(folder))
-    return Sweep(folder, started, jobs)
+    return Sweep(folder, started, jobs, max(len(jobs), _num_asked(folder)))
+
+
+def _num_asked(folder: Path) -> int:
+    """Return how many runs a sweep was asked for; 0: it does not say."""
+    try:
+        return _integer(read_object(folder / SWEEP, MOST_BYTES), "num_jobs")
+    except UserError:  # an older version's, or damaged: its runs are listed all the same
+        return 0
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -75,17 +75,16 @@ def _row(run: Run, is_job: bool = False) -> tuple[str, ...]:
 
 def _sweep_row(sweep: Sweep) -> tuple[str, ...]:
     losses = [job.val_loss for job in sweep.jobs if job.val_loss is not None]
-    states = Counter(job.state for job in sweep.jobs)
-    is_done = set(states) == {"finished"}
+    num_done = sum(job.state == "finished" for job in sweep.jobs)
     return (
         _when(sweep),
         _short(sweep.folder),
-        f"{len(sweep.jobs)} jobs",
+        f"{sweep.num_jobs} jobs",
         "",
         "",
         f"{min(losses):.4f}"[:8] if losses else "",
         "",
-        "finished" if is_done else f"{states['finished']} of {len(sweep.jobs)}",
+        "finished" if num_done == sweep.num_jobs > 0 else f"{num_done} of {sweep.num_jobs}",
         _size(sum(job.num_bytes for job in sweep.jobs)),
     )
 

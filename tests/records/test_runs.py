@@ -128,6 +128,34 @@ def test_a_sweep_that_has_just_begun_is_one(folder):
     assert isinstance(find_runs(folder)[1], Sweep)
 
 
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        ('{"num_jobs": 9, "jobs": []}', ["9 jobs", "2 of 9"]),
+        ('{"num_jobs": 2, "jobs": []}', ["2 jobs", "finished"]),
+        ('{"num_jobs"', ["2 jobs", "finished"]),  # damaged
+    ],
+)
+def test_runs_that_never_began_count_in_their_sweep(record, shown, tmp_path):
+    make_run(tmp_path / "s" / "0")
+    make_run(tmp_path / "s" / "1")
+    (tmp_path / "s" / "sweep.json").write_text(record, "utf-8")
+    row = table_lines(find_runs(tmp_path), tmp_path, 100)[1]
+    assert [text in row for text in shown] == [True, True]
+
+
+def test_a_sweep_without_a_run_yet_is_listed(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "sweep.json").write_text('{"num_jobs": 9, "jobs": []}', "utf-8")
+    assert "0 of 9" in table_lines(find_runs(tmp_path), tmp_path, 100)[1]
+
+
+def test_several_folders_that_stand_alone_are_refused(door, folder):
+    code, out, err = door(runs, "runs", str(folder), str(folder.parent), alone="folder")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.endswith("name one folder, not 2\n")
+
+
 DAMAGES = {
     "half a record": lambda run: (run / "run.json").write_text('{"settings": {', "utf-8"),
     "a list": lambda run: (run / "run.json").write_text("[1]", "utf-8"),
