@@ -240,7 +240,7 @@ def _rows(settings: EvaluateConfig, origin: str) -> "list[EvaluationRow]":
     from src.evaluation.rows import rows_of_prompts, rows_of_split
 
     if settings.prompts is not None:
-        return rows_of_prompts(settings.prompts)
+        return rows_of_prompts(settings.prompts, settings.data)
     try:
         return rows_of_split(settings.data, settings.split)[0]
     except UserError as error:

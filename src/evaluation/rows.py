@@ -1,12 +1,12 @@
 """The rows that models are held against: a split of the data, or a file of prompts."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from src.data.columns import name_columns
+from src.data.columns import check_roles, name_columns
 from src.data.config import DataConfig
 from src.data.content import UnusableRow
 from src.data.conversation import Conversation
@@ -16,6 +16,7 @@ from src.data.files.reader import open_parts
 from src.data.layouts import row_messages, with_beginning
 from src.data.messages import read_turns
 from src.data.report import RowReport
+from src.data.shapes import ADVICE
 from src.data.sources import open_source
 from src.errors import UserError
 from src.evaluation import held_out
@@ -76,11 +77,13 @@ def rows_of_split(config: DataConfig, split: str) -> tuple[list[EvaluationRow], 
     return rows, report
 
 
-def rows_of_prompts(name: str) -> list[EvaluationRow]:
+def rows_of_prompts(name: str, config: DataConfig | None = None) -> list[EvaluationRow]:
     """Return the rows of a file of prompts, with their answers where they have them.
 
     A ``.txt`` file has a prompt a line; other files hold rows in any layout that training reads,
     whose last answer may be missing; JSON may also be a list of texts.
+
+    Of ``config``, columns, encoding and max_rows count.
 
     Raises:
         UserError: the file cannot be read, or a row has no question: names the line.
@@ -90,43 +93,52 @@ def rows_of_prompts(name: str) -> list[EvaluationRow]:
         raise UserError(f"prompts={name}: there is no such file{path_question(name)}")
     if path.is_dir():
         raise UserError(f"prompts={name} is a folder: name a file")
-    rows = list(_read(path))
+    columns, encoding, most = (
+        (None, None, None) if config is None else (config.columns, config.encoding, config.max_rows)
+    )
+    rows = list(_read(path, check_roles(columns or {}, f"prompts={name}"), encoding))[:most]
     if not rows:
         raise UserError(f"prompts={name}: no prompts in it")
     return rows
 
 
-def _read(path: Path) -> Iterator[EvaluationRow]:
-    texts = _texts(path)
+def _read(path: Path, columns: Mapping[str, str], encoding: str | None) -> Iterator[EvaluationRow]:
+    texts = _texts(path, encoding)
     if texts is not None:
         for text in texts:
             yield EvaluationRow([Message("user", text)], None, None, ["turn_1"])
         return
-    for part in open_parts(Place(path, None)):
+    absent = set(columns.values())
+    for part in open_parts(Place(path, None), encoding):
         for number, row in part.records():
+            absent -= set(row) if isinstance(row, dict) else set()
             place = f"prompts={path}, {part.unit} {number}"
             if isinstance(row, Broken):
                 raise UserError(f"{place}: {row.what}: mend or remove it")
             try:
-                yield read_prompt(row)
+                yield read_prompt(row, columns)
             except UnusableRow as problem:
                 reason = problem.reason.replace("_", " ")
-                raise UserError(f"{place}: {reason}: {problem.found}") from problem
+                advice = f"; {ADVICE[problem.reason]}" if problem.reason in ADVICE else ""
+                raise UserError(f"{place}: {reason}: {problem.found}{advice}") from problem
+    if absent:
+        raise UserError(f"prompts={path}: no row has data.columns' {', '.join(sorted(absent))}")
 
 
-def _texts(path: Path) -> list[str] | None:
+def _texts(path: Path, encoding: str | None) -> list[str] | None:
     """Return the prompts of a file of plain texts; None: it holds rows."""
     kind = path.suffix.lower()
     if kind not in (".txt", ".json"):
         return None
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode(encoding or "utf-8-sig")
     except OSError as error:
         raise UserError(f"prompts={path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         if kind == ".json":
             return None
-        raise UserError(f"prompts={path}: not UTF-8 text (byte {error.start})") from error
+        what = f"not {encoding or 'UTF-8'} text (byte {error.start})"
+        raise UserError(f"prompts={path}: {what}; data.encoding names another") from error
     if kind == ".txt":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
@@ -138,19 +150,21 @@ def _texts(path: Path) -> list[str] | None:
     return None
 
 
-def read_prompt(row: Any) -> EvaluationRow:
+def read_prompt(row: Any, columns: Mapping[str, str]) -> EvaluationRow:
     """Return the row's question, after its earlier turns, and its answer if it has one.
+
+    ``columns`` are those that a person named, by checked roles.
 
     Raises:
         UnusableRow: it holds no question, or what no model of ours reads.
     """
     unused: list[str] = []
-    plan, values = name_columns(row, {}), row
+    plan, values = name_columns(row, columns), row
     answered = plan.response is not None and row[plan.response] not in (None, "", [])
     if plan.prompt is not None and not plan.lists and not answered:
         name = plan.response or "response"
         values = {**row, name: PLACEHOLDER}
-        plan = name_columns(values, {})
+        plan = name_columns(values, columns)
     else:
         answered = True
     used, messages = row_messages(values, plan, unused)

@@ -90,6 +90,24 @@ def test_a_row_that_cannot_be_asked_is_named(tmp_path, name, text, words):
     assert "\n" not in str(error.value)
 
 
+def test_columns_encoding_and_number_of_rows_are_a_persons_choice(data_config, tmp_path):
+    def of(columns, max_rows=None):
+        return data_config(columns=columns, encoding="cp1252", max_rows=max_rows)
+
+    path = tmp_path / "fragen.csv"
+    path.write_bytes("frage,antwort\nStraße?,Ja.\nWeg?,Nein.\n".encode("cp1252"))
+    (row,) = rows_of_prompts(str(path), of({"Prompt": "frage", "response": "antwort"}, 1))
+    assert row.conversation.turns == (("Straße?", "Ja."),)
+    (asked, _) = rows_of_prompts(str(path), of({"prompt": "frage"}))
+    assert (asked.messages, asked.reference) == ([Message("user", "Straße?")], None)
+    with pytest.raises(UserError, match=r"no row has data\.columns' antwrt"):
+        rows_of_prompts(str(path), of({"prompt": "frage", "response": "antwrt"}))
+    with pytest.raises(UserError, match=r"fragen.csv, line 2: no conversation: .*data\.columns="):
+        rows_of_prompts(str(path), of(None))
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    assert rows_of_prompts(str(tmp_path / "a.txt"), of(None))[0].messages[0].content == "café"
+
+
 def test_a_file_that_is_not_there_and_a_folder_are_named(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         rows_of_prompts(str(tmp_path / "none.jsonl"))
