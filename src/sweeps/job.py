@@ -20,6 +20,7 @@ from src.sweeps.launchers import threads_of_a_job
 from src.sweeps.names import rounded, run_folder_name, short_keys
 from src.sweeps.state import SWEEP, Sweep, read_sweep, write_job
 from src.training import status
+from src.training.record import Values
 from src.wording.command_line import unquoted
 
 if TYPE_CHECKING:
@@ -53,24 +54,33 @@ def run_job(
         try:
             return job()
         except MISTAKES as error:
-            _fail(folder, one_line(error), True)
+            _fail(folder, overrides, one_line(error), True)
         except Exception as error:
             reason, is_mistake = status.explain(error, folder)
-            _fail(folder, reason, is_mistake, None if is_mistake else error)
+            _fail(folder, overrides, reason, is_mistake, None if is_mistake else error)
         except SystemExit as error:
             if _was_stopped(folder):
                 if signals.remembers():  # the others of the sweep have their last step to take
                     return None
                 raise
-            _fail(folder, *status.explain(error, folder))
+            _fail(folder, overrides, *status.explain(error, folder))
         finally:
             _free_memory()
     return None
 
 
-def _fail(folder: Path, reason: str, is_mistake: bool, error: Exception | None = None) -> None:
+def _fail(
+    folder: Path,
+    overrides: Sequence[str],
+    reason: str,
+    is_mistake: bool,
+    error: Exception | None = None,
+) -> None:
+    from src.training.hparams import write_refused
+
     status.write_failure(folder, reason, is_mistake)
     log.error("error: %s", reason, exc_info=error)
+    write_refused(folder, swept(folder, overrides))
 
 
 def _was_stopped(folder: Path) -> bool:
@@ -123,15 +133,14 @@ def join_sweep(hydra: Any, folder: Path) -> "FindBetter | None":
     return None if trial is None else trial.find_better
 
 
-def swept(folder: Path, overrides: Sequence[str]) -> dict[str, str]:
+def swept(folder: Path, overrides: Sequence[str]) -> Values:
     """Return the values that the run in ``folder`` has and others of its sweep have not."""
     folder = folder.absolute()
     for parent in folder.parents[:2]:
         sweep = _sweep(parent)
         if sweep is not None:
             jobs = {parent / job.folder: job.values for job in sweep.jobs}
-            values = jobs.get(folder) or own_values(overrides, sweep)
-            return {key: str(value) for key, value in values.items()}
+            return jobs.get(folder) or own_values(overrides, sweep)
     return {}
 
 

@@ -6,12 +6,17 @@ first: so each run names all settings that it can, and marks those that should b
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from src.training.pruning import FindBetter
 
@@ -37,13 +42,13 @@ class Choices:
     Attributes:
         defaults: all settings of ``conf`` under dotted names, as they are if nobody says otherwise;
             None: unknown.
-        swept: what the runs of a sweep differ in: key -> value, as it was typed.
+        swept: what the runs of a sweep differ in: key -> value.
         find_better: says after a validation why the run ends there, if others of its sweep are
             ahead.
     """
 
     defaults: Mapping[str, Any] | None = None
-    swept: Mapping[str, str] = field(default_factory=dict)
+    swept: Mapping[str, Any] = field(default_factory=dict)
     find_better: FindBetter | None = None
 
 
@@ -81,8 +86,8 @@ class Row:
             if self.settings[key] is not None and not key.startswith(APART)
         ]
         others = [*usual, *differing] if self.choices.swept else [*differing, *usual]
-        typed = dict(self.choices.swept) | dict.fromkeys(others)
-        return {key: plain(self.settings.get(key, text)) for key, text in typed.items()}
+        chosen = dict(self.choices.swept) | dict.fromkeys(others)
+        return {key: plain(self.settings.get(key, value)) for key, value in chosen.items()}
 
     @property
     def others(self) -> Values:
@@ -107,14 +112,29 @@ def start_summaries(row: Row, figures: Sequence[str]) -> list[Summary]:
         ],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in figures],
     )
+    return [_summary(metadata.EXPERIMENT_TAG, experiment=experiment), _start(values)]
+
+
+def _start(values: Values) -> Summary:
     start = plugin_data_pb2.SessionStartInfo()
     for key, value in values.items():
         kind = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
         setattr(start.hparams[key], kind, value)
-    return [
-        _summary(metadata.EXPERIMENT_TAG, experiment=experiment),
-        _summary(metadata.SESSION_START_INFO_TAG, session_start_info=start),
-    ]
+    return _summary(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+
+def write_refused(folder: Path, values: Mapping[str, Any]) -> None:
+    """Give a run that ended before it had a file of points its row, of what was swept.
+
+    It names no columns: those of its sweep's other runs count. If the run is begun again, its file
+    takes the place of this one.
+    """
+    if values and not any(folder.glob("events.out.tfevents.*")):
+        row = _start({key: plain(value) for key, value in values.items()})
+        with suppress(OSError):  # the run has failed anyway, and its status says so
+            writer = EventFileWriter(str(folder))
+            writer.add_event(Event(wall_time=time.time(), summary=row))
+            writer.close()
 
 
 def end_summary() -> Summary:
