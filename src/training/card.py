@@ -20,6 +20,7 @@ from src.training.config import TrainConfig
 from src.training.plan import Plan
 from src.training.provenance import versions
 from src.training.purpose import Purpose
+from src.training.record import RESULTS
 
 MIT = "mit"
 OURS_LICENCE = MIT  # of the embedded rows, as of all files of this project
@@ -115,6 +116,8 @@ class Card:
         return str(ModelCardData(**fields).to_yaml()).strip()
 
     def _base_licence(self) -> str | None:
+        if self.config.continue_from is not None:
+            return None  # what they learned before may have another
         if self.config.model.pretrained is None or (self.base or "").startswith(OPENAI):
             return MIT
         return None
@@ -122,6 +125,10 @@ class Card:
     def _what(self) -> str:
         name = self.config.model.pretrained
         begun = "random weights" if name is None else _link(name, "") or code(Path(name).name)
+        if self.config.continue_from is not None:
+            origin = Path(self.config.continue_from)
+            origin = origin.parent if origin.name in RESULTS else origin
+            begun += f", went on from those of {code(origin.name)}, with what they had learned,"
         return (
             f"A GPT-2 of {self.plan.step.num_parameters:,} parameters that {self.purpose.does}. It "
             f"began with {begun} and was fine-tuned by gpt2-chat {versions()['gpt2-chat'] or ''}."

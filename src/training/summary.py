@@ -1,5 +1,6 @@
 """What a person wants to know after a run, and what to do next."""
 
+import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from src import phases
 from src.files import disk
 
+TOGETHER = "\N{NO-BREAK SPACE}"  # a number and its unit stay in one line
 # The charts of ``layout``, not all of them, and unsmoothed: few validations would be drawn wrong.
 CURVES = "http://localhost:6006/#custom_scalars&_smoothingWeight=0"
 
@@ -67,5 +69,6 @@ def wall_time(figures: Mapping[str, float]) -> list[str]:
     """Return the wall time of the run and of each of its phases, at most 100 columns wide."""
     name = "seconds/"
     passed = {k.removeprefix(name): v for k, v in figures.items() if k.startswith(name)}
-    text = f"took {phases.in_words(passed)}"
-    return textwrap.wrap(text, 100, subsequent_indent="     ") if passed else []
+    text = re.sub(r"(?<=\d) (?=\w)", TOGETHER, f"took {phases.in_words(passed)}")
+    lines = textwrap.wrap(text, 100, subsequent_indent="     ") if passed else []
+    return [line.replace(TOGETHER, " ") for line in lines]

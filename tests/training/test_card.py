@@ -184,3 +184,11 @@ def test_a_run_that_began_small_says_so():
     assert "random weights" in text
     assert header(text)["license"] == "mit"
     assert header(text)["language"] == "en"
+
+
+@pytest.mark.parametrize("origin", ["outputs/train/RUN", "/home/me/RUN/model"])
+def test_a_run_that_went_on_from_another_says_so(origin):
+    text = card("experiment=quickstart", f"continue_from={origin}").text({"step": 3})
+    assert "random weights, went on from those of `RUN`, with what they had learned, and" in text
+    assert "/home/me" not in text
+    assert "license" not in header(text)  # what the other learned from may have another
