@@ -67,7 +67,13 @@ class ChatModel:
                 yield piece
 
     def replies(self, prompts: Sequence[Prompt], **settings: Any) -> list[str]:
-        """Return the reply to each of several questions, which are decoded together."""
+        """Return the reply to each of several questions, which are decoded together.
+
+        Raises:
+            UserError: as ``reply``; or there is one question, and no list of them.
+        """
+        if isinstance(prompts, str):
+            raise UserError(f"replies takes a list of questions, not one: {prompts!r:.60}")
         asked = [_messages(prompt) for prompt in prompts]
         with self.threads.meanwhile():
             return self.assistant.replies(asked, self._generation(settings))
@@ -89,5 +95,7 @@ class ChatModel:
 def _messages(prompt: Prompt) -> list[Message]:
     if isinstance(prompt, str):
         return [Message("user", prompt)]
+    if not isinstance(prompt, Sequence):  # one message, say
+        raise UserError(f"a question is a text or a list of messages, not {prompt!r:.60}")
     plain = [vars(each) if isinstance(each, Message) else each for each in prompt]
     return read_question(plain).messages
