@@ -19,6 +19,7 @@ from src.errors import UserError, first_line
 from src.files import atomic, disk
 from src.free_memory import out_of_memory
 from src.training import lock
+from src.training.record import is_finished
 
 STATUS = "status.json"
 MOST_BYTES = 2**16
@@ -73,15 +74,15 @@ def read_status(folder: Path) -> Status | None:
     """Return the status of the run in ``folder``; None: there is none that can be read.
 
     A run that was killed could not say so: its file says that it is running, and nobody holds its
-    lock. One of an older version has no file: it is finished if it has its figures.
+    lock. It is finished if it has its figures, as one without a file is, of an older version.
     """
     status = _read(folder / STATUS)
     if status is None:
-        if not (folder / STATUS).exists() and (folder / "metrics.json").is_file():
-            return Status(FINISHED, exit_code=0)
-        return None
+        return Status(FINISHED, exit_code=0) if is_finished(folder) else None
     if status.state == RUNNING and not lock.is_held(folder):
         status = _read(folder / STATUS) or status  # it may just have ended
+        if status.state == RUNNING and is_finished(folder):
+            return replace(status, state=FINISHED, seconds_left=None, exit_code=0)
         if status.state == RUNNING:
             return replace(status, state=KILLED, seconds_left=None)
     return status

@@ -125,6 +125,14 @@ def test_a_look_at_the_lock_of_another_process_does_not_disturb_it(tmp_path):
     assert not lock.is_held(tmp_path)
 
 
+@pytest.mark.parametrize("text", ['{"state": "running", "step": 7, "num_steps": 7}', '{"state"'])
+def test_a_run_that_is_killed_after_its_figures_is_finished(text, tmp_path):
+    (tmp_path / "status.json").write_text(text)
+    (tmp_path / "metrics.json").write_text("{}")
+    found = status.read_status(tmp_path)
+    assert (found.state, found.exit_code) == ("finished", 0)
+
+
 def test_an_older_run_is_finished_if_it_has_its_figures(tmp_path):
     assert read_status(tmp_path) is None
     (tmp_path / "metrics.json").write_text("{}")
