@@ -23,12 +23,18 @@ def names_of(door: str) -> list[str]:
     return [*key_names(door), *door_text(door).groups, *HYDRA_KEYS]
 
 
+NOT_MERGED = "Error merging override "  # Hydra's words; its cause says why
+
+
 def one_line(error: BaseException, door: str = "train") -> str:
     """Return the part of an error message that a person needs, on one line."""
     text = str(error)
     for pattern, answer in ANSWERS:
         if match := re.search(pattern, text, re.DOTALL):
             return answer(match, door)
+    if text.startswith(NOT_MERGED) and error.__cause__ is not None:
+        why = str(error.__cause__).partition("\n")[0]  # the rest is OmegaConf's own
+        text = f"{text.removeprefix(NOT_MERGED)}: {why}"
     return " ".join(text.split())
 
 

@@ -68,8 +68,13 @@ def describe(overrides: Sequence[Override], hydra: DictConfig, fixed: tuple[str,
         overrides: the command line's.
         hydra: Hydra's part of the sweep's config.
         fixed: the overrides that all jobs share.
+
+    Raises:
+        UserError: it asks for no job.
     """
     sweeper = hydra.sweeper
+    if sweeper.n_trials < 1:
+        raise UserError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be at least 1")
     settings: dict[str, Any] = {"sampler": str(hydra.runtime.choices[SAMPLER])}
     for key in SETTINGS:
         group, _, name = key.rpartition(".")

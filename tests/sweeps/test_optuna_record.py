@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from src.command.cli import MISTAKES
+from src.command.mistakes import one_line
 from src.command.overrides import CONF
 from src.errors import UserError
 from src.sweeps.optuna_record import arguments_of, check_overrides
@@ -72,6 +74,20 @@ def test_it_may_go_on_without_pruning_and_elsewhere(tmp_path):
     typed = ["hydra.sweeper.pruning=null", f"hydra.sweeper.storage={storage}"]
     sweeper = composed(resumed(begun(tmp_path / "search", *typed))).hydra.sweeper
     assert (sweeper.pruning, sweeper.storage) == (None, storage)
+
+
+@pytest.mark.parametrize(
+    ("n_trials", "said"),
+    [
+        ("0", "n_trials=0: must be at least 1"),
+        ("-1", "n_trials=-1: must be at least 1"),
+        ("many", "hydra.sweeper.n_trials=many: Value 'many' of type 'str' could not be converted"),
+    ],
+)
+def test_a_search_without_a_job_is_refused(n_trials, said, tmp_path):
+    with pytest.raises(MISTAKES) as refused:
+        begun(tmp_path / "search", f"hydra.sweeper.n_trials={n_trials}")
+    assert said in one_line(refused.value)
 
 
 def test_more_trials_are_asked_for_when_it_goes_on(tmp_path):
