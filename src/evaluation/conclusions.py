@@ -37,7 +37,11 @@ def short_names(names: Sequence[str]) -> list[str]:
 def conclusions(judged: Sequence[Judged], comparison: Comparison, num_rows: int) -> list[str]:
     """Return the sentences, those about single models first."""
     names = short_names([model.candidate.name for model in judged])
-    said = [f"{name}: {note}." for name, m in zip(names, judged, strict=True) for note in m.notes]
+    noted: dict[str, list[str]] = {}  # what is said of several is said once
+    for name, model in zip(names, judged, strict=True):
+        for note in model.notes:
+            noted.setdefault(note, []).append(name)
+    said = [f"{', '.join(those)}: {note}." for note, those in noted.items()]
     if num_rows < 2:
         said.append("One row has no interval: nothing can be said of other rows.")
     elif num_rows < FEW_ROWS:

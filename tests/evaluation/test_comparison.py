@@ -41,6 +41,15 @@ def said(*models: Judged) -> tuple[str, object]:
     return "\n".join(conclusions(models, comparison, ROWS)), comparison
 
 
+def test_what_is_said_of_several_models_is_said_once(losses):
+    models = [judged(name, losses) for name in ("a", "b", "c")]
+    for model in models:
+        model.notes.append("its rows were cut")
+    models[1].notes.append("it has no end")
+    text, _ = said(*models)
+    assert text.startswith("a, b, c: its rows were cut.\nb: it has no end.\n")
+
+
 def test_the_same_model_twice_has_no_difference(losses):
     text, comparison = said(judged("a", losses), judged("b", losses))
     assert "score the same on every row: no difference" in text
