@@ -134,6 +134,8 @@ TRAIN = [
     ("seed=1 --cfg", "--cfg: a value is missing, as in --cfg job"),
     ("--multirun=true", "--multirun takes no value"),
     ("--package model", "goes with --cfg"),
+    ("-m seed=1,2 --cfg job", "-m and --cfg exclude each other"),
+    ("--info seed=1 --cfg job", "--info and --cfg exclude each other"),
 ]
 
 

@@ -47,6 +47,7 @@ FLAGS = (
         "all",
     ),
 )
+ALONE = {"--run", "--multirun", "--cfg", "--info", "--shell-completion"}  # Hydra does one of them
 BY_NAME = {name: flag for flag in FLAGS for name in (flag.name, flag.short) if name}
 
 
@@ -105,7 +106,7 @@ def read(arguments: Sequence[str]) -> Line:
     """Return the parts of a command line.
 
     Raises:
-        UserError: a flag has no value, or one that it does not take.
+        UserError: a flag has no value, or one that it does not take; or two exclude each other.
     """
     flags: list[tuple[Flag, str | None]] = []
     others: list[str] = []
@@ -124,6 +125,10 @@ def read(arguments: Sequence[str]) -> Line:
             if not equals:
                 value = rest.pop(0) if rest and _is_value(rest[0], flag) else flag.default
             flags.append((flag, _checked(argument, flag, value)))
+    several = [name for name in dict.fromkeys(flag.name for flag, _ in flags) if name in ALONE]
+    if len(several) > 1 and "--help" not in {flag.name for flag, _ in flags}:
+        first, second = ("-m" if name == "--multirun" else name for name in several[:2])
+        raise UserError(f"{first} and {second} exclude each other: leave out one of them")
     return Line(tuple(flags), tuple(others))
 
 
