@@ -179,8 +179,9 @@ def _reported(mistakes: list[Exception], door: str) -> Iterator[None]:
 
 def _output_folder(error: BaseException) -> str | None:
     """Return the run folder of the job that raised ``error``; None if the door keeps none."""
-    if HydraConfig.initialized():
-        folder = Path(HydraConfig.get().runtime.output_dir)
+    runtime = HydraConfig.get().runtime if HydraConfig.initialized() else None
+    if runtime is not None and not OmegaConf.is_missing(runtime, "output_dir"):  # as by --cfg
+        folder = Path(runtime.output_dir)
         return None if folder == Path.cwd() else str(folder)
     # Hydra writes before a job, too, and has forgotten where when it hands the error on.
     for frame, _ in traceback.walk_tb(error.__traceback__):
