@@ -13,6 +13,7 @@ from src.data.tokenizer import Tokenizer, load_tokenizer
 from src.errors import UserError
 from src.evaluation.runs import KEPT, run_settings
 from src.model.pretrained_config import read_config
+from src.model.weights_file import weights_paths
 from src.talk.chat_template import template_source
 from src.talk.model_folder import model_folder
 
@@ -171,7 +172,8 @@ def find_candidates(names: Sequence[str], key: str = "model_path") -> list[Candi
     """Return the models of these names; a URL is not asked yet.
 
     Raises:
-        UserError: a name is neither a folder, a hub name that can be had, nor a URL; names ``key``.
+        UserError: a name is neither a folder with weights, a hub name that can be had, nor a URL;
+            names ``key``.
     """
     seen: Counter[str] = Counter()
     candidates = []
@@ -182,5 +184,9 @@ def find_candidates(names: Sequence[str], key: str = "model_path") -> list[Candi
             candidates.append(Candidate(shown, None, name, {}))
             continue
         folder = model_folder(name, key)
+        try:
+            weights_paths(folder)  # before others are judged
+        except UserError as error:
+            raise UserError(f"{key}={name}: {error}") from error
         candidates.append(Candidate(shown, folder, None, run_settings(folder)))
     return candidates

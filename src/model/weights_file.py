@@ -97,12 +97,21 @@ def find_weights(folder: Path) -> Weights:
     """
     check_files(folder, WEIGHTS_FILES)
     warn_of_changes(folder, lambda name: Path(name).suffix in SUFFIXES)
+    return _described(weights_paths(folder))
+
+
+def weights_paths(folder: Path) -> list[Path]:
+    """Return the files of the weights of a folder, none of which is opened.
+
+    Raises:
+        UserError: there are none, or a shard is missing.
+    """
     for name in (WEIGHTS, PICKLED):
         index = folder / f"{name}.index.json"
         if index.exists():
-            return _described([folder / shard for shard in _shards(index)])
+            return [folder / shard for shard in _shards(index)]
         if (folder / name).exists():
-            return _described([folder / name])
+            return [folder / name]
     if (folder / "adapter_config.json").exists():
         raise UserError("it holds an adapter, not a model: merge it into its base model first")
     raise UserError(f"no weights in it ({WEIGHTS} or {PICKLED})")

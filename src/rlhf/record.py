@@ -70,11 +70,18 @@ def check_same(record: Record, config: RLHFConfig, folder: Path) -> None:
             f"{folder} was made with {key}={before.get(key)}, not {now.get(key)}: give the new one "
             f"another name (name=...), leave it as it was, or go on with resume={folder}"
         )
-    if config.start is not None and Path(config.start).resolve() != Path(record.start).resolve():
+    if config.start is not None and _model_of(config.start) != _model_of(record.start):
         raise UserError(
             f"{folder} began with start={record.start}, not {config.start}: give the new one "
             f"another name (name=...)"
         )
+
+
+def _model_of(start: str) -> Path:
+    """Return the folder of the model that a run or a model folder stands for."""
+    folder = Path(start).resolve()
+    model = folder / "model"
+    return model if model.is_dir() else folder
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

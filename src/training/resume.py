@@ -7,7 +7,7 @@ was chosen for the machine. It is written once; a resumed run reads it and chang
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,19 @@ def finished_lines(folder: Path) -> list[str]:
         f"its reward model:   {scorer}"
         if scorer
         else f"talk to it:         {command('chat', model_path=talk)}",
-        f"train on from it:   {command('train', continue_from=folder)} max_steps=...",
+        f"train on from it:   {_further(folder, talk)}",
     ]
+
+
+def _further(folder: Path, model: Path) -> str:
+    """Return the command that trains on: a policy, which a reward teaches, begins with weights."""
+    try:
+        objective = read_record(folder).config.get("objective")
+    except UserError:  # of an older version, then, which had no policies
+        objective = None
+    if not isinstance(objective, Mapping) or "reward_model" not in objective:
+        return f"{command('train', continue_from=folder)} max_steps=..."
+    return f"{command('train', objective=objective.get('name'), model__pretrained=model)} ..."
 
 
 def refuse_used(folder: Path) -> None:

@@ -7,8 +7,13 @@ import pytest
 
 from src.data.report import RowReport
 from src.data.sources import open_source
-from src.evaluation.candidates import Candidate
+from src.errors import UserError
+from src.evaluation.candidates import Candidate, find_candidates
+from src.model.weights_file import WEIGHTS
+from src.talk.model_folder import save_model_folder
 from src.training.plan import flat
+from tests.conftest import greedy
+from tests.model.conftest import random_model, tiny_config
 
 
 @pytest.fixture
@@ -41,3 +46,12 @@ def test_rows_that_a_run_may_have_learned_from_are_told(
     assert model.may_have_learned(replace(asked, path="rows.jsonl"), split) == bool(overlap)
     assert not model.may_have_learned(replace(asked, path="other.jsonl"), split)
     assert not replace(model, settings={}).may_have_learned(asked, split)
+
+
+def test_a_model_without_its_weights_is_refused_before_others_are_judged(tokenizer, tmp_path):
+    model = random_model(tiny_config(vocab_size=tokenizer.vocab_size))
+    save_model_folder(tmp_path, model, tokenizer, greedy(4))
+    assert [each.name for each in find_candidates([str(tmp_path)])] == [str(tmp_path)]
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(UserError, match=rf"model_path={tmp_path}: no weights in it"):
+        find_candidates([str(tmp_path)])

@@ -21,6 +21,7 @@ from src.objectives.prompt_data import Asked
 from src.talk.reward_folder import save_reward_folder
 from src.train import read_settings, unchangeable
 from src.training.record import check_functions
+from src.training.resume import finished_lines
 from tests.training.conftest import SMALL, curves, metrics, settings, small_run  # noqa: F401
 from tests.training.test_distributed import finish, start
 from tests.training.test_resume import Killed, assert_same_run, kill_at
@@ -134,6 +135,9 @@ def test_rows_of_prompts_alone_serve(run, tmp_path):
     rows.write_text("".join(json.dumps({"prompt": f"What is {i}?"}) + "\n" for i in range(60)))
     folder = run(*RLOO_RUN, f"data.path={rows}", "max_steps=2")
     assert "val/score" in curves(folder)
+    # What it says when it is resumed is a command that it takes: it knows no continue_from.
+    pretrained = f"objective=rloo model.pretrained={folder / 'model'} ..."
+    assert finished_lines(folder)[-1].endswith(pretrained)
 
 
 def test_a_row_that_a_reward_of_ours_cannot_judge_stops_a_run_before_it_begins(run, tmp_path):

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import asdict, replace
 from itertools import product
 
 import pytest
@@ -22,7 +23,7 @@ from src.objectives import rewards
 from src.rlhf import __main__ as rlhf_door
 from src.rlhf.config import STEPS, RLHFConfig
 from src.rlhf.pipeline import Pipeline
-from src.rlhf.record import Record, read_record
+from src.rlhf.record import Record, check_same, read_record
 from src.rlhf.steps import Places, rank_arguments, run_arguments
 from tests.rlhf.conftest import run, small, start
 from tests.training.conftest import settings as train_settings
@@ -178,6 +179,16 @@ def test_a_complete_one_is_shown_again_and_another_setting_is_refused(folder, ro
     assert {k: v for k, v in before.items() if k.name not in ignored} == {
         k: v for k, v in after.items() if k.name not in ignored
     }
+
+
+def test_a_run_and_its_model_folder_are_one_start(tmp_path):
+    model = tmp_path / "run" / "model"
+    model.mkdir(parents=True)
+    settings = replace(config(), start=str(model.parent))
+    record = Record(asdict(settings), str(model))
+    check_same(record, settings, tmp_path)
+    with pytest.raises(UserError, match="began with start="):
+        check_same(record, replace(settings, start=str(tmp_path)), tmp_path)
 
 
 def test_one_of_an_earlier_version_goes_on_with_the_keys_that_it_has(folder, root, said):
