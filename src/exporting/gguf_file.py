@@ -22,6 +22,8 @@ from src.model.pretrained import PREFIX
 
 ARCHITECTURE = gguf.MODEL_ARCH.GPT2
 CONTEXT_STEP = 256  # llama.cpp's context is a multiple of this
+HALF_INFINITY = 65520.0  # the smallest number that float16 rounds to infinity
+LARGEST_IN = {GGMLType.Q8_0: 127}  # units of a scale, which is a float16
 FLOAT32_MATRICES = ("position_embd.weight",)  # vectors are float32, too
 
 # An answer ends with any of them: of a text, of a turn, of a message.
@@ -58,7 +60,8 @@ def write_gguf(
         end_ids: the tokens that end a reply; the file holds the first ``len(END_KEYS)``.
 
     Raises:
-        UserError: llama.cpp has no tokenizer that gives the same ids.
+        UserError: llama.cpp has no tokenizer that gives the same ids, or ``dtype`` cannot hold a
+            weight.
     """
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCHITECTURE])
     writer.add_type(gguf.GGUFType.MODEL)
@@ -102,7 +105,11 @@ def _add_shape(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
 
 
 def _add_weights(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
-    """Add the weights: (out, in) both here and in ggml, which ties the head by itself."""
+    """Add the weights: (out, in) both here and in ggml, which ties the head by itself.
+
+    Raises:
+        UserError: ``dtype`` cannot hold one.
+    """
     names = gguf.get_tensor_name_map(ARCHITECTURE, model.config.n_layer)
     for ours, tensor in model.state_dict().items():
         name = names.get_name(PREFIX + ours, try_suffixes=(".weight", ".bias"))
@@ -113,6 +120,12 @@ def _add_weights(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
             kind = GGMLType.F32
         elif values.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
             kind = GGMLType.F16
+        largest = abs(values).max() / LARGEST_IN.get(kind, 1)
+        if kind != GGMLType.F32 and largest >= HALF_INFINITY:
+            raise UserError(
+                f"{ours} holds numbers that {kind.name.lower()} cannot, up to "
+                f"{abs(values).max():.4g}: they would be infinite; take dtype=f32"
+            )
         writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
 
 

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import gguf
@@ -85,6 +86,23 @@ def test_rows_that_blocks_of_32_do_not_fill_are_halved_instead(export, trained):
     types = {t.name: t.tensor_type.name for t in export(model, dtype="q8_0").tensors}
     assert types["token_embd.weight"] == "F16"
     assert types["blk.0.ffn_down.weight"] == "Q8_0"  # 160 wide
+
+
+@pytest.mark.filterwarnings("error")  # numpy's is for nobody
+@pytest.mark.parametrize(
+    ("dtype", "layer", "too_large"),
+    [("f16", "h.0.mlp.c_fc", 65520.0), ("f16", "wte", -1e38), ("q8_0", "h.0.mlp.c_fc", 9e6)],
+)
+def test_a_weight_that_a_type_cannot_hold_is_refused_and_not_written_as_infinity(
+    export, trained, dtype, layer, too_large
+):
+    model = copy.deepcopy(trained[0])
+    weight = model.get_submodule(layer).weight
+    weight.data[3, 4] = too_large
+    with pytest.raises(UserError, match=rf"^{layer}.weight .*{dtype}.*dtype=f32") as error:
+        export(model, dtype=dtype)
+    assert "\n" not in str(error.value)
+    assert export(model, dtype="f32")
 
 
 def test_it_says_what_it_is(export, trained, model_folder):
