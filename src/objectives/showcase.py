@@ -1,16 +1,16 @@
 """Questions before and after training, and exact match over all test conversations."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from src import phases
 from src.data.conversation import Conversation
 from src.data.datamodule import ChatDataModule
+from src.errors import UserError
 from src.evaluation import held_out
 from src.evaluation.exact_match import exact_match, nearest_neighbour
 from src.files import atomic
@@ -20,6 +20,7 @@ from src.progress import Progress
 from src.talk.assistant import Assistant
 from src.talk.messages import Message
 from src.training.config import TrainConfig
+from src.training.record import read_object
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ NUM_CANDIDATES = 96  # test rows among which the dozen are looked for
 SHORT = 400  # characters of a question that costs little
 TOKENS_BEFORE = 10  # an untrained model babbles: a taste is enough
 TOKENS_AFTER = 64
+MOST_BYTES = 2**24  # of before.json: a dozen long conversations are far less
 BEFORE, REPLIES = "before.json", "replies"  # in the run folder
 
 
@@ -100,11 +102,10 @@ class Showcase:
         asked = self._asked()
         unknown = {text: messages for text, messages in asked.items() if text not in replies}
         replies = {**replies, **self._replies(assistant, unknown, TOKENS_AFTER)}
-        path = self.folder / BEFORE
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        before = self._before()
         references = {held_out.text(c): held_out.reference(c) for c in self.questions}
         self.rows = [
-            Answered(messages, before.get(text, ""), replies[text], references.get(text))
+            Answered(messages, str(before.get(text, "")), replies[text], references.get(text))
             for text, messages in asked.items()
             if text in replies
         ]
@@ -117,6 +118,15 @@ class Showcase:
         """Print the questions with the answers before and after training."""
         if self.rows and self.on_terminal:
             print_table(self.rows)
+
+    def _before(self) -> dict[str, Any]:
+        """Return what ``ask_before`` has written; nothing, and say so, if it cannot be read."""
+        path = self.folder / BEFORE
+        try:
+            return read_object(path, MOST_BYTES) if path.exists() else {}
+        except UserError as error:
+            log.warning("warning: %s: the replies from before training are not shown", error)
+            return {}
 
     def _asked(self) -> dict[str, list[Message]]:
         """Return the messages that are asked, by their text."""

@@ -86,6 +86,20 @@ def wide_rows():
     ]
 
 
+@pytest.mark.parametrize("content", [b"", bytes(64), b'{"Hot?": "\xf4"}', b"[]", b"[" * 9999, None])
+def test_damaged_replies_of_before_are_named_and_cost_the_run_nothing(
+    content, figures, tmp_path, caplog
+):
+    expected, shown = figures
+    path = tmp_path / "before.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert shown.score(model=None) == expected
+    assert {row.before for row in shown.rows} == {""}
+    (text,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert str(path) in text
+    assert "\n" not in text
+
+
 def test_the_table_is_readable_at_100_columns_whatever_the_replies(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     print_table(wide_rows())
