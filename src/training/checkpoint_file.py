@@ -196,6 +196,21 @@ def read(path: Path, load: Callable[[Path], Any]) -> Any:
         ) from error
 
 
+def check_fit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that a checkpoint holds the ``expected`` weights: a whole one may be another run's.
+
+    Raises:
+        UserError: it does not; names one that it should not hold, or should.
+    """
+    kinds = [{(name, tensor.shape) for name, tensor in each.items()} for each in (found, expected)]
+    if wrong := sorted(kinds[0] ^ kinds[1]):
+        raise UserError(
+            f"resume: the checkpoint is another model's, for example "
+            f"{wrong[0][0].removeprefix('model.')}: put the run's own in its place, rename "
+            f"{PREVIOUS}, the one before it, to last.ckpt, or start a new run"
+        )
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way to the file: old or new, never half of one, and checked when it is read."""
 

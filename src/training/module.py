@@ -12,6 +12,7 @@ from torch import Tensor
 from src.data.batch import Batch
 from src.errors import UserError
 from src.model.gpt2 import GPT2
+from src.training.checkpoint_file import check_fit
 from src.training.config import OptimizerConfig
 from src.training.distributed import is_sharded, reshard, shard, whole_model
 from src.training.finite import SkippedSteps, explain_figures, hear_of_skipped
@@ -190,7 +191,8 @@ class TrainingModule(L.LightningModule, ABC):
         """Take the weights that do not learn from the model, where they are already.
 
         Raises:
-            UserError: they differ from those of the run that saved the checkpoint.
+            UserError: they differ from those of the run that saved the checkpoint, or it is of
+                another model.
         """
         if checkpoint["frozen_checksum"] != self.frozen_checksum:
             raise UserError(
@@ -201,6 +203,8 @@ class TrainingModule(L.LightningModule, ABC):
         # Under FSDP2, where all weights learn, Lightning has taken the state dict out already.
         if frozen := frozen_weights(self.model):
             checkpoint["state_dict"] |= {f"model.{name}": frozen[name] for name in frozen}
+        if "state_dict" in checkpoint:
+            check_fit(checkpoint["state_dict"], self.state_dict())
 
     def take_training_figures(self) -> dict[str, float]:
         """Return what happened since the last call: means over all steps in between, all ranks.

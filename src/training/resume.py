@@ -218,7 +218,8 @@ def check_size(config: TrainConfig, run_folder: Path) -> None:
     Raises:
         UserError: they are too small by far: the settings are not of this run.
     """
-    sizes = [path.stat().st_size for path in (run_folder / "checkpoints").glob("*.ckpt")]
+    paths = (run_folder / "checkpoints").glob("*.ckpt")
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
     if not sizes or config.model.pretrained is not None or config.lora.rank is not None:
         return
     weights = FLOAT32 * num_parameters(config.model.shape(1))

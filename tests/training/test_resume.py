@@ -22,6 +22,7 @@ from src.errors import UserError
 from src.objectives.sft import SFTModule
 from src.train import overridden, read_settings
 from src.training import lock
+from src.training.checkpoint_file import write
 from src.training.checkpoints import Checkpoints, find_checkpoint, saved_step
 from src.training.log import TrainingLog
 from src.training.resume import find_run, resumed_arguments
@@ -221,6 +222,41 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_taken(finished_ru
     previous.write_bytes(b"")
     with pytest.raises(UserError, match="no whole checkpoint"):
         find_checkpoint(run)
+
+
+def test_a_link_to_nothing_in_place_of_a_checkpoint_is_passed_over(small_run, finished_run):
+    run = unfinished(finished_run(*LAYOUT))
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "checkpoints" / "last.ckpt").symlink_to("gone")
+    small_run(*LAYOUT, "resume=auto")
+    assert find_checkpoint(run) == run / "checkpoints" / "last.ckpt"
+
+
+def widen(state):
+    state["model.wpe.weight"] = torch.zeros(64, 8)
+
+
+def lengthen(state):
+    state["model.h.7.ln_1.weight"] = torch.zeros(32)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (widen, "wpe.weight"),
+        (lengthen, "h.7.ln_1.weight"),
+        (lambda state: state.pop("model.ln_f.bias"), "ln_f.bias"),
+    ],
+)
+def test_a_whole_checkpoint_of_another_model_is_one_line(change, name, small_run, finished_run):
+    run = unfinished(finished_run(*LAYOUT))
+    last = run / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    change(content["state_dict"])
+    write(content, last)
+    with pytest.raises(UserError, match=f"another model's, for example {name}") as error:
+        small_run(*LAYOUT, "resume=auto")
+    assert "\n" not in str(error.value)
 
 
 def test_no_temporary_files_stay_beside_the_checkpoints(finished_run):
