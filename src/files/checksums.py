@@ -49,6 +49,12 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
+def changes(folder: Path) -> list[str]:
+    """Return the names of the files of a folder that are missing, or not as they were written."""
+    sums = read_sums(folder).items()
+    return [n for n, s in sums if not (folder / n).is_file() or _digest(folder / n) != s]
+
+
 def warn_of_changes(folder: Path, chosen: Callable[[str], bool]) -> None:
     """Log a warning for each file of a chosen name that is not as it was written."""
     for name, expected in read_sums(folder).items():

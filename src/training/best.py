@@ -1,16 +1,22 @@
 """The best weights so far, as a folder; and whether it is time to stop."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from src.errors import UserError
+from src.files.checksums import changes
 from src.model.gpt2 import GPT2
+from src.model.pretrained_config import FILE
 from src.training.finite import check_weights
 from src.training.module import TrainingModule
 from src.training.objective import Best
+
+log = logging.getLogger(__name__)
 
 
 class BestModel(L.Callback):
@@ -23,6 +29,7 @@ class BestModel(L.Callback):
         rank: of this process; rank 0 writes.
         patience: validations in a row without a better figure, after which training ends; None: it
             goes on to its last step. The learning rate stays that of the whole plan.
+        load: reads what ``save`` has written; None: nobody looks whether it is whole.
     """
 
     def __init__(
@@ -32,12 +39,15 @@ class BestModel(L.Callback):
         save: Callable[[GPT2, Path], None],
         rank: int,
         patience: int | None = None,
+        load: Callable[[Path], GPT2] | None = None,
     ):
         self.folder = folder
         self.chosen_by = chosen_by
         self.save = save
         self.rank = rank
         self.patience = patience
+        self.load = load
+        self.is_restored = False  # and what its folder holds has not been looked at
         self.best: dict[str, float] = {}  # the figures of their validation, and step
         self.seen_step = -1  # of the last validation
         self.history: list[tuple[int, float]] = []  # of each validation: step and figure
@@ -60,9 +70,51 @@ class BestModel(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best weights of the interrupted run."""
+        self.is_restored = True
         self.best = state_dict["best"]
         self.seen_step = state_dict.get("seen_step", -1)
         self.history = [(int(step), value) for step, value in state_dict.get("history", ())]
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Look whether the folder of the interrupted run is what it was.
+
+        Beside weights that are whole it is written again, but for what a person may have edited.
+        Weights that are lost are forgotten: the next validation finds the best ones. Both are said.
+        """
+        if not (self.is_restored and self.best and self.load):
+            return
+        self.is_restored = False
+        try:
+            model, changed = self._read(self.load)
+        except UserError as error:
+            log.warning(
+                "warning: the best weights, of step %d, are lost: %s: those of the next validation "
+                "take their place",
+                self.best["step"],
+                error,
+            )
+            self.best, self.seen_step = {}, -1
+            return
+        trainer.strategy.barrier()  # all ranks have read it
+        if changed and self.rank == 0:
+            own: Any = module.model  # with the dropout that config.json is to name
+            model.config = replace(model.config, dropout=own.config.dropout)
+            self.save(model, self.folder)
+            if again := [name for name in changed if name not in changes(self.folder)]:
+                log.warning("warning: %s: %s: written again", self.folder, ", ".join(again))
+
+    def _read(self, load: Callable[[Path], GPT2]) -> tuple[GPT2, list[str]]:
+        """Return the weights of the folder, and the names of other files that have changed.
+
+        Raises:
+            UserError: the weights, or their shape, are not what they were.
+        """
+        if not self.folder.is_dir():  # its name would be looked up on the hub
+            raise UserError(f"{self.folder} is gone")
+        changed = changes(self.folder)
+        if FILE in changed:
+            raise UserError(f"{self.folder / FILE} is not as it was written")
+        return load(self.folder), changed
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Take no further step in a run that was over when it was interrupted."""

@@ -82,9 +82,9 @@ class Run:
         rank = plan.machine.place.rank
         trainer = config.trainer
         check_patience(trainer.patience, self.has("validation"))
-        self.best = BestModel(
-            run_folder / self.module.folder, objective.best, self._save, rank, trainer.patience
-        )
+        place = run_folder / self.module.folder
+        saving = objective.best, self._save, rank, trainer.patience, objective.load
+        self.best = BestModel(place, *saving)
         self.last_steps = LastSteps(config.reference.average_over if config.reference else 0)
         self.checkpoints = Checkpoints(
             run_folder,

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from src.command.cli import CONF
 from src.data.packing import Packing, pack
 from src.errors import UserError
+from src.model.pretrained import load_pretrained
 from src.objectives.sft import SFTModule
 from src.train import overridden, read_settings
 from src.training import lock
@@ -230,6 +233,51 @@ def test_a_link_to_nothing_in_place_of_a_checkpoint_is_passed_over(small_run, fi
     (run / "checkpoints" / "last.ckpt").symlink_to("gone")
     small_run(*LAYOUT, "resume=auto")
     assert find_checkpoint(run) == run / "checkpoints" / "last.ckpt"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_the_best_model_is_whole_again_when_its_run_goes_on(
+    name, damage, finished_run, small_run, caplog
+):
+    run = unfinished(finished_run(*LAYOUT))
+    model = run / "model"
+    whole = {path.name: path.read_bytes() for path in model.iterdir()}
+    damage(model / name)
+    small_run(*LAYOUT, "resume=auto")
+    assert f"{name}: written again" in caplog.text
+    for file in {*whole} - {"README.md"}:
+        assert (model / file).read_bytes() == whole[file], file
+
+
+def test_what_a_person_has_edited_beside_the_best_weights_stays(finished_run, small_run, caplog):
+    run = unfinished(finished_run(*LAYOUT))
+    template = run / "model" / "chat_template.jinja"
+    template.write_text("mine")
+    small_run(*LAYOUT, "resume=auto")
+    assert template.read_text() == "mine"
+    assert "written again" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", None])
+def test_best_weights_that_are_lost_are_named_and_the_next_take_their_place(
+    name, finished_run, small_run, caplog
+):
+    run = unfinished(finished_run(*LAYOUT))
+    model = run / "model"
+    shutil.rmtree(model) if name is None else flip(model / name)
+    small_run(*LAYOUT, "resume=auto")
+    assert re.search(r"warning: the best weights, of step \d+, are lost: ", caplog.text)
+    last = weights(run)
+    best = load_pretrained(str(model)).state_dict()
+    assert all(torch.equal(best[n], last[f"model.{n}"]) for n in best)
+    assert metrics(run)["best_step"] == 12
 
 
 def widen(state):
