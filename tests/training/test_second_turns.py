@@ -1,6 +1,6 @@
 """What data.join_turns is for: a model of single-turn rows that can be asked a second question.
 
-The figures: ``python -m pytest -m slow -s tests/training/test_second_turns.py``.
+The figures: ``python -m pytest -m whole -s tests/training/test_second_turns.py``.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from src.training.start import start_run
 from tests.conftest import shared_data
 from tests.training.conftest import settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 
 NUM_TRAIN, NUM_PAIRS = 6_000, 200
 RUN = (
