@@ -65,7 +65,7 @@ def _preset_hint(group: str, name: str, choices: Sequence[str]) -> str:
     if group == "data" and (os.path.exists(name) or Path(name).suffix):
         return f"did you mean data=file data.path={path}? "
     if group == "model" and os.path.isdir(name):
-        return f"did you mean model.pretrained={path} model.tokenizer={path}? "
+        return f"did you mean model.pretrained={path}? "
     near = nearest_choice(name, choices)
     if near is None and group == "data" and "/" in name:
         return f"a data set of the hub is data.path={path}; "

@@ -49,21 +49,18 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def changes(folder: Path) -> list[str]:
-    """Return the names of the files of a folder that are missing, or not as they were written."""
-    sums = read_sums(folder).items()
-    return [n for n, s in sums if not (folder / n).is_file() or _digest(folder / n) != s]
+def changes(folder: Path, chosen: Callable[[str], bool]) -> list[str]:
+    """Return the names of the chosen files that are missing, or not as they were written."""
+    sums = {name: sha for name, sha in read_sums(folder).items() if chosen(name)}
+    return [n for n, s in sums.items() if not (folder / n).is_file() or _digest(folder / n) != s]
 
 
 def warn_of_changes(folder: Path, chosen: Callable[[str], bool]) -> None:
     """Log a warning for each file of a chosen name that is not as it was written."""
-    for name, expected in read_sums(folder).items():
-        if not chosen(name):
-            continue
-        path = folder / name
+    for path in (folder / name for name in changes(folder, chosen)):
         if not os.path.lexists(path):
             _say(f"warning: {path} is missing: it was there when this folder was written")
-        elif _digest(path) != expected:
+        else:
             _say(
                 f"warning: {path} is not as it was written: if nobody changed it on purpose, it is "
                 f"damaged, and answers may be other ones; copy it again"

@@ -83,6 +83,11 @@ class Weights:
         return state
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds weights."""
+    return Path(name).suffix in SUFFIXES
+
+
 def has_checksum(path: Path) -> bool:
     """Whether weights hold a checksum of their own."""
     with safe_open(path, framework="pt") as file:
@@ -96,7 +101,7 @@ def find_weights(folder: Path) -> Weights:
         UserError: there are none, a shard is missing, or a file is broken.
     """
     check_files(folder, WEIGHTS_FILES)
-    warn_of_changes(folder, lambda name: Path(name).suffix in SUFFIXES)
+    warn_of_changes(folder, is_weights)
     return _described(weights_paths(folder))
 
 
@@ -160,7 +165,7 @@ def _shards(index: Path) -> list[str]:
         raise UserError(
             f"{index.name} lists {len(shards)} files, and at most {MAX_SHARDS} are read"
         )
-    if wrong := [shard for shard in shards if Path(shard).suffix not in SUFFIXES]:
+    if wrong := [shard for shard in shards if not is_weights(shard)]:
         raise UserError(f"{index.name} is broken: {min(wrong):.200} is no file of weights")
     missing = sorted(shard for shard in shards if not (index.parent / shard).is_file())
     if missing:

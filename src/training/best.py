@@ -12,6 +12,7 @@ from src.errors import UserError
 from src.files.checksums import changes
 from src.model.gpt2 import GPT2
 from src.model.pretrained_config import FILE
+from src.model.weights_file import is_weights
 from src.training.finite import check_weights
 from src.training.module import TrainingModule
 from src.training.objective import Best
@@ -26,10 +27,10 @@ class BestModel(L.Callback):
         folder: where they go.
         chosen_by: which figure decides.
         save: writes a plain model into the folder.
+        load: reads what ``save`` has written.
         rank: of this process; rank 0 writes.
         patience: validations in a row without a better figure, after which training ends; None: it
             goes on to its last step. The learning rate stays that of the whole plan.
-        load: reads what ``save`` has written; None: nobody looks whether it is whole.
     """
 
     def __init__(
@@ -37,17 +38,16 @@ class BestModel(L.Callback):
         folder: Path,
         chosen_by: Best,
         save: Callable[[GPT2, Path], None],
+        load: Callable[[Path], GPT2],
         rank: int,
         patience: int | None = None,
-        load: Callable[[Path], GPT2] | None = None,
     ):
         self.folder = folder
         self.chosen_by = chosen_by
         self.save = save
+        self.load = load
         self.rank = rank
         self.patience = patience
-        self.load = load
-        self.is_restored = False  # and what its folder holds has not been looked at
         self.best: dict[str, float] = {}  # the figures of their validation, and step
         self.seen_step = -1  # of the last validation
         self.history: list[tuple[int, float]] = []  # of each validation: step and figure
@@ -70,7 +70,6 @@ class BestModel(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best weights of the interrupted run."""
-        self.is_restored = True
         self.best = state_dict["best"]
         self.seen_step = state_dict.get("seen_step", -1)
         self.history = [(int(step), value) for step, value in state_dict.get("history", ())]
@@ -81,11 +80,10 @@ class BestModel(L.Callback):
         Beside weights that are whole it is written again, but for what a person may have edited.
         Weights that are lost are forgotten: the next validation finds the best ones. Both are said.
         """
-        if not (self.is_restored and self.best and self.load):
+        if not self.best:  # a run that begins
             return
-        self.is_restored = False
         try:
-            model, changed = self._read(self.load)
+            model, changed = self._read()
         except UserError as error:
             log.warning(
                 "warning: the best weights, of step %d, are lost: %s: those of the next validation "
@@ -100,10 +98,10 @@ class BestModel(L.Callback):
             own: Any = module.model  # with the dropout that config.json is to name
             model.config = replace(model.config, dropout=own.config.dropout)
             self.save(model, self.folder)
-            if again := [name for name in changed if name not in changes(self.folder)]:
+            if again := sorted(set(changed) - set(self._changes())):
                 log.warning("warning: %s: %s: written again", self.folder, ", ".join(again))
 
-    def _read(self, load: Callable[[Path], GPT2]) -> tuple[GPT2, list[str]]:
+    def _read(self) -> tuple[GPT2, list[str]]:
         """Return the weights of the folder, and the names of other files that have changed.
 
         Raises:
@@ -111,10 +109,13 @@ class BestModel(L.Callback):
         """
         if not self.folder.is_dir():  # its name would be looked up on the hub
             raise UserError(f"{self.folder} is gone")
-        changed = changes(self.folder)
+        changed = self._changes()
         if FILE in changed:
             raise UserError(f"{self.folder / FILE} is not as it was written")
-        return load(self.folder), changed
+        return self.load(self.folder), changed
+
+    def _changes(self) -> list[str]:
+        return changes(self.folder, lambda name: not is_weights(name))  # which know their checksum
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Take no further step in a run that was over when it was interrupted."""

@@ -83,8 +83,9 @@ class Run:
         trainer = config.trainer
         check_patience(trainer.patience, self.has("validation"))
         place = run_folder / self.module.folder
-        saving = objective.best, self._save, rank, trainer.patience, objective.load
-        self.best = BestModel(place, *saving)
+        self.best = BestModel(
+            place, objective.best, self._save, objective.load, rank, trainer.patience
+        )
         self.last_steps = LastSteps(config.reference.average_over if config.reference else 0)
         self.checkpoints = Checkpoints(
             run_folder,

@@ -66,15 +66,15 @@ def test_where_more_is_better_it_waits_for_more(smoothed, quick_run, monkeypatch
 
 
 def test_a_better_figure_begins_the_count_anew():
-    best = BestModel(None, Best("val/loss"), None, rank=0, patience=2)
+    best = BestModel(None, Best("val/loss"), None, None, rank=0, patience=2)
     best.history, best.best = [(0, 5.0), (4, 6.0), (8, 4.0), (12, 7.0)], {"step": 8}
     assert (best.num_in_vain, best.is_over) == (1, False)
     best.history.append((16, 4.0))  # as good is not better
     assert best.is_over
-    again = BestModel(None, Best("val/loss"), None, rank=0, patience=2)
+    again = BestModel(None, Best("val/loss"), None, None, rank=0, patience=2)
     again.load_state_dict(best.state_dict())
     assert again.is_over
-    assert not BestModel(None, Best("val/loss"), None, rank=0).is_over
+    assert not BestModel(None, Best("val/loss"), None, None, rank=0).is_over
 
 
 def test_without_validation_rows_there_is_nothing_to_be_patient_about(quick_run):
