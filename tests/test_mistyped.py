@@ -208,6 +208,9 @@ def test_a_file_alone_is_named_with_its_key(answer, tmp_path):
     (tmp_path / "my rows.jsonl").touch()
     said = answer(settings_only, "train", ["my rows.jsonl"])
     assert "did you mean data=file data.path='my rows.jsonl'?" in said
+    (tmp_path / "weights").mkdir()
+    said = answer(settings_only, "train", ["model=weights"])
+    assert "did you mean model.pretrained=weights?" in said
 
 
 @pytest.mark.parametrize(
