@@ -304,7 +304,7 @@ def test_a_reward_model_goes_on_in_a_new_run(run, tmp_path):
     assert accuracy == pytest.approx(metrics(first)["best_val/loss"], abs=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", [REWARD, DPO], ids=["reward", "dpo"])
 def test_the_batch_may_be_cut_any_way(run, objective, size):
     whole = run(*objective, folder="whole")

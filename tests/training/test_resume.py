@@ -84,11 +84,11 @@ LAYOUT = (
     ("step", "when"),
     [
         (3, "on_train_batch_end"),  # nothing saved yet: starts anew in the same folder
-        (4, "on_train_batch_end"),  # between two checkpoints
+        pytest.param(4, "on_train_batch_end", marks=pytest.mark.slow),  # between two checkpoints
         (5, "on_train_batch_end"),  # before a validation
         (5, "on_validation_end"),  # after it, before it is saved
         (6, "on_train_batch_end"),  # right after a validation was saved
-        (9, "on_train_batch_end"),
+        pytest.param(9, "on_train_batch_end", marks=pytest.mark.slow),
         (12, "on_train_batch_end"),  # after the last step
     ],
 )
@@ -119,7 +119,9 @@ def test_a_run_may_go_on_with_activation_checkpointing_to_the_same_weights(
     assert_same_run(small_run(*LAYOUT, way_out, "resume=auto", folder="killed"), whole)
 
 
-@pytest.mark.parametrize("val_every_n_steps", [5, 6])  # the last step validated after, or in fit
+@pytest.mark.parametrize(
+    "val_every_n_steps", [5, pytest.param(6, marks=pytest.mark.slow)]
+)  # the last step is validated after, or in fit
 def test_a_run_killed_while_it_finishes_and_resumed_trains_no_further(
     val_every_n_steps, small_run, finished_run, monkeypatch, tmp_path
 ):
