@@ -252,8 +252,10 @@ def _write(
         for examples in encoded:
             splits, joinable, columns = origins.popleft()
             examples = kind.finish(examples, columns)
-            for split, number in sorted(set(zip(splits, columns["sources"], strict=True))):
-                mask = (splits == split) & (columns["sources"] == number)
+            numbers = columns["sources"]
+            # NumPy, comparing two of its strings, drops what the handler of a signal raises.
+            for split, number in sorted(set(zip(splits.tolist(), numbers.tolist(), strict=True))):
+                mask = (splits == split) & (numbers == number)
                 part, rows = examples.take(mask), np.flatnonzero(mask)
                 if joining:
                     part, firsts = joining(part, columns["prompts"][rows], joinable[rows])
