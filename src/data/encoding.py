@@ -150,8 +150,9 @@ def _signals_blocked() -> Iterator[None]:
         yield
         return
     asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, asking)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, asking)  # raises what came just before, once set
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

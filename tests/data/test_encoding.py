@@ -129,6 +129,24 @@ def test_a_signal_while_a_process_starts_leaves_none(tokenizer, started, monkeyp
     assert [process.returncode for process in started] == [0, 0]
 
 
+def test_a_signal_just_before_they_are_blocked_leaves_none_blocked(tokenizer, monkeypatch):
+    class Stop(BaseException):
+        pass
+
+    set_mask = signal.pthread_sigmask
+
+    def interrupted(how, numbers):  # Python's own runs handlers after it has set the mask
+        before = set_mask(how, numbers)
+        if numbers and how == signal.SIG_BLOCK:
+            raise Stop
+        return before
+
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
+    with pytest.raises(Stop):
+        list(encode_all([batch(number) for number in range(9)], tokenizer, "article", 2))
+    assert set_mask(signal.SIG_BLOCK, ()) == set()
+
+
 def test_a_process_starts_with_the_words_that_are_known(tokenizer):
     encoder = WordEncoder(tokenizer)
     odd = [5, 4, 3, 5, 4, 3]
