@@ -75,7 +75,13 @@ OURS = (
 )
 
 
-@pytest.mark.parametrize("flags", [(), ("-m", "seed=1,2")], ids=["alone", "sweep"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param((), id="alone"),
+        pytest.param(("-m", "seed=1,2"), id="sweep", marks=pytest.mark.whole),
+    ],
+)
 def test_training_says_only_what_is_ours(flags, home, folder):
     given = [*flags, *SMALL, "max_steps=2"]
     process = start(home, folder, "src.train", *given)
@@ -87,6 +93,7 @@ def test_training_says_only_what_is_ours(flags, home, folder):
         assert not FOREIGN.search(line)
 
 
+@pytest.mark.whole
 def test_the_benchmark_says_only_what_is_ours(home, folder):
     given = ("what=prepare", "num_rows=32", "seconds=0.1", "repeats=1", "variants=[ours]")
     out, err = start(home, folder, "src.benchmark", *given).communicate(timeout=500)

@@ -52,7 +52,10 @@ def test_standard_output_that_takes_nothing_is_one_line(end, reason, folder, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("end", "reason"), [("> /dev/full", FULL), (">&-", CLOSED)])
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("> /dev/full", FULL), pytest.param(">&-", CLOSED, marks=pytest.mark.whole)],
+)
 def test_so_it_is_at_the_other_doors(end, reason, folder, tmp_path):
     export = ("src.export", f"model_path={folder}", "output=export", "overwrite=true")
     web = ("src.web", f"model_path={folder}", "port=0")
@@ -94,7 +97,14 @@ def test_no_locale_changes_a_text(folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "locale", [C, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}]
+    "locale",
+    [
+        C,
+        *(
+            pytest.param({"PYTHONIOENCODING": name}, marks=pytest.mark.whole)
+            for name in ("ascii", "latin-1")
+        ),
+    ],
 )
 def test_any_locale_will_do(locale, folder, tmp_path):
     given = ("src.chat", f"model_path={folder}", "max_new_tokens=2", "format=json")

@@ -331,7 +331,10 @@ def test_figures_stand_by_source_too(small_run, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [REWARD, DPO], ids=["reward", "dpo"])
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(REWARD, id="reward"), pytest.param(DPO, id="dpo", marks=pytest.mark.whole)],
+)
 def test_two_processes_learn_what_one_learns(run, comparisons, objective, tmp_path):
     own = (*SMALL, "data=file", f"data.path={comparisons}", *objective, "trainer.accelerator=cpu")
     one = run(*objective, "trainer.accelerator=cpu", folder="one")

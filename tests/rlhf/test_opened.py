@@ -82,7 +82,7 @@ def test_a_cell_of_the_table_is_empty_where_there_is_no_figure():
     assert dict(zip(header, row, strict=True))["greedy"] == ""
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_notebook_shows_it(folder):
     notebook = execute("05_preferences", GPT2_CHAT_RLHF=folder)
     table, replies = outputs_of(notebook, "text/markdown")

@@ -114,7 +114,7 @@ def test_two_processes_log_what_one_logs(together, alone):
         assert two[key] == pytest.approx(one[key], rel=1e-5), key
 
 
-@pytest.mark.parametrize("together", ["ddp", "fsdp"], indirect=True)
+@pytest.mark.parametrize("together", [whole("ddp"), "fsdp"], indirect=True)
 @pytest.mark.slow
 def test_two_processes_go_on_from_another_run_and_end_early(together, sweep, tmp_path, corpora):
     """At a learning rate that ruins what was learned: the first validation is in vain."""
@@ -198,8 +198,8 @@ def test_a_run_of_two_that_was_interrupted_ends_as_one_that_was_not(sweep, tmp_p
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", [whole("ddp"), "fsdp"])
+@pytest.mark.whole
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_with_dropout_under_torchrun_too(strategy, corpora, tmp_path):
     own = (*LAYOUT, "micro_batch_size=2", "model.dropout=0.1", f"trainer.strategy={strategy}")
     torchrun = (*TORCHRUN, "src.train")
@@ -261,7 +261,7 @@ def wait_for_training(process: subprocess.Popen, run: Path) -> None:
     ("number", "strategy"),
     [
         (signal.SIGTERM, "fsdp"),
-        (signal.SIGINT, "ddp"),
+        whole(signal.SIGINT, "ddp"),
         whole(signal.SIGTERM, "ddp"),
         whole(signal.SIGINT, "fsdp"),
     ],
@@ -291,8 +291,8 @@ def test_a_signal_to_torchrun_stops_all_at_one_step(number, corpora, tmp_path):
     assert f"stopped at step {saved(run)['global_step']}" in said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", whole("fsdp")])
+@pytest.mark.whole
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_micro_batches_that_are_empty_everywhere_change_nothing(strategy, corpora, tmp_path):
     """Some ten blocks in a batch of 64: the last micro-batches of each step hold none."""
     own = ("data.max_rows=12", "batch_size=64", "max_steps=4", corpora)
@@ -302,8 +302,8 @@ def test_micro_batches_that_are_empty_everywhere_change_nothing(strategy, corpor
     assert metrics(two)["val/loss"] == pytest.approx(metrics(one)["val/loss"], rel=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", [whole("ddp"), "fsdp"])
+@pytest.mark.whole
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_run_of_two_that_diverges_says_so_once(strategy, corpora, tmp_path):
     own = ("optimizer.learning_rate=1e20", "optimizer.warmup_steps=0", "max_steps=60")
     own = (*own, f"trainer.strategy={strategy}")
@@ -313,8 +313,8 @@ def test_a_run_of_two_that_diverges_says_so_once(strategy, corpora, tmp_path):
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16-mixed", whole("32-true")])
+@pytest.mark.whole
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_a_compiled_model_is_sharded_too(precision, alone, corpora, tmp_path):
     own = ("trainer.strategy=fsdp", "trainer.compile=true", f"trainer.precision={precision}")
     finish(start(*TWO, *own, corpora, f"hydra.run.dir={tmp_path}"))

@@ -165,7 +165,7 @@ def test_prompts_are_not_scored_beside_other_targets(data_config, tokenizer):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_two_processes_learn_what_one_learns(small_run, tmp_path):
     one = small_run("trainer.log_every_n_steps=4", SCORED)
     two = tmp_path / "two"

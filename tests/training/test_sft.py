@@ -203,7 +203,13 @@ def test_gradients_are_clipped_to_the_norm_asked_for(quick_run, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapters", [(), ("lora.rank=4", "optimizer.learning_rate=1e-2")])
+@pytest.mark.parametrize(
+    "adapters",
+    [
+        (),
+        pytest.param(("lora.rank=4", "optimizer.learning_rate=1e-2"), marks=pytest.mark.whole),
+    ],
+)
 def test_a_compiled_model_learns_the_same(adapters, small_run):
     if adapters:
         pytest.importorskip("peft")

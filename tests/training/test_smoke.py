@@ -68,7 +68,7 @@ def test_it_tries_an_experiment_too():
     assert smoke.max_steps < 10 < article.max_steps
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_gpt2s_shape_on_real_rows_takes_two_cores_less_than_a_minute(tmp_path):
     """In seconds of a core, for this machine may be busy."""
     rows, tokenizer = SHARED_DATA / "alpaca.jsonl.gz", SHARED_DATA / "gpt2-tokenizer"
