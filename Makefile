@@ -24,7 +24,7 @@ test: setup      ## the test suite: minutes, no network
 test-slow: setup ## the tests of seconds to minutes: whole trainings, several processes, faults
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and not whole" -n auto --dist loadfile
 
-test-whole: setup ## whole sweeps, searches and pipelines that are killed, an installed wheel, the benchmark, TensorBoard in a browser, siblings of slow tests: most of an hour
+test-whole: setup ## whole sweeps, searches and pipelines that are killed, an installed wheel, the benchmark, TensorBoard in a browser, siblings of slow tests: half an hour at least
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -m whole -n auto --dist loadfile
 
 faults: setup    ## the fault suite whole: kills, full disks, damage, signals; hours on few cores (test-slow runs a part)

@@ -120,11 +120,11 @@ def _add_weights(writer: gguf.GGUFWriter, model: GPT2, dtype: str) -> None:
             kind = GGMLType.F32
         elif values.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
             kind = GGMLType.F16
-        largest = abs(values).max() / LARGEST_IN.get(kind, 1)
-        if kind != GGMLType.F32 and largest >= HALF_INFINITY:
+        largest = abs(values).max()
+        if kind != GGMLType.F32 and largest / LARGEST_IN.get(kind, 1) >= HALF_INFINITY:
             raise UserError(
                 f"{ours} holds numbers that {kind.name.lower()} cannot, up to "
-                f"{abs(values).max():.4g}: they would be infinite; take dtype=f32"
+                f"{largest:.4g}: they would be infinite; take dtype=f32"
             )
         writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
 
